@@ -1,4 +1,10 @@
-//! Kernel IR, schedule and memory plan, lowering, back ends, artefacts and their runtime.
+//! From the IR to machine code: lowering to kernels, memory plan, back ends, artefacts and their runtime.
+//!
+//! ```text
+//! graph --lower--> kernels + steps --plan--> buffers --emit--> machine code --> JIT | model.so
+//! ```
 
 pub mod artefact;
+pub mod kernel;
+pub mod program;
 pub mod runtime;

@@ -1,0 +1,164 @@
+//! Builds a kernel statement by statement. Blocks nest by closures, so what is open is what is on the stack.
+
+use super::{Access, Buffer, Expr, Kernel, LeafArg, LoopKind, PARALLEL, Param, Stmt, Var, type_of};
+use lehr_ir::DType;
+use lehr_ir::graph::Provenance;
+
+pub struct KernelBuilder {
+    name: String,
+    params: Vec<Buffer>,
+    vars: Vec<DType>,
+    faults: Vec<String>,
+    extent: i64,
+    cost_per_iteration: i64,
+    /// The innermost open block is last.
+    blocks: Vec<Vec<Stmt>>,
+}
+
+impl KernelBuilder {
+    pub fn new(name: impl Into<String>) -> KernelBuilder {
+        KernelBuilder {
+            name: name.into(),
+            params: vec![],
+            vars: vec![DType::I64],
+            faults: vec![],
+            extent: 1,
+            cost_per_iteration: 0,
+            blocks: vec![vec![]],
+        }
+    }
+
+    /// Adds a buffer parameter.
+    pub fn param(&mut self, dtype: DType, len: usize, access: Access) -> Param {
+        self.params.push(Buffer { dtype, len, access });
+        (self.params.len() - 1) as Param
+    }
+
+    pub fn param_mut(&mut self, p: Param) -> &mut Buffer {
+        &mut self.params[p as usize]
+    }
+
+    /// Makes the kernel parallel over `extent` iterations and gives the variable. Call it once, before statements.
+    pub fn parallel(&mut self, extent: i64, cost_per_iteration: i64) -> Expr {
+        self.extent = extent;
+        self.cost_per_iteration = cost_per_iteration;
+        Expr::Var(PARALLEL)
+    }
+
+    pub fn type_of(&self, e: &Expr) -> DType {
+        type_of(e, &self.vars, &self.params)
+    }
+
+    fn fresh(&mut self, t: DType) -> Var {
+        self.vars.push(t);
+        (self.vars.len() - 1) as Var
+    }
+
+    fn push(&mut self, s: Stmt) {
+        self.blocks.last_mut().expect("a block is open").push(s);
+    }
+
+    /// Names a value, so that it is computed once. Constants and variables are given back as they are.
+    pub fn let_(&mut self, value: Expr) -> Expr {
+        if matches!(value, Expr::Int(..) | Expr::Float(..) | Expr::Var(_)) {
+            return value;
+        }
+        Expr::Var(self.mutable(value))
+    }
+
+    /// Defines a variable that [`set`](Self::set) may change.
+    pub fn mutable(&mut self, value: Expr) -> Var {
+        let var = self.fresh(self.type_of(&value));
+        self.push(Stmt::Let { var, value });
+        var
+    }
+
+    pub fn set(&mut self, var: Var, value: Expr) {
+        self.push(Stmt::Set { var, value });
+    }
+
+    /// A load as an expression; nothing is emitted until it is used.
+    pub fn load(&self, buf: Param, index: Expr) -> Expr {
+        Expr::Load { buf, index: Box::new(index) }
+    }
+
+    pub fn store(&mut self, buf: Param, index: Expr, value: Expr) {
+        self.push(Stmt::Store { buf, index, value });
+    }
+
+    /// Statements collected by `f` in a block of their own.
+    fn block(&mut self, f: impl FnOnce(&mut Self)) -> Vec<Stmt> {
+        self.blocks.push(vec![]);
+        f(self);
+        self.blocks.pop().expect("the block just opened")
+    }
+
+    pub fn for_(&mut self, kind: LoopKind, start: Expr, end: Expr, step: i64, f: impl FnOnce(&mut Self, Expr)) {
+        let var = self.fresh(DType::I64);
+        let body = self.block(|b| f(b, Expr::Var(var)));
+        self.push(Stmt::For { var, start, end, step, kind, body });
+    }
+
+    /// `for i in 0..n`, without a loop when n is 1.
+    pub fn serial(&mut self, n: i64, f: impl FnOnce(&mut Self, Expr)) {
+        match n {
+            1 => f(self, Expr::i64(0)),
+            _ => self.for_(LoopKind::Serial, Expr::i64(0), Expr::i64(n), 1, f),
+        }
+    }
+
+    /// `vector for i in 0..n`; see [`LoopKind::Vector`] for the promise.
+    pub fn vector(&mut self, n: i64, f: impl FnOnce(&mut Self, Expr)) {
+        match n {
+            1 => f(self, Expr::i64(0)),
+            _ => self.for_(LoopKind::Vector, Expr::i64(0), Expr::i64(n), 1, f),
+        }
+    }
+
+    pub fn if_(&mut self, cond: Expr, then: impl FnOnce(&mut Self)) {
+        let then = self.block(then);
+        self.push(Stmt::If { cond, then, otherwise: vec![] });
+    }
+
+    pub fn if_else(&mut self, cond: Expr, then: impl FnOnce(&mut Self), otherwise: impl FnOnce(&mut Self)) {
+        let then = self.block(then);
+        let otherwise = self.block(otherwise);
+        self.push(Stmt::If { cond, then, otherwise });
+    }
+
+    pub fn while_(&mut self, cond: Expr, body: impl FnOnce(&mut Self)) {
+        let body = self.block(body);
+        self.push(Stmt::While { cond, body });
+    }
+
+    /// Records a fault of the data when `cond` holds.
+    pub fn fault_if(&mut self, cond: Expr, message: &str) {
+        let id = match self.faults.iter().position(|m| m == message) {
+            Some(at) => at,
+            None => {
+                self.faults.push(message.to_string());
+                self.faults.len() - 1
+            }
+        };
+        self.if_(cond, |b| b.push(Stmt::Fault(id as u32)));
+    }
+
+    pub fn leaf(&mut self, leaf: u32, args: Vec<LeafArg>) {
+        self.push(Stmt::Leaf { leaf, args });
+    }
+
+    pub fn finish(mut self, origins: Provenance) -> Kernel {
+        let body = self.blocks.pop().expect("the outermost block");
+        assert!(self.blocks.is_empty(), "a block was left open");
+        Kernel {
+            name: self.name,
+            origins,
+            params: self.params,
+            vars: self.vars,
+            extent: self.extent,
+            cost_per_iteration: self.cost_per_iteration,
+            faults: self.faults,
+            body,
+        }
+    }
+}

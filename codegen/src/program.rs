@@ -1,0 +1,93 @@
+//! A lowered model before machine code: kernels, the order they run in, and where every buffer lies.
+
+use crate::kernel::Kernel;
+use bytes::Bytes;
+use lehr_ir::DType;
+use lehr_ir::graph::Provenance;
+
+/// A buffer of the program, by position in [`Program::buffers`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct BufferId(pub u32);
+
+/// Where a buffer lies at run time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// The caller's input by position.
+    Input(usize),
+    Output(usize),
+    /// Offset in the weights.
+    Weights(u64),
+    /// Offset in the arena.
+    Arena(u64),
+}
+
+/// What a buffer is, before and after planning.
+#[derive(Clone, Debug)]
+pub struct BufferInfo {
+    pub dtype: DType,
+    /// In elements.
+    pub len: usize,
+    /// `None` until the plan has placed it.
+    pub place: Option<Place>,
+    /// The value it holds, by ONNX name where there is one.
+    pub name: Option<String>,
+}
+
+impl BufferInfo {
+    pub fn bytes(&self) -> u64 {
+        self.len as u64 * self.dtype.size() as u64
+    }
+}
+
+/// One run of a kernel.
+#[derive(Clone, Debug)]
+pub struct Step {
+    /// Position in [`Program::kernels`].
+    pub kernel: usize,
+    /// A buffer for each parameter of the kernel.
+    pub args: Vec<BufferId>,
+    pub origins: Provenance,
+    /// Faults of this step get ids from here on in the model's table of faults.
+    pub first_fault: u32,
+}
+
+/// An input or output of the model.
+#[derive(Clone, Debug)]
+pub struct IoInfo {
+    pub name: String,
+    pub dtype: DType,
+    pub dims: Vec<usize>,
+}
+
+#[derive(Clone, Debug)]
+pub struct Weight {
+    /// Offset in the weights segment, a multiple of 64.
+    pub offset: u64,
+    pub data: Bytes,
+}
+
+/// Machine code that kernels call: position-independent, `extern "C" fn(args: *const u64)`.
+#[derive(Clone, Debug)]
+pub struct Leaf {
+    /// Says kernel, ISA and shape; unique in a program.
+    pub name: String,
+    pub code: Bytes,
+}
+
+#[derive(Debug, Default)]
+pub struct Program {
+    pub name: String,
+    pub inputs: Vec<IoInfo>,
+    pub outputs: Vec<IoInfo>,
+    pub buffers: Vec<BufferInfo>,
+    pub kernels: Vec<Kernel>,
+    /// Machine-code leaves that kernels call, without repetition.
+    pub leaves: Vec<Leaf>,
+    pub steps: Vec<Step>,
+    pub weights: Vec<Weight>,
+    pub weights_bytes: u64,
+    /// Peak of the arena, set by the plan.
+    pub arena_bytes: u64,
+    /// Texts of the faults that data can cause, `node 'x' (Gather): index out of range`.
+    pub faults: Vec<String>,
+}
