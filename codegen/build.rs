@@ -8,59 +8,26 @@ use std::{env, fs};
 use object::{Object, ObjectSection, ObjectSymbol, SectionFlags};
 
 /// What the runtime may import.
-const ALLOWED: [&str; 8] = [
-    "memcpy",
-    "memmove",
-    "memset",
-    "memcmp",
-    "syscall",
-    "pthread_create",
-    "pthread_join",
-    "pthread_sigmask",
-];
+const ALLOWED: [&str; 8] =
+    ["memcpy", "memmove", "memset", "memcmp", "syscall", "pthread_create", "pthread_join", "pthread_sigmask"];
 
 fn main() {
     println!("cargo::rerun-if-changed=runtime");
     println!("cargo::rustc-check-cfg=cfg(lehr_runtime_object)");
-    let out =
-        PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR")).join("lehr_runtime.o");
+    let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR")).join("lehr_runtime.o");
     compile(&out);
     let problems = check(&out);
-    assert!(
-        problems.is_empty(),
-        "the runtime object must stand alone:\n{}",
-        problems.join("\n")
-    );
+    assert!(problems.is_empty(), "the runtime object must stand alone:\n{}", problems.join("\n"));
 }
 
 fn compile(out: &Path) {
     let rustc = env::var_os("RUSTC").expect("cargo sets RUSTC");
     let target = env::var("TARGET").expect("cargo sets TARGET");
     let output = Command::new(rustc)
-        .args([
-            "--crate-name=lehr_runtime",
-            "--crate-type=lib",
-            "--edition=2024",
-            "--emit=obj",
-            "--target",
-            &target,
-        ])
-        .args([
-            "--cfg=lehr_runtime_object",
-            "--check-cfg=cfg(lehr_runtime_object)",
-        ])
-        .args([
-            "-Copt-level=3",
-            "-Cpanic=abort",
-            "-Crelocation-model=pic",
-            "-Cforce-unwind-tables=no",
-        ])
-        .args([
-            "-Ccodegen-units=1",
-            "-Coverflow-checks=no",
-            "-Cdebug-assertions=no",
-            "-Cembed-bitcode=no",
-        ])
+        .args(["--crate-name=lehr_runtime", "--crate-type=lib", "--edition=2024", "--emit=obj", "--target", &target])
+        .args(["--cfg=lehr_runtime_object", "--check-cfg=cfg(lehr_runtime_object)"])
+        .args(["-Copt-level=3", "-Cpanic=abort", "-Crelocation-model=pic", "-Cforce-unwind-tables=no"])
+        .args(["-Ccodegen-units=1", "-Coverflow-checks=no", "-Cdebug-assertions=no", "-Cembed-bitcode=no"])
         .args(["-Cdebuginfo=0", "-Dwarnings"])
         .arg("-o")
         .arg(out)
@@ -68,10 +35,7 @@ fn compile(out: &Path) {
         .output()
         .expect("the compiler that builds this crate can be run");
     let text = String::from_utf8_lossy(&output.stderr);
-    assert!(
-        output.status.success(),
-        "the runtime does not compile:\n{text}"
-    );
+    assert!(output.status.success(), "the runtime does not compile:\n{text}");
 }
 
 /// Undefined symbols that are not allowed, and sections that would be mutable state.
@@ -89,10 +53,7 @@ fn check(path: &Path) -> Vec<String> {
         let SectionFlags::Elf { sh_flags, .. } = section.flags() else {
             continue;
         };
-        let (name, writable) = (
-            section.name().unwrap_or("?"),
-            sh_flags.0 & object::elf::SHF_WRITE.0 != 0,
-        );
+        let (name, writable) = (section.name().unwrap_or("?"), sh_flags.0 & object::elf::SHF_WRITE.0 != 0);
         if writable && section.size() > 0 && !name.starts_with(".data.rel.ro") {
             problems.push(format!("it has mutable data in {name}"));
         }

@@ -186,12 +186,7 @@ pub struct LehrModel {
     /// Bytes of workspace for so many threads; 0 threads means the default. Returns 0 for a model that is not valid.
     pub workspace_bytes: extern "C" fn(model: *const LehrModel, threads: u32) -> u64,
     /// Starts a workspace: checks it, the model and the CPU, and starts `threads - 1` threads.
-    pub open: extern "C" fn(
-        model: *const LehrModel,
-        workspace: *mut c_void,
-        workspace_bytes: u64,
-        threads: u32,
-    ) -> i32,
+    pub open: extern "C" fn(model: *const LehrModel, workspace: *mut c_void, workspace_bytes: u64, threads: u32) -> i32,
     /// One inference. Allocates nothing.
     pub run: extern "C" fn(
         model: *const LehrModel,

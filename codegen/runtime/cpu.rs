@@ -19,25 +19,13 @@ pub fn detect() -> u64 {
     let leaf1 = __cpuid(1);
     let (leaf7, leaf7_1) = if leaf0.eax >= 7 {
         let first = __cpuid_count(7, 0);
-        let second = if first.eax >= 1 {
-            __cpuid_count(7, 1).eax
-        } else {
-            0
-        };
+        let second = if first.eax >= 1 { __cpuid_count(7, 1).eax } else { 0 };
         ((first.ebx, first.ecx, first.edx), second)
     } else {
         ((0, 0, 0), 0)
     };
-    let extended = if __cpuid(0x8000_0000).eax >= 0x8000_0001 {
-        __cpuid(0x8000_0001).ecx
-    } else {
-        0
-    };
-    let saved = if leaf1.ecx & (1 << 27) != 0 {
-        xgetbv()
-    } else {
-        0
-    };
+    let extended = if __cpuid(0x8000_0000).eax >= 0x8000_0001 { __cpuid(0x8000_0001).ecx } else { 0 };
+    let saved = if leaf1.ecx & (1 << 27) != 0 { xgetbv() } else { 0 };
 
     let (ebx, ecx, edx) = leaf7;
     let rows: [Row; 28] = [
@@ -105,27 +93,17 @@ pub fn default_threads() -> u32 {
     for line in table.split(|&byte| byte == b'\n') {
         // "0::/path" is version 2, "4:cpu,cpuacct:/path" is version 1.
         let mut parts = line.splitn(3, |&byte| byte == b':');
-        let (Some(_), Some(controllers), Some(path)) = (parts.next(), parts.next(), parts.next())
-        else {
+        let (Some(_), Some(controllers), Some(path)) = (parts.next(), parts.next(), parts.next()) else {
             continue;
         };
         if controllers.is_empty() {
             limit = limit.min(quota_along(b"/sys/fs/cgroup", path, Version::Two));
-        } else if controllers
-            .split(|&byte| byte == b',')
-            .any(|name| name == b"cpu")
-        {
+        } else if controllers.split(|&byte| byte == b',').any(|name| name == b"cpu") {
             limit = limit.min(quota_along(b"/sys/fs/cgroup/cpu", path, Version::One));
-            limit = limit.min(quota_along(
-                b"/sys/fs/cgroup/cpu,cpuacct",
-                path,
-                Version::One,
-            ));
+            limit = limit.min(quota_along(b"/sys/fs/cgroup/cpu,cpuacct", path, Version::One));
         }
     }
-    (affinity as u64)
-        .min(limit)
-        .clamp(1, super::abi::MAX_THREADS as u64) as u32
+    (affinity as u64).min(limit).clamp(1, super::abi::MAX_THREADS as u64) as u32
 }
 
 #[derive(Clone, Copy)]
@@ -142,10 +120,9 @@ fn quota_along(root: &[u8], path: &[u8], version: Version) -> u64 {
         let path = path.get(..length).unwrap_or(&[]);
         let quota = match version {
             Version::Two => read_numbers(root, path, b"/cpu.max"),
-            Version::One => (
-                read_numbers(root, path, b"/cpu.cfs_quota_us").0,
-                read_numbers(root, path, b"/cpu.cfs_period_us").0,
-            ),
+            Version::One => {
+                (read_numbers(root, path, b"/cpu.cfs_quota_us").0, read_numbers(root, path, b"/cpu.cfs_period_us").0)
+            }
         };
         if let (Some(quota), Some(period)) = quota
             && period > 0
@@ -171,10 +148,7 @@ fn read_numbers(root: &[u8], path: &[u8], file: &[u8]) -> (Option<u64>, Option<u
     }
     let mut content = [0u8; 64];
     let got = sys::read_file(&name, &mut content);
-    let mut words = content
-        .get(..got)
-        .unwrap_or(&[])
-        .split(|byte| byte.is_ascii_whitespace());
+    let mut words = content.get(..got).unwrap_or(&[]).split(|byte| byte.is_ascii_whitespace());
     (words.next().and_then(number), words.next().and_then(number))
 }
 
@@ -185,12 +159,7 @@ fn number(word: &[u8]) -> Option<u64> {
         if digit > 9 {
             return None;
         }
-        value = Some(
-            value
-                .unwrap_or(0u64)
-                .checked_mul(10)?
-                .checked_add(digit as u64)?,
-        );
+        value = Some(value.unwrap_or(0u64).checked_mul(10)?.checked_add(digit as u64)?);
     }
     value
 }

@@ -9,8 +9,7 @@ use core::mem::{align_of, size_of};
 use core::sync::atomic::{AtomicU32, Ordering};
 
 use super::abi::{
-    ABI_VERSION, ALIGN, LehrModel, LehrTensor, MAGIC, MAX_THREADS, RunCtx, TensorSpec, dtype_info,
-    isa, status,
+    ABI_VERSION, ALIGN, LehrModel, LehrTensor, MAGIC, MAX_THREADS, RunCtx, TensorSpec, dtype_info, isa, status,
 };
 use super::cpu;
 use super::pool::{Pool, Worker};
@@ -59,24 +58,13 @@ impl Layout {
         let workers = pointers + n_pointers * size_of::<*const u8>() as u64;
         let end = workers + threads.saturating_sub(1) as u64 * size_of::<Worker>() as u64;
         let arena = end.checked_next_multiple_of(ALIGN as u64)?;
-        let bytes = arena
-            .checked_add(model.arena_bytes)?
-            .checked_next_multiple_of(ALIGN as u64)?;
-        (bytes <= i64::MAX as u64).then_some(Layout {
-            pointers,
-            workers,
-            arena,
-            bytes,
-        })
+        let bytes = arena.checked_add(model.arena_bytes)?.checked_next_multiple_of(ALIGN as u64)?;
+        (bytes <= i64::MAX as u64).then_some(Layout { pointers, workers, arena, bytes })
     }
 }
 
 fn threads_or_default(threads: u32) -> u32 {
-    if threads == 0 {
-        cpu::default_threads()
-    } else {
-        threads.min(MAX_THREADS)
-    }
+    if threads == 0 { cpu::default_threads() } else { threads.min(MAX_THREADS) }
 }
 
 /// What is wrong with a model, if anything: null, not a descriptor, or of another version.
@@ -88,25 +76,15 @@ unsafe fn model_error(model: *const LehrModel) -> Option<(i32, &'static [u8])> {
         return Some((status::NULL, b"the model is null\0"));
     }
     if !model.is_aligned() {
-        return Some((
-            status::BAD_MODEL,
-            b"the model pointer is not a descriptor: it is misaligned\0",
-        ));
+        return Some((status::BAD_MODEL, b"the model pointer is not a descriptor: it is misaligned\0"));
     }
     // SAFETY: readable, as the caller promised, and aligned; the fields are read one by one since the rest may be garbage.
-    let (magic, version, bytes) =
-        unsafe { ((*model).magic, (*model).abi_version, (*model).struct_bytes) };
+    let (magic, version, bytes) = unsafe { ((*model).magic, (*model).abi_version, (*model).struct_bytes) };
     if magic != MAGIC {
-        return Some((
-            status::BAD_MODEL,
-            b"the model pointer is not a descriptor: its first bytes are not LEHRMODL\0",
-        ));
+        return Some((status::BAD_MODEL, b"the model pointer is not a descriptor: its first bytes are not LEHRMODL\0"));
     }
     if version != ABI_VERSION || (bytes as usize) < size_of::<LehrModel>() {
-        return Some((
-            status::BAD_MODEL,
-            b"the model has another ABI version than this runtime\0",
-        ));
+        return Some((status::BAD_MODEL, b"the model has another ABI version than this runtime\0"));
     }
     None
 }
@@ -125,12 +103,7 @@ pub extern "C" fn lehr_rt_workspace_bytes(model: *const LehrModel, threads: u32)
 
 /// Starts a workspace.
 #[cfg_attr(lehr_runtime_object, unsafe(no_mangle))]
-pub extern "C" fn lehr_rt_open(
-    model: *const LehrModel,
-    workspace: *mut c_void,
-    bytes: u64,
-    threads: u32,
-) -> i32 {
+pub extern "C" fn lehr_rt_open(model: *const LehrModel, workspace: *mut c_void, bytes: u64, threads: u32) -> i32 {
     if workspace.is_null() {
         return status::NULL;
     }
@@ -148,12 +121,7 @@ pub extern "C" fn lehr_rt_open(
     }
     // SAFETY: as above; the caller owns the bytes.
     let refuse = |code: i32, reason: &'static [u8]| unsafe {
-        stub.write(Stub {
-            state: FAILED,
-            error: reason.as_ptr().cast(),
-            this: workspace,
-            model,
-        });
+        stub.write(Stub { state: FAILED, error: reason.as_ptr().cast(), this: workspace, model });
         code
     };
     // SAFETY: the contract of the descriptor.
@@ -164,16 +132,10 @@ pub extern "C" fn lehr_rt_open(
     let spec = unsafe { &*model };
     let wanted = threads_or_default(threads);
     let Some(layout) = Layout::of(spec, wanted) else {
-        return refuse(
-            status::BAD_MODEL,
-            b"the model's arena is larger than the address space\0",
-        );
+        return refuse(status::BAD_MODEL, b"the model's arena is larger than the address space\0");
     };
     if bytes < size_of::<Workspace>() as u64 {
-        return refuse(
-            status::WORKSPACE_TOO_SMALL,
-            b"the workspace is smaller than its header; ask workspace_bytes\0",
-        );
+        return refuse(status::WORKSPACE_TOO_SMALL, b"the workspace is smaller than its header; ask workspace_bytes\0");
     }
 
     let ws = workspace.cast::<Workspace>();
@@ -186,13 +148,8 @@ pub extern "C" fn lehr_rt_open(
     // SAFETY: the text was zeroed above and is not borrowed elsewhere.
     let mut text = unsafe { Text::new(&mut (*ws).text) };
     if bytes < layout.bytes {
-        text.str("the workspace has ")
-            .u64(bytes)
-            .str(" bytes, the model needs ")
-            .u64(layout.bytes);
-        text.str(" for ")
-            .u64(wanted as u64)
-            .str(if wanted == 1 { " thread" } else { " threads" });
+        text.str("the workspace has ").u64(bytes).str(" bytes, the model needs ").u64(layout.bytes);
+        text.str(" for ").u64(wanted as u64).str(if wanted == 1 { " thread" } else { " threads" });
         return status::WORKSPACE_TOO_SMALL;
     }
     let cpu = cpu::detect();
@@ -213,9 +170,7 @@ pub extern "C" fn lehr_rt_open(
         (*ws).ctx = RunCtx {
             arena: at(layout.arena),
             inputs: at(layout.pointers).cast(),
-            outputs: at(layout.pointers)
-                .cast::<*mut u8>()
-                .add(spec.n_inputs as usize),
+            outputs: at(layout.pointers).cast::<*mut u8>().add(spec.n_inputs as usize),
             weights: spec.weights,
             fault: (*ws).fault.get(),
             pool: (&raw mut (*ws).pool).cast(),
@@ -224,9 +179,7 @@ pub extern "C" fn lehr_rt_open(
             reserved: 0,
         };
         if !Pool::start(&raw mut (*ws).pool, at(layout.workers).cast(), wanted) {
-            text.str("the system refused to start ")
-                .u64(wanted as u64 - 1)
-                .str(" threads");
+            text.str("the system refused to start ").u64(wanted as u64 - 1).str(" threads");
             return status::THREADS;
         }
         (*stub).state = OPEN;
@@ -245,10 +198,7 @@ fn missing_features(text: &mut Text, missing: u64) {
         match isa::NAMES.get(bit as usize) {
             Some(name) => text.str(name),
             None if 1u64 << bit == isa::NEON => text.str("NEON"),
-            None => text
-                .str("a feature that this runtime does not know (bit ")
-                .u64(bit as u64)
-                .str(")"),
+            None => text.str("a feature that this runtime does not know (bit ").u64(bit as u64).str(")"),
         };
     }
 }
@@ -264,10 +214,7 @@ unsafe fn is_open(stub: *const Stub) -> bool {
 ///
 /// # Safety
 /// `workspace` is null, misaligned, or has 64 readable bytes.
-unsafe fn open_workspace(
-    model: *const LehrModel,
-    workspace: *mut c_void,
-) -> Result<*mut Workspace, i32> {
+unsafe fn open_workspace(model: *const LehrModel, workspace: *mut c_void) -> Result<*mut Workspace, i32> {
     if model.is_null() || workspace.is_null() {
         return Err(status::NULL);
     }
@@ -301,10 +248,7 @@ pub extern "C" fn lehr_rt_run(
     };
     // SAFETY: open workspaces have a whole header; only shared access so far.
     let busy = unsafe { &(*ws).busy };
-    if busy
-        .compare_exchange(0, 1, Ordering::Acquire, Ordering::Relaxed)
-        .is_err()
-    {
+    if busy.compare_exchange(0, 1, Ordering::Acquire, Ordering::Relaxed).is_err() {
         return status::BUSY;
     }
     // SAFETY: `busy` makes this call the only user of the text; the model is the one that was checked at open.
@@ -313,25 +257,18 @@ pub extern "C" fn lehr_rt_run(
         let spec = &*model;
         let ctx = &(*ws).ctx;
         let pointers = ctx.inputs.cast_mut().cast::<*mut u8>();
-        let ready = check_all(
-            &mut text,
-            "input",
-            "inputs",
-            (inputs, n_inputs),
-            (spec.inputs, spec.n_inputs),
-            pointers,
-        )
-        .and_then(|()| {
-            let pointers = pointers.add(spec.n_inputs as usize);
-            check_all(
-                &mut text,
-                "output",
-                "outputs",
-                (outputs, n_outputs),
-                (spec.outputs, spec.n_outputs),
-                pointers,
-            )
-        });
+        let ready = check_all(&mut text, "input", "inputs", (inputs, n_inputs), (spec.inputs, spec.n_inputs), pointers)
+            .and_then(|()| {
+                let pointers = pointers.add(spec.n_inputs as usize);
+                check_all(
+                    &mut text,
+                    "output",
+                    "outputs",
+                    (outputs, n_outputs),
+                    (spec.outputs, spec.n_outputs),
+                    pointers,
+                )
+            });
         match ready {
             Err(code) => code,
             Ok(()) => {
@@ -356,8 +293,7 @@ unsafe fn fault_status(text: &mut Text, model: &LehrModel, fault: i32) -> i32 {
         // SAFETY: a valid model has `n_faults` texts.
         unsafe { text.c_str(*model.faults.add(index as usize)) };
     } else {
-        text.str("the model stopped with the unknown fault ")
-            .i64(fault as i64);
+        text.str("the model stopped with the unknown fault ").i64(fault as i64);
     }
     status::FAULT
 }
@@ -375,10 +311,7 @@ unsafe fn check_all(
     pointers: *mut *mut u8,
 ) -> Result<(), i32> {
     if given.1 != wanted.1 {
-        text.str("the call has ")
-            .u64(given.1 as u64)
-            .byte(b' ')
-            .str(if given.1 == 1 { one } else { many });
+        text.str("the call has ").u64(given.1 as u64).byte(b' ').str(if given.1 == 1 { one } else { many });
         text.str(", the model has ").u64(wanted.1 as u64);
         return Err(status::BAD_COUNT);
     }
@@ -402,40 +335,24 @@ unsafe fn check_all(
 
 /// # Safety
 /// `spec` is of a valid model; `tensor.dims` is null or has `tensor.rank` numbers.
-unsafe fn check_one(
-    text: &mut Text,
-    which: (&str, usize),
-    tensor: &LehrTensor,
-    spec: &TensorSpec,
-) -> i32 {
+unsafe fn check_one(text: &mut Text, which: (&str, usize), tensor: &LehrTensor, spec: &TensorSpec) -> i32 {
     // SAFETY: names are zero-terminated in a valid model.
     let about = |text: &mut Text| unsafe {
-        text.str(which.0)
-            .byte(b' ')
-            .u64(which.1 as u64)
-            .str(" '")
-            .c_str(spec.name)
-            .str("': ");
+        text.str(which.0).byte(b' ').u64(which.1 as u64).str(" '").c_str(spec.name).str("': ");
     };
-    let (needed, element) =
-        dtype_info(spec.dtype).unwrap_or(("a dtype that this runtime does not know", 1));
+    let (needed, element) = dtype_info(spec.dtype).unwrap_or(("a dtype that this runtime does not know", 1));
     if tensor.dtype != spec.dtype {
         about(text);
         match dtype_info(tensor.dtype) {
             Some((name, _)) => text.str("dtype is ").str(name),
-            None => text
-                .str("dtype is the unknown code ")
-                .u64(tensor.dtype as u64),
+            None => text.str("dtype is the unknown code ").u64(tensor.dtype as u64),
         };
         text.str(", the model needs ").str(needed);
         return status::BAD_DTYPE;
     }
     if tensor.rank != spec.rank {
         about(text);
-        text.str("rank is ")
-            .u64(tensor.rank as u64)
-            .str(", the model needs ")
-            .u64(spec.rank as u64);
+        text.str("rank is ").u64(tensor.rank as u64).str(", the model needs ").u64(spec.rank as u64);
         return status::BAD_SHAPE;
     }
     if tensor.dims.is_null() && tensor.rank > 0 {
@@ -457,10 +374,7 @@ unsafe fn check_one(
     }
     if tensor.bytes != spec.bytes {
         about(text);
-        text.str("size is ")
-            .u64(tensor.bytes)
-            .str(" bytes, the model needs ")
-            .u64(spec.bytes);
+        text.str("size is ").u64(tensor.bytes).str(" bytes, the model needs ").u64(spec.bytes);
         return status::BAD_SIZE;
     }
     if tensor.data.is_null() && spec.bytes > 0 {
@@ -471,9 +385,7 @@ unsafe fn check_one(
     // Element sizes are powers of two.
     if tensor.data.addr() as u64 & element.wrapping_sub(1) != 0 {
         about(text);
-        text.str("data is not aligned to its element of ")
-            .u64(element)
-            .str(" bytes");
+        text.str("data is not aligned to its element of ").u64(element).str(" bytes");
         return status::MISALIGNED;
     }
     status::OK
@@ -489,11 +401,7 @@ pub extern "C" fn lehr_rt_close(model: *const LehrModel, workspace: *mut c_void)
     };
     // SAFETY: the workspace is open; `busy` keeps runs out, and stays set since there is nothing to run any more.
     unsafe {
-        if (*ws)
-            .busy
-            .compare_exchange(0, 1, Ordering::Acquire, Ordering::Relaxed)
-            .is_err()
-        {
+        if (*ws).busy.compare_exchange(0, 1, Ordering::Acquire, Ordering::Relaxed).is_err() {
             return status::BUSY;
         }
         if let Some(layout) = Layout::of(&*model, (*ws).ctx.threads) {

@@ -62,10 +62,7 @@ impl Pool {
             threads: 1,
             spin_cycles: if oversubscribed { 0 } else { SPIN_CYCLES },
             job: UnsafeCell::new(None),
-            finish: Finish {
-                pending: AtomicU32::new(0),
-                caller_sleeps: AtomicU32::new(0),
-            },
+            finish: Finish { pending: AtomicU32::new(0), caller_sleeps: AtomicU32::new(0) },
         }
     }
 
@@ -79,13 +76,7 @@ impl Pool {
             // SAFETY: `index - 1 < threads - 1`.
             let worker = unsafe { workers.add(index as usize - 1) };
             // SAFETY: in bounds, as above; no thread looks at the record yet.
-            unsafe {
-                worker.write(Worker {
-                    pool: this,
-                    index,
-                    handle: 0,
-                })
-            };
+            unsafe { worker.write(Worker { pool: this, index, handle: 0 }) };
             match sys::spawn(worker_main, worker as *mut c_void) {
                 // SAFETY: the new thread reads only `pool` and `index`.
                 Some(handle) => unsafe { (*worker).handle = handle },
@@ -120,8 +111,7 @@ impl Pool {
     fn post(&self, chunks: u32) {
         let sequence = (self.word.load(Ordering::Relaxed) as u32).wrapping_add(1);
         // Sequentially consistent with `sleepers`: either the worker sees the new word, or we see that it sleeps.
-        self.word
-            .store((chunks as u64) << 32 | sequence as u64, Ordering::SeqCst);
+        self.word.store((chunks as u64) << 32 | sequence as u64, Ordering::SeqCst);
         if self.sleepers.load(Ordering::SeqCst) != 0 {
             sys::futex_wake_all(self.futex());
         }
@@ -136,9 +126,7 @@ impl Pool {
         let chunks = (self.threads as u64).min(job.extent as u64) as u32;
         // SAFETY: no job is in flight: the last one waited for all of its workers, and others do not read this field.
         unsafe { *self.job.get() = Some(job) };
-        self.finish
-            .pending
-            .store(chunks.wrapping_sub(1), Ordering::Relaxed);
+        self.finish.pending.store(chunks.wrapping_sub(1), Ordering::Relaxed);
         self.post(chunks);
         job.chunk(0, chunks);
 
@@ -181,9 +169,7 @@ impl Pool {
                 job.chunk(index, chunks);
             }
             let finish = &self.finish;
-            if finish.pending.fetch_sub(1, Ordering::SeqCst) == 1
-                && finish.caller_sleeps.load(Ordering::SeqCst) != 0
-            {
+            if finish.pending.fetch_sub(1, Ordering::SeqCst) == 1 && finish.caller_sleeps.load(Ordering::SeqCst) != 0 {
                 sys::futex_wake_all(&finish.pending);
             }
         }
@@ -243,12 +229,7 @@ extern "C" fn worker_main(argument: *mut c_void) -> *mut c_void {
 
 /// Does the iterations `0..extent` of a kernel on the threads of the run, the caller's among them; returns when all are done.
 #[cfg_attr(lehr_runtime_object, unsafe(no_mangle))]
-pub extern "C" fn lehr_rt_parallel(
-    ctx: *const RunCtx,
-    kernel: KernelFn,
-    args: *const *mut u8,
-    extent: i64,
-) {
+pub extern "C" fn lehr_rt_parallel(ctx: *const RunCtx, kernel: KernelFn, args: *const *mut u8, extent: i64) {
     if extent <= 0 {
         return;
     }
@@ -256,11 +237,7 @@ pub extern "C" fn lehr_rt_parallel(
     let pool = unsafe { (*ctx).pool } as *const Pool;
     // SAFETY: a pool in a context is alive until the workspace is closed.
     match unsafe { pool.as_ref() } {
-        Some(pool) if pool.threads > 1 && extent > 1 => pool.run(Job {
-            kernel,
-            args,
-            extent,
-        }),
+        Some(pool) if pool.threads > 1 && extent > 1 => pool.run(Job { kernel, args, extent }),
         _ => kernel(args, 0, extent),
     }
 }

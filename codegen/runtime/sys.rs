@@ -44,15 +44,7 @@ mod number {
 pub fn futex_wait(word: *const AtomicU32, expected: u32) {
     // SAFETY: the kernel reads one aligned word that outlives the call; a bad address is an error code, not a fault.
     unsafe {
-        syscall(
-            number::FUTEX,
-            word,
-            FUTEX_WAIT_PRIVATE,
-            expected as c_long,
-            0 as c_long,
-            0 as c_long,
-            0 as c_long,
-        )
+        syscall(number::FUTEX, word, FUTEX_WAIT_PRIVATE, expected as c_long, 0 as c_long, 0 as c_long, 0 as c_long)
     };
 }
 
@@ -60,15 +52,7 @@ pub fn futex_wait(word: *const AtomicU32, expected: u32) {
 pub fn futex_wake_all(word: *const AtomicU32) {
     // SAFETY: as above; the kernel uses the address as a key only.
     unsafe {
-        syscall(
-            number::FUTEX,
-            word,
-            FUTEX_WAKE_PRIVATE,
-            i32::MAX as c_long,
-            0 as c_long,
-            0 as c_long,
-            0 as c_long,
-        )
+        syscall(number::FUTEX, word, FUTEX_WAKE_PRIVATE, i32::MAX as c_long, 0 as c_long, 0 as c_long, 0 as c_long)
     };
 }
 
@@ -76,62 +60,32 @@ pub fn futex_wake_all(word: *const AtomicU32) {
 pub fn affinity_count() -> u32 {
     let mut mask = [0u64; 1024];
     // SAFETY: the kernel writes at most the stated number of bytes into the mask.
-    let got = unsafe {
-        syscall(
-            number::SCHED_GETAFFINITY,
-            0 as c_long,
-            size_of_val(&mask) as c_long,
-            mask.as_mut_ptr(),
-        )
-    };
+    let got =
+        unsafe { syscall(number::SCHED_GETAFFINITY, 0 as c_long, size_of_val(&mask) as c_long, mask.as_mut_ptr()) };
     if got <= 0 {
         return 1;
     }
-    mask.iter()
-        .map(|word| word.count_ones())
-        .sum::<u32>()
-        .max(1)
+    mask.iter().map(|word| word.count_ones()).sum::<u32>().max(1)
 }
 
 /// Reads the start of a file; the number of bytes read, 0 if there is no such file. `path` ends with a zero.
 pub fn read_file(path: &[u8], buffer: &mut [u8]) -> usize {
     debug_assert!(path.last() == Some(&0));
     // SAFETY: `path` is zero-terminated.
-    let fd = unsafe {
-        syscall(
-            number::OPENAT,
-            AT_FDCWD,
-            path.as_ptr() as *const c_char,
-            0x80000 as c_long,
-            0 as c_long,
-        )
-    };
+    let fd =
+        unsafe { syscall(number::OPENAT, AT_FDCWD, path.as_ptr() as *const c_char, 0x80000 as c_long, 0 as c_long) };
     if fd < 0 {
         return 0;
     }
     // SAFETY: the kernel writes at most `buffer.len()` bytes.
-    let got = unsafe {
-        syscall(
-            number::READ,
-            fd,
-            buffer.as_mut_ptr(),
-            buffer.len() as c_long,
-        )
-    };
+    let got = unsafe { syscall(number::READ, fd, buffer.as_mut_ptr(), buffer.len() as c_long) };
     // SAFETY: `fd` was opened above and is not used again.
     unsafe { syscall(number::CLOSE, fd) };
-    if got > 0 {
-        (got as usize).min(buffer.len())
-    } else {
-        0
-    }
+    if got > 0 { (got as usize).min(buffer.len()) } else { 0 }
 }
 
 /// Starts a thread that blocks all signals, so that the program's handlers run on its own threads. `None` if the system refuses.
-pub fn spawn(
-    start: extern "C" fn(*mut c_void) -> *mut c_void,
-    argument: *mut c_void,
-) -> Option<usize> {
+pub fn spawn(start: extern "C" fn(*mut c_void) -> *mut c_void, argument: *mut c_void) -> Option<usize> {
     let all = SignalSet([u64::MAX; 16]);
     let mut old = SignalSet([0; 16]);
     let mut thread = 0usize;

@@ -6,5 +6,6 @@
 
 pub mod artefact;
 pub mod kernel;
+pub mod lower;
 pub mod program;
 pub mod runtime;

@@ -10,10 +10,7 @@ pub static OBJECT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/lehr_runtim
 
 /// The symbols that compiled code may import, with their addresses in this process: for `JITBuilder::symbol`.
 pub fn runtime_symbols() -> Vec<(&'static str, *const u8)> {
-    let mut all: Vec<_> = math::symbols()
-        .iter()
-        .map(|(name, address)| (*name, address()))
-        .collect();
+    let mut all: Vec<_> = math::symbols().iter().map(|(name, address)| (*name, address())).collect();
     all.extend(half::symbols());
     all.push(("lehr_rt_parallel", pool::lehr_rt_parallel as *const u8));
     all
@@ -38,23 +35,16 @@ mod tests {
         assert_eq!(RunCtx::THREADS_OFFSET as usize, offset_of!(RunCtx, threads));
         assert_eq!((size_of::<LehrTensor>(), size_of::<TensorSpec>()), (32, 32));
         assert_eq!(
-            (
-                offset_of!(LehrModel, weights),
-                offset_of!(LehrModel, open),
-                size_of::<LehrModel>()
-            ),
+            (offset_of!(LehrModel, weights), offset_of!(LehrModel, open), size_of::<LehrModel>()),
             (80, 136, 184)
         );
     }
 
     #[test]
     fn every_feature_has_its_name() {
-        for (bit, name) in [
-            (isa::SSE2, "SSE2"),
-            (isa::AVX2, "AVX2"),
-            (isa::AVX512VL, "AVX-512VL"),
-            (isa::AMX_INT8, "AMX-INT8"),
-        ] {
+        for (bit, name) in
+            [(isa::SSE2, "SSE2"), (isa::AVX2, "AVX2"), (isa::AVX512VL, "AVX-512VL"), (isa::AMX_INT8, "AMX-INT8")]
+        {
             assert_eq!(isa::NAMES[bit.trailing_zeros() as usize], name);
         }
     }

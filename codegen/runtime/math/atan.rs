@@ -3,58 +3,23 @@
 
 use super::dd::{Dd, abs, polynomial, with_sign};
 
-const HALF_PI: Dd = Dd {
-    hi: f64::from_bits(0x3ff921fb54442d18),
-    lo: f64::from_bits(0x3c91a62633145c07),
-};
+const HALF_PI: Dd = Dd { hi: f64::from_bits(0x3ff921fb54442d18), lo: f64::from_bits(0x3c91a62633145c07) };
 const PI: f64 = f64::from_bits(0x400921fb54442d18);
 /// atan(i / 8)
 static ATAN_EIGHTHS: [Dd; 9] = [
     Dd { hi: 0.0, lo: 0.0 },
-    Dd {
-        hi: f64::from_bits(0x3fbfd5ba9aac2f6e),
-        lo: f64::from_bits(0xbc4cd37686760c17),
-    },
-    Dd {
-        hi: f64::from_bits(0x3fcf5b75f92c80dd),
-        lo: f64::from_bits(0x3c68ab6e3cf7afbd),
-    },
-    Dd {
-        hi: f64::from_bits(0x3fd6f61941e4def1),
-        lo: f64::from_bits(0xbc7c63aae6f6e918),
-    },
-    Dd {
-        hi: f64::from_bits(0x3fddac670561bb4f),
-        lo: f64::from_bits(0x3c7a2b7f222f65e2),
-    },
-    Dd {
-        hi: f64::from_bits(0x3fe1e00babdefeb4),
-        lo: f64::from_bits(0xbc5928df287a668f),
-    },
-    Dd {
-        hi: f64::from_bits(0x3fe4978fa3269ee1),
-        lo: f64::from_bits(0x3c72419a87f2a458),
-    },
-    Dd {
-        hi: f64::from_bits(0x3fe700a7c5784634),
-        lo: f64::from_bits(0xbc78c34d25aadef6),
-    },
-    Dd {
-        hi: f64::from_bits(0x3fe921fb54442d18),
-        lo: f64::from_bits(0x3c81a62633145c07),
-    },
+    Dd { hi: f64::from_bits(0x3fbfd5ba9aac2f6e), lo: f64::from_bits(0xbc4cd37686760c17) },
+    Dd { hi: f64::from_bits(0x3fcf5b75f92c80dd), lo: f64::from_bits(0x3c68ab6e3cf7afbd) },
+    Dd { hi: f64::from_bits(0x3fd6f61941e4def1), lo: f64::from_bits(0xbc7c63aae6f6e918) },
+    Dd { hi: f64::from_bits(0x3fddac670561bb4f), lo: f64::from_bits(0x3c7a2b7f222f65e2) },
+    Dd { hi: f64::from_bits(0x3fe1e00babdefeb4), lo: f64::from_bits(0xbc5928df287a668f) },
+    Dd { hi: f64::from_bits(0x3fe4978fa3269ee1), lo: f64::from_bits(0x3c72419a87f2a458) },
+    Dd { hi: f64::from_bits(0x3fe700a7c5784634), lo: f64::from_bits(0xbc78c34d25aadef6) },
+    Dd { hi: f64::from_bits(0x3fe921fb54442d18), lo: f64::from_bits(0x3c81a62633145c07) },
 ];
 /// -1/3, 1/5, ... for |t| <= 1/16: the next term, t^18/19, is below 2^-76.
-const TAYLOR: [f64; 8] = [
-    -1.0 / 3.0,
-    1.0 / 5.0,
-    -1.0 / 7.0,
-    1.0 / 9.0,
-    -1.0 / 11.0,
-    1.0 / 13.0,
-    -1.0 / 15.0,
-    1.0 / 17.0,
-];
+const TAYLOR: [f64; 8] =
+    [-1.0 / 3.0, 1.0 / 5.0, -1.0 / 7.0, 1.0 / 9.0, -1.0 / 11.0, 1.0 / 13.0, -1.0 / 15.0, 1.0 / 17.0];
 
 /// atan of a number that is not negative.
 fn atan_dd(x: Dd) -> Dd {
@@ -68,18 +33,11 @@ fn atan_dd(x: Dd) -> Dd {
     let index = (8.0 * (if small { h } else { 1.0 / h }) + 0.5) as usize;
     let c = index as f64 * 0.125;
     let base = ATAN_EIGHTHS.get(index).copied().unwrap_or(HALF_PI);
-    let t = if small {
-        (h - c) / (1.0 + h * c)
-    } else {
-        (1.0 - h * c) / (h + c)
-    };
+    let t = if small { (h - c) / (1.0 + h * c) } else { (1.0 - h * c) / (h + c) };
     let z = t * t;
     let rest = t * z * polynomial(z, &TAYLOR);
     let angle = Dd::sum(base.hi, t);
-    let angle = Dd {
-        hi: angle.hi,
-        lo: angle.lo + (rest + base.lo),
-    };
+    let angle = Dd { hi: angle.hi, lo: angle.lo + (rest + base.lo) };
     if small {
         Dd::ordered_sum(angle.hi, angle.lo + correction)
     } else {

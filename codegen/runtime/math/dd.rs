@@ -16,29 +16,20 @@ impl Dd {
     pub const fn sum(a: f64, b: f64) -> Dd {
         let hi = a + b;
         let b_part = hi - a;
-        Dd {
-            hi,
-            lo: (a - (hi - b_part)) + (b - b_part),
-        }
+        Dd { hi, lo: (a - (hi - b_part)) + (b - b_part) }
     }
 
     /// The exact sum, for `|a| >= |b|` or `a == 0` (Dekker).
     pub const fn ordered_sum(a: f64, b: f64) -> Dd {
         let hi = a + b;
-        Dd {
-            hi,
-            lo: b - (hi - a),
-        }
+        Dd { hi, lo: b - (hi - a) }
     }
 
     /// The exact product (Veltkamp, Dekker).
     pub const fn product(a: f64, b: f64) -> Dd {
         let hi = a * b;
         let ((a1, a2), (b1, b2)) = (halves(a), halves(b));
-        Dd {
-            hi,
-            lo: ((a1 * b1 - hi) + a1 * b2 + a2 * b1) + a2 * b2,
-        }
+        Dd { hi, lo: ((a1 * b1 - hi) + a1 * b2 + a2 * b1) + a2 * b2 }
     }
 
     /// `a / b`, nearly exact.
@@ -59,10 +50,7 @@ impl Dd {
 
     /// Times a power of two.
     pub fn scale(self, power: f64) -> Dd {
-        Dd {
-            hi: self.hi * power,
-            lo: self.lo * power,
-        }
+        Dd { hi: self.hi * power, lo: self.lo * power }
     }
 
     pub fn value(self) -> f64 {
@@ -79,10 +67,7 @@ impl From<f64> for Dd {
 impl Neg for Dd {
     type Output = Dd;
     fn neg(self) -> Dd {
-        Dd {
-            hi: -self.hi,
-            lo: -self.lo,
-        }
+        Dd { hi: -self.hi, lo: -self.lo }
     }
 }
 
@@ -132,9 +117,7 @@ pub fn sqrt(x: f64) -> f64 {
     {
         let root: f64;
         // SAFETY: NEON is part of AArch64; the instruction has no other effect.
-        unsafe {
-            core::arch::asm!("fsqrt {:d}, {:d}", out(vreg) root, in(vreg) x, options(pure, nomem, nostack))
-        };
+        unsafe { core::arch::asm!("fsqrt {:d}, {:d}", out(vreg) root, in(vreg) x, options(pure, nomem, nostack)) };
         root
     }
 }

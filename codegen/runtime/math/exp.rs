@@ -6,11 +6,8 @@
 use super::dd::{Dd, abs, polynomial, round, with_sign};
 
 /// ln 2 in three parts: the first two have 38 bits, so their products with an exponent are exact.
-pub const LN2: [f64; 3] = [
-    f64::from_bits(0x3fe62e42fefa0000),
-    f64::from_bits(0x3d7cf79abc9e0000),
-    f64::from_bits(0x3b0d9cc01f97b57a),
-];
+pub const LN2: [f64; 3] =
+    [f64::from_bits(0x3fe62e42fefa0000), f64::from_bits(0x3d7cf79abc9e0000), f64::from_bits(0x3b0d9cc01f97b57a)];
 const LOG2_E: f64 = f64::from_bits(0x3ff71547652b82fe);
 /// 1/2!, 1/3!, ... 1/14!
 const INVERSE_FACTORIALS: [f64; 13] = inverse_factorials();
@@ -39,10 +36,7 @@ fn power(x: Dd) -> Power {
     let r = Dd::ordered_sum(reduced.hi, reduced.lo + (x.lo - k * LN2[2]));
     let square = r.hi * r.hi * polynomial(r.hi, &INVERSE_FACTORIALS) + r.hi * r.lo;
     let head = Dd::ordered_sum(r.hi, square);
-    Power {
-        k: k as i32,
-        minus_one: Dd::ordered_sum(head.hi, head.lo + r.lo),
-    }
+    Power { k: k as i32, minus_one: Dd::ordered_sum(head.hi, head.lo + r.lo) }
 }
 
 impl Power {
@@ -107,10 +101,7 @@ pub fn expm1(x: f64) -> f64 {
 /// exp(x)/2 for large x, where the other half of sinh and cosh is below rounding; overflows only when the result does.
 fn half_exp(x: f64) -> f64 {
     let x = Dd::sum(x, -LN2[0]);
-    exp_dd(Dd {
-        hi: x.hi,
-        lo: x.lo - LN2[1],
-    })
+    exp_dd(Dd { hi: x.hi, lo: x.lo - LN2[1] })
 }
 
 pub fn sinh(x: f64) -> f64 {

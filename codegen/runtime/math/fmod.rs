@@ -32,11 +32,7 @@ pub fn fmod(x: f64, y: f64) -> f64 {
 fn split(bits: u64) -> (u64, u32) {
     let exponent = (bits >> 52) as u32;
     let fraction = bits & ((1 << 52) - 1);
-    if exponent == 0 {
-        (fraction, 1)
-    } else {
-        (fraction | 1 << 52, exponent)
-    }
+    if exponent == 0 { (fraction, 1) } else { (fraction | 1 << 52, exponent) }
 }
 
 /// The inverse of `split`, for a mantissa that may have leading zeros.
@@ -44,10 +40,7 @@ fn join(mantissa: u64, exponent: u32) -> u64 {
     if mantissa == 0 {
         return 0;
     }
-    let shift = mantissa
-        .leading_zeros()
-        .saturating_sub(11)
-        .min(exponent.saturating_sub(1));
+    let shift = mantissa.leading_zeros().saturating_sub(11).min(exponent.saturating_sub(1));
     let (mantissa, exponent) = (mantissa << shift, exponent - shift);
     // A mantissa without its leading bit is a subnormal, whose exponent field is 0.
     mantissa.wrapping_add(((exponent as u64) << 52).wrapping_sub(1 << 52))

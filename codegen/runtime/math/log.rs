@@ -44,10 +44,7 @@ fn ln(x: Dd) -> Dd {
 
     let k = k as f64;
     let ln_2k = Dd::sum(k * LN2[0], k * LN2[1]);
-    Dd {
-        hi: ln_2k.hi,
-        lo: ln_2k.lo + k * LN2[2],
-    } + ln_m
+    Dd { hi: ln_2k.hi, lo: ln_2k.lo + k * LN2[2] } + ln_m
 }
 
 fn power_of_two(k: i64) -> f64 {
@@ -171,18 +168,10 @@ pub fn pow(x: f64, y: f64) -> f64 {
     }
     let parity = parity(y);
     let signed = |magnitude: f64| {
-        if x.is_sign_negative() && parity == Parity::Odd {
-            -magnitude
-        } else {
-            magnitude
-        }
+        if x.is_sign_negative() && parity == Parity::Odd { -magnitude } else { magnitude }
     };
     if a == 0.0 || a.is_infinite() {
-        return signed(if (a == 0.0) == (y > 0.0) {
-            0.0
-        } else {
-            f64::INFINITY
-        });
+        return signed(if (a == 0.0) == (y > 0.0) { 0.0 } else { f64::INFINITY });
     }
     if x < 0.0 && parity == Parity::Fraction {
         return f64::NAN;
@@ -192,11 +181,7 @@ pub fn pow(x: f64, y: f64) -> f64 {
     }
     // |ln a| lies between 2^-53 and 746: outside these bounds of y the result over- or underflows, or is 1.
     if abs(y) > 1e20 {
-        return signed(if (a > 1.0) == (y > 0.0) {
-            f64::INFINITY
-        } else {
-            0.0
-        });
+        return signed(if (a > 1.0) == (y > 0.0) { f64::INFINITY } else { 0.0 });
     }
     if abs(y) < 1e-22 {
         return 1.0;

@@ -3,15 +3,8 @@
 use super::dd::{Dd, abs, polynomial, round};
 
 /// pi/2 in three parts: the first two have 41 bits, so their products with a quotient below 2^12 are exact.
-const HALF_PI: [f64; 3] = [
-    1.5707963267941523,
-    7.443547480484391e-13,
-    2.232414100745812e-25,
-];
-const HALF_PI_DD: Dd = Dd {
-    hi: f64::from_bits(0x3ff921fb54442d18),
-    lo: f64::from_bits(0x3c91a62633145c07),
-};
+const HALF_PI: [f64; 3] = [1.5707963267941523, 7.443547480484391e-13, 2.232414100745812e-25];
+const HALF_PI_DD: Dd = Dd { hi: f64::from_bits(0x3ff921fb54442d18), lo: f64::from_bits(0x3c91a62633145c07) };
 const TWO_OVER_PI: f64 = 0.6366197723675814;
 /// 2/pi in binary, after a word of zeros that lets small exponents start before the point.
 static TWO_OVER_PI_BITS: [u64; 21] = [
@@ -67,16 +60,8 @@ fn reduce(x: f64) -> (u64, Dd) {
     if a <= core::f64::consts::FRAC_PI_4 {
         return (0, x.into());
     }
-    let (quadrant, r) = if a < 2048.0 {
-        reduce_small(a)
-    } else {
-        reduce_large(a)
-    };
-    if x < 0.0 {
-        (quadrant.wrapping_neg() & 3, -r)
-    } else {
-        (quadrant, r)
-    }
+    let (quadrant, r) = if a < 2048.0 { reduce_small(a) } else { reduce_large(a) };
+    if x < 0.0 { (quadrant.wrapping_neg() & 3, -r) } else { (quadrant, r) }
 }
 
 /// Cody and Waite, for quotients below 2^12: the error is below 2^-124, and no f64 below 2^12 comes nearer to a multiple than 2^-60.
@@ -96,8 +81,8 @@ fn reduce_large(x: f64) -> (u64, Dd) {
     let word = |index: u64| TWO_OVER_PI_BITS.get(index as usize).copied().unwrap_or(0);
     let (first, shift) = (start / 64, start % 64);
     let window = |index: u64| {
-        let pair = (word(first.wrapping_add(index)) as u128) << 64
-            | word(first.wrapping_add(index).wrapping_add(1)) as u128;
+        let pair =
+            (word(first.wrapping_add(index)) as u128) << 64 | word(first.wrapping_add(index).wrapping_add(1)) as u128;
         (pair << shift >> 64) as u64
     };
     // Multiply, from the lowest word up, modulo 2^256.
@@ -114,17 +99,9 @@ fn reduce_large(x: f64) -> (u64, Dd) {
     let high = (((top as u128) << 64 | a as u128) << 2 | b as u128 >> 62) as i128;
     let low = b << 2 | c >> 62;
     let negative = high < 0;
-    let (high, low) = if negative {
-        (!high as u128, !low)
-    } else {
-        (high as u128, low)
-    };
+    let (high, low) = if negative { (!high as u128, !low) } else { (high as u128, low) };
     let zeros = high.leading_zeros().min(127);
-    let digits = if zeros == 0 {
-        high
-    } else {
-        high << zeros | (((low as u128) << 64) >> (128 - zeros))
-    };
+    let digits = if zeros == 0 { high } else { high << zeros | (((low as u128) << 64) >> (128 - zeros)) };
     let scale = f64::from_bits(1023u64.wrapping_sub(zeros as u64) << 52);
     let fraction = Dd::ordered_sum(
         (digits >> 75) as u64 as f64 * f64::from_bits((1023 - 53) << 52),
@@ -136,20 +113,14 @@ fn reduce_large(x: f64) -> (u64, Dd) {
 
 fn sin_reduced(r: Dd) -> Dd {
     let z = r.hi * r.hi;
-    Dd::ordered_sum(
-        r.hi,
-        r.hi * z * polynomial(z, &SIN) + r.lo * (1.0 - 0.5 * z),
-    )
+    Dd::ordered_sum(r.hi, r.hi * z * polynomial(z, &SIN) + r.lo * (1.0 - 0.5 * z))
 }
 
 fn cos_reduced(r: Dd) -> Dd {
     let square = Dd::product(r.hi, r.hi);
     let z = square.hi;
     let head = Dd::ordered_sum(1.0, -0.5 * z);
-    Dd::ordered_sum(
-        head.hi,
-        head.lo + (z * z * polynomial(z, &COS) - r.hi * r.lo - 0.5 * square.lo),
-    )
+    Dd::ordered_sum(head.hi, head.lo + (z * z * polynomial(z, &COS) - r.hi * r.lo - 0.5 * square.lo))
 }
 
 /// sin(x + quadrants * pi/2)
@@ -186,9 +157,5 @@ pub fn tan(x: f64) -> f64 {
     }
     let (quadrant, r) = reduce(x);
     let (sine, cosine) = (sin_reduced(r), cos_reduced(r));
-    if quadrant & 1 == 0 {
-        (sine / cosine).value()
-    } else {
-        -(cosine / sine).value()
-    }
+    if quadrant & 1 == 0 { (sine / cosine).value() } else { -(cosine / sine).value() }
 }

@@ -86,61 +86,12 @@ impl KernelBuilder {
         self.push(Stmt::Store { buf, index, value });
     }
 
-    /// Statements collected by `f` in a block of their own.
-    fn block(&mut self, f: impl FnOnce(&mut Self)) -> Vec<Stmt> {
-        self.blocks.push(vec![]);
-        f(self);
-        self.blocks.pop().expect("the block just opened")
-    }
-
-    pub fn for_(&mut self, kind: LoopKind, start: Expr, end: Expr, step: i64, f: impl FnOnce(&mut Self, Expr)) {
-        let var = self.fresh(DType::I64);
-        let body = self.block(|b| f(b, Expr::Var(var)));
-        self.push(Stmt::For { var, start, end, step, kind, body });
-    }
-
-    /// `for i in 0..n`, without a loop when n is 1.
-    pub fn serial(&mut self, n: i64, f: impl FnOnce(&mut Self, Expr)) {
-        match n {
-            1 => f(self, Expr::i64(0)),
-            _ => self.for_(LoopKind::Serial, Expr::i64(0), Expr::i64(n), 1, f),
-        }
-    }
-
-    /// `vector for i in 0..n`; see [`LoopKind::Vector`] for the promise.
-    pub fn vector(&mut self, n: i64, f: impl FnOnce(&mut Self, Expr)) {
-        match n {
-            1 => f(self, Expr::i64(0)),
-            _ => self.for_(LoopKind::Vector, Expr::i64(0), Expr::i64(n), 1, f),
-        }
-    }
-
-    pub fn if_(&mut self, cond: Expr, then: impl FnOnce(&mut Self)) {
-        let then = self.block(then);
-        self.push(Stmt::If { cond, then, otherwise: vec![] });
-    }
-
-    pub fn if_else(&mut self, cond: Expr, then: impl FnOnce(&mut Self), otherwise: impl FnOnce(&mut Self)) {
-        let then = self.block(then);
-        let otherwise = self.block(otherwise);
-        self.push(Stmt::If { cond, then, otherwise });
-    }
-
-    pub fn while_(&mut self, cond: Expr, body: impl FnOnce(&mut Self)) {
-        let body = self.block(body);
-        self.push(Stmt::While { cond, body });
-    }
-
-    /// Records a fault of the data when `cond` holds.
-    pub fn fault_if(&mut self, cond: Expr, message: &str) {
-        let id = match self.faults.iter().position(|m| m == message) {
-            Some(at) => at,
-            None => {
-                self.faults.push(message.to_string());
-                self.faults.len() - 1
-            }
-        };
-        self.if_(cond, |b| b.push(Stmt::Fault(id as u32)));
+    fn fault_id(&mut self, message: &str) -> u32 {
+        let known = self.faults.iter().position(|m| m == message);
+        known.unwrap_or_else(|| {
+            self.faults.push(message.to_string());
+            self.faults.len() - 1
+        }) as u32
     }
 
     pub fn leaf(&mut self, leaf: u32, args: Vec<LeafArg>) {
@@ -160,5 +111,67 @@ impl KernelBuilder {
             faults: self.faults,
             body,
         }
+    }
+}
+
+impl Blocks for KernelBuilder {
+    fn builder(&mut self) -> &mut KernelBuilder {
+        self
+    }
+}
+
+/// Statements that hold blocks. A trait, so that whoever wraps a builder has them with closures over itself.
+pub trait Blocks: Sized {
+    fn builder(&mut self) -> &mut KernelBuilder;
+
+    /// Statements collected by `f` in a block of their own.
+    fn block(&mut self, f: impl FnOnce(&mut Self)) -> Vec<Stmt> {
+        self.builder().blocks.push(vec![]);
+        f(self);
+        self.builder().blocks.pop().expect("the block just opened")
+    }
+
+    fn for_(&mut self, kind: LoopKind, start: Expr, end: Expr, step: i64, f: impl FnOnce(&mut Self, Expr)) {
+        let var = self.builder().fresh(DType::I64);
+        let body = self.block(|b| f(b, Expr::Var(var)));
+        self.builder().push(Stmt::For { var, start, end, step, kind, body });
+    }
+
+    /// `for i in 0..n`, without a loop when n is 1.
+    fn serial(&mut self, n: usize, f: impl FnOnce(&mut Self, Expr)) {
+        match n {
+            1 => f(self, Expr::i64(0)),
+            _ => self.for_(LoopKind::Serial, Expr::i64(0), Expr::i64(n as i64), 1, f),
+        }
+    }
+
+    /// `vector for i in 0..n`; see [`LoopKind::Vector`] for the promise.
+    fn vector(&mut self, n: usize, f: impl FnOnce(&mut Self, Expr)) {
+        match n {
+            1 => f(self, Expr::i64(0)),
+            _ => self.for_(LoopKind::Vector, Expr::i64(0), Expr::i64(n as i64), 1, f),
+        }
+    }
+
+    fn if_(&mut self, cond: Expr, then: impl FnOnce(&mut Self)) {
+        let then = self.block(then);
+        self.builder().push(Stmt::If { cond, then, otherwise: vec![] });
+    }
+
+    fn if_else(&mut self, cond: Expr, then: impl FnOnce(&mut Self), otherwise: impl FnOnce(&mut Self)) {
+        let then = self.block(then);
+        let otherwise = self.block(otherwise);
+        self.builder().push(Stmt::If { cond, then, otherwise });
+    }
+
+    fn while_(&mut self, cond: Expr, body: impl FnOnce(&mut Self)) {
+        let body = self.block(body);
+        self.builder().push(Stmt::While { cond, body });
+    }
+
+    /// Records a fault of the data when `cond` holds.
+    fn fault_if(&mut self, cond: Expr, message: &str) {
+        let id = self.builder().fault_id(message);
+        self.if_(cond, |b| b.builder().push(Stmt::Fault(id)));
     }
 }

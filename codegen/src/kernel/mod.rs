@@ -21,7 +21,7 @@
 
 mod build;
 
-pub use build::KernelBuilder;
+pub use build::{Blocks, KernelBuilder};
 
 use lehr_ir::DType;
 use lehr_ir::graph::Provenance;

@@ -1,0 +1,288 @@
+//! From the graph to a program: every operator becomes kernels over buffers.
+//!
+//! `lower` visits the nodes in order. A node's results get buffers (or are views of existing ones), its lowering
+//! adds kernels. One file per family of operators holds `pub fn NAME(op: &Op, cx: &mut NodeCx) -> Result<(), Diag>`; the
+//! match in [`Lowering::operator`] leads to each. A lowering
+//!
+//! - asks `cx` for shapes and dtypes of operands and results (numbers: dimensions are bound by now),
+//! - starts a kernel, opens a nest over its result, loads operands, stores results, and finishes the kernel:
+//!
+//! ```ignore
+//! let mut k = cx.kernel("");
+//! k.nest(&cx_out_shape, cost, LoopKind::Vector, |k, at| {
+//!     let x = k.load(0, &[at[1].clone(), at[0].clone()]);
+//!     k.store(0, at, x);
+//! });
+//! k.finish();
+//! ```
+//!
+//! - or makes its result a view of an operand with [`Lowering::set_view`] (reshape).
+//!
+//! Zero-sized results need no kernel and never reach a lowering, except reductions, which are asked only for
+//! non-empty results. Fusion is invisible here: see [`cx`].
+
+pub mod cx;
+mod elementwise;
+mod nest;
+mod scalar;
+pub mod view;
+
+pub use nest::unflatten;
+
+use crate::kernel::Kernel;
+use crate::program::{BufferId, BufferInfo, IoInfo, Place, Program, Weight};
+use bytes::Bytes;
+use cx::{NodeCx, Source, is_elementwise, shape_of};
+use lehr_ir::graph::{Graph, NodeId, Uses, ValueId};
+use lehr_ir::{ConstValue, DType, Diag, Location, Op};
+use std::collections::HashMap;
+use std::collections::hash_map::DefaultHasher;
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+use view::View;
+
+/// Alignment of weights and of arena buffers.
+pub const ALIGN: u64 = 64;
+
+#[derive(Clone, Debug, Default)]
+pub struct LowerOptions {}
+
+/// State over the whole graph.
+#[derive(Default)]
+pub struct Lowering {
+    pub program: Program,
+    views: HashMap<ValueId, View>,
+    /// Weights buffers by the constant they hold; the `Arc` keeps the address from being reused.
+    constants: HashMap<*const ConstValue, (Arc<ConstValue>, BufferId)>,
+    kernels: HashMap<u64, Vec<usize>>,
+}
+
+/// Lowers a graph whose dimensions are all numbers.
+pub fn lower(graph: &Graph, _options: &LowerOptions) -> Result<Program, Vec<Diag>> {
+    check_bound(graph)?;
+    let mut low =
+        Lowering { program: Program { name: graph.name.clone(), ..Program::default() }, ..Lowering::default() };
+    let mut diags = vec![];
+    for (i, &v) in graph.inputs().iter().enumerate() {
+        let (name, dtype, dims) = io(graph, v, graph.value_name(v).unwrap_or("input"));
+        let len = dims.iter().product();
+        let buf = low.new_buffer(dtype, len, Some(name.clone()));
+        low.program.buffers[buf.0 as usize].place = Some(Place::Input(i));
+        low.views.insert(v, View::dense(buf, dtype, dims.clone()));
+        low.program.inputs.push(IoInfo { name, dtype, dims });
+    }
+    let uses = graph.uses();
+    for id in graph.order() {
+        if let Err(d) = low.node(graph, &uses, id) {
+            diags.push(d.at_if_unset(|| graph.location(id)));
+        }
+    }
+    if !diags.is_empty() {
+        return Err(diags);
+    }
+    for (k, out) in graph.outputs.iter().enumerate() {
+        let (name, dtype, dims) = io(graph, out.value, &out.name);
+        low.output(graph, k, out.value);
+        low.program.outputs.push(IoInfo { name, dtype, dims });
+    }
+    Ok(low.program)
+}
+
+fn io(graph: &Graph, v: ValueId, name: &str) -> (String, DType, Vec<usize>) {
+    (name.to_string(), graph.ty(v).dtype, shape_of(graph, v))
+}
+
+fn check_bound(graph: &Graph) -> Result<(), Vec<Diag>> {
+    let symbols: Vec<String> = graph.symbols().iter().map(|s| s.to_string()).collect();
+    if !symbols.is_empty() {
+        let flags: Vec<String> = symbols.iter().map(|s| format!("--dim {s}=N")).collect();
+        return Err(vec![
+            Diag::new("lower.unbound", format!("the dimensions {} are not numbers", symbols.join(", ")))
+                .note(format!("give their sizes: {}", flags.join(" "))),
+        ]);
+    }
+    let unbound = |id: &NodeId| {
+        graph.node(*id).results.iter().any(|r| r.ty.as_tensor().is_none_or(|t| t.const_shape().is_none()))
+    };
+    let bad: Vec<Diag> = graph
+        .ids()
+        .filter(unbound)
+        .map(|id| Diag::new("lower.unbound", "a result's shape is not known").at(graph.location(id)))
+        .collect();
+    if bad.is_empty() { Ok(()) } else { Err(bad) }
+}
+
+impl Lowering {
+    pub fn new_buffer(&mut self, dtype: DType, len: usize, name: Option<String>) -> BufferId {
+        self.program.buffers.push(BufferInfo { dtype, len, place: None, name });
+        BufferId((self.program.buffers.len() - 1) as u32)
+    }
+
+    /// Places data among the weights.
+    pub fn add_weights(&mut self, dtype: DType, len: usize, data: Bytes) -> BufferId {
+        let buf = self.new_buffer(dtype, len, None);
+        let offset = self.program.weights_bytes.next_multiple_of(ALIGN);
+        self.program.weights_bytes = offset + data.len() as u64;
+        self.program.buffers[buf.0 as usize].place = Some(Place::Weights(offset));
+        self.program.weights.push(Weight { offset, data });
+        buf
+    }
+
+    /// A constant as a buffer; it is placed when first asked for, so what is only packed is not stored twice.
+    pub fn const_view(&mut self, c: &Arc<ConstValue>) -> View {
+        let ty = c.ty();
+        let shape = ty.const_shape().expect("constants have numbers for dimensions");
+        let key = Arc::as_ptr(c);
+        let buf = match self.constants.get(&key) {
+            Some((_, buf)) => *buf,
+            None => {
+                let tensor = c.tensor();
+                let buf = self.add_weights(tensor.dtype(), tensor.len(), tensor.bytes().clone());
+                self.constants.insert(key, (c.clone(), buf));
+                buf
+            }
+        };
+        View::dense(buf, ty.dtype, shape)
+    }
+
+    /// Declares where a value lies, e.g. that a reshape's result is its operand.
+    pub fn set_view(&mut self, v: ValueId, view: View) {
+        self.views.insert(v, view);
+    }
+
+    /// The position of this kernel, or of one with the same code.
+    fn share_kernel(&mut self, kernel: Kernel) -> usize {
+        let mut hasher = DefaultHasher::new();
+        kernel.code_key().hash(&mut hasher);
+        let bucket = self.kernels.entry(hasher.finish()).or_default();
+        let same = bucket.iter().find(|&&at| self.program.kernels[at].code_key() == kernel.code_key());
+        if let Some(&at) = same {
+            return at;
+        }
+        let at = self.program.kernels.len();
+        bucket.push(at);
+        self.program.kernels.push(kernel);
+        at
+    }
+
+    fn source(&self, graph: &Graph, v: ValueId) -> Source {
+        match graph.constant(v) {
+            Some(c) => Source::Const(c.clone()),
+            None => Source::Buffer(self.views[&v].clone()),
+        }
+    }
+
+    fn node(&mut self, graph: &Graph, uses: &Uses, id: NodeId) -> Result<(), Diag> {
+        let node = graph.node(id);
+        if node.op.is_source() {
+            return Ok(());
+        }
+        if self.reshape(graph, id) {
+            return Ok(());
+        }
+        let mut outer = vec![];
+        for port in 0..node.results.len() as u32 {
+            let v = id.out(port);
+            let ty = graph.ty(v);
+            let shape = shape_of(graph, v);
+            let name = graph.value_name(v).map(str::to_string);
+            let buf = self.new_buffer(ty.dtype, shape.iter().product(), name);
+            let view = View::dense(buf, ty.dtype, shape);
+            self.views.insert(v, view.clone());
+            outer.push((v, view));
+        }
+        let wanted: Vec<_> = outer.iter().filter(|(v, view)| !uses.of(*v).is_empty() && !view.is_empty()).collect();
+        if wanted.is_empty() {
+            return Ok(());
+        }
+        let sources: Vec<Source> = node.inputs.iter().flatten().map(|&v| self.source(graph, v)).collect();
+        let origin = node.origins.first().map(|o| o.name.to_string());
+        let name = origin.unwrap_or_else(|| format!("{}_{}", node.op.name(), id.0));
+        match &node.op {
+            Op::Fusion(_) => {
+                let region = &node.regions[0];
+                let sources = region.inputs().iter().copied().zip(sources).collect();
+                let outputs =
+                    wanted.iter().map(|(v, view)| (region.outputs[v.port as usize].value, view.clone())).collect();
+                let anchor = region.ids().find(|&n| {
+                    let op = &region.node(n).op;
+                    !op.is_source() && !is_elementwise(op)
+                });
+                let last = region.outputs[wanted[0].0.port as usize].value;
+                let mut cx = NodeCx::new(self, region, anchor, sources, outputs, node.origins.clone(), name);
+                operator(region, anchor, last, &mut cx)
+            }
+            op => {
+                let sources = node.inputs.iter().copied().flatten().zip(sources).collect();
+                let outputs = wanted.iter().map(|(v, view)| (*v, view.clone())).collect();
+                let anchor = (!is_elementwise(op)).then_some(id);
+                let last = wanted[0].0;
+                let mut cx = NodeCx::new(self, graph, anchor, sources, outputs, node.origins.clone(), name);
+                operator(graph, anchor, last, &mut cx)
+            }
+        }
+    }
+
+    /// Reshapes of dense values cost nothing: the result is a view of the operand.
+    fn reshape(&mut self, graph: &Graph, id: NodeId) -> bool {
+        let node = graph.node(id);
+        let (Op::Reshape(_) | Op::Identity(_), Some(&Some(x))) = (&node.op, node.inputs.first()) else { return false };
+        let view = match self.source(graph, x) {
+            Source::Const(c) => self.const_view(&c),
+            Source::Buffer(view) => view,
+        };
+        if !view.is_dense() {
+            return false;
+        }
+        let shape = shape_of(graph, id.out(0));
+        self.set_view(id.out(0), View::dense(view.buf, view.dtype, shape));
+        true
+    }
+
+    /// Lets output `k` be computed in place where that is possible, else copies into it.
+    fn output(&mut self, graph: &Graph, k: usize, v: ValueId) {
+        let view = match self.source(graph, v) {
+            Source::Const(c) => self.const_view(&c),
+            Source::Buffer(view) => view,
+        };
+        let buffer = &mut self.program.buffers[view.buf.0 as usize];
+        if buffer.place.is_none() && view.is_dense() && buffer.len == view.len() {
+            buffer.place = Some(Place::Output(k));
+            return;
+        }
+        let buf = self.new_buffer(view.dtype, view.len(), None);
+        self.program.buffers[buf.0 as usize].place = Some(Place::Output(k));
+        if view.is_empty() {
+            return;
+        }
+        let target = View::dense(buf, view.dtype, view.shape.clone());
+        let shape = view.shape.clone();
+        // A group without operators: the value is stored as it is loaded.
+        let sources = HashMap::from([(v, Source::Buffer(view))]);
+        let name = format!("copy_to_output_{k}");
+        let mut cx = NodeCx::new(self, graph, None, sources, vec![(v, target)], vec![], name);
+        elementwise::lower(&mut cx, &shape, 1);
+    }
+}
+
+/// Lowers one operator, or a group of elementwise ones when there is no anchor.
+fn operator(graph: &Graph, anchor: Option<NodeId>, last: ValueId, cx: &mut NodeCx) -> Result<(), Diag> {
+    let Some(anchor) = anchor else {
+        let shape = shape_of(graph, last);
+        let cost = cx.elementwise_cost();
+        elementwise::lower(cx, &shape, cost);
+        return Ok(());
+    };
+    let op = &graph.node(anchor).op;
+    match op {
+        Op::Input(_) | Op::Const(_) | Op::Fusion(_) => unreachable!("handled by the caller"),
+        Op::Unary(_) | Op::Binary(_) | Op::Where(_) | Op::Cast(_) | Op::Clip(_) | Op::Identity(_) | Op::Dropout(_) => {
+            unreachable!("elementwise operators are never anchors")
+        }
+        _ => Err(Diag::new("lower.missing", format!("{} has no lowering", op.name())).at_if_unset(|| Location::Node {
+            name: "".into(),
+            index: None,
+            op: op.name().into(),
+        })),
+    }
+}
