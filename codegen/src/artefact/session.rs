@@ -1,0 +1,130 @@
+//! Running a model: a session owns the workspace that the runtime keeps all its state in.
+
+use std::ffi::{CStr, c_char, c_void};
+use std::fmt;
+
+use super::ArtefactError;
+use super::loader::Artefact;
+use super::memory::AlignedBytes;
+use crate::runtime::abi::{LehrTensor, status};
+
+/// An opened model with its threads and memory. One run at a time; open several sessions to run at once.
+pub struct Session {
+    artefact: Artefact,
+    workspace: AlignedBytes,
+    /// Kept between runs so that a run allocates nothing.
+    inputs: Vec<LehrTensor>,
+    outputs: Vec<LehrTensor>,
+}
+
+// SAFETY: the runtime ties no state to the thread that opened a workspace; the tensors are empty between runs.
+unsafe impl Send for Session {}
+
+/// A dense, row-major input. `dtype` is a code of [`crate::runtime::abi::dtype`]; `data` must be aligned to its element.
+#[derive(Clone, Copy, Debug)]
+pub struct TensorRef<'a> {
+    pub dtype: u32,
+    pub dims: &'a [i64],
+    pub data: &'a [u8],
+}
+
+/// A dense, row-major output, to be overwritten.
+#[derive(Debug)]
+pub struct TensorMut<'a> {
+    pub dtype: u32,
+    pub dims: &'a [i64],
+    pub data: &'a mut [u8],
+}
+
+/// A run, or an open, that the runtime refused: its status (a code of [`status`]) and what was wrong.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RunError {
+    pub status: i32,
+    pub text: String,
+}
+
+impl fmt::Display for RunError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl std::error::Error for RunError {}
+
+impl From<RunError> for ArtefactError {
+    fn from(error: RunError) -> ArtefactError {
+        ArtefactError::new(error.text)
+    }
+}
+
+impl Session {
+    /// Opens a workspace; `threads` includes the caller's, and 0 means what the process may use.
+    pub fn new(artefact: &Artefact, threads: u32) -> Result<Session, RunError> {
+        let model = artefact.descriptor();
+        let bytes = (model.workspace_bytes)(model, threads);
+        let workspace = AlignedBytes::zeroed(bytes).filter(|_| bytes > 0).ok_or_else(|| RunError {
+            status: status::WORKSPACE_TOO_SMALL,
+            text: format!("there is no memory for the model's arena of {} bytes", model.arena_bytes),
+        })?;
+        let code = (model.open)(model, workspace.as_ptr().cast(), bytes, threads);
+        let session = Session {
+            artefact: artefact.clone(),
+            workspace,
+            inputs: Vec::with_capacity(model.n_inputs as usize),
+            outputs: Vec::with_capacity(model.n_outputs as usize),
+        };
+        session.result(code).map(|()| session)
+    }
+
+    pub fn artefact(&self) -> &Artefact {
+        &self.artefact
+    }
+
+    /// One inference. Inputs and outputs are in the model's order; all outputs are written if the result is `Ok`.
+    pub fn run(&mut self, inputs: &[TensorRef], outputs: &mut [TensorMut]) -> Result<(), RunError> {
+        let tensor = |dtype, dims: &[i64], data: *mut u8, bytes: usize| LehrTensor {
+            data: data.cast(),
+            dtype,
+            rank: dims.len() as u32,
+            dims: dims.as_ptr(),
+            bytes: bytes as u64,
+        };
+        self.inputs.extend(inputs.iter().map(|t| tensor(t.dtype, t.dims, t.data.as_ptr().cast_mut(), t.data.len())));
+        self.outputs.extend(outputs.iter_mut().map(|t| tensor(t.dtype, t.dims, t.data.as_mut_ptr(), t.data.len())));
+        let model = self.artefact.descriptor();
+        let code = (model.run)(
+            model,
+            self.workspace.as_ptr().cast::<c_void>(),
+            self.inputs.as_ptr(),
+            self.inputs.len() as u32,
+            self.outputs.as_ptr(),
+            self.outputs.len() as u32,
+        );
+        self.inputs.clear();
+        self.outputs.clear();
+        self.result(code)
+    }
+
+    fn result(&self, code: i32) -> Result<(), RunError> {
+        if code == status::OK {
+            return Ok(());
+        }
+        let model = self.artefact.descriptor();
+        let own = c_text((model.last_error)(self.workspace.as_ptr().cast()));
+        let text = if own.is_empty() { c_text((model.status_text)(code)) } else { own };
+        Err(RunError { status: code, text })
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        let model = self.artefact.descriptor();
+        // A workspace that was never opened is refused, which is all right here.
+        (model.close)(model, self.workspace.as_ptr().cast());
+    }
+}
+
+fn c_text(start: *const c_char) -> String {
+    // SAFETY: the runtime's texts are never null and end with a zero.
+    unsafe { CStr::from_ptr(start) }.to_string_lossy().into_owned()
+}
