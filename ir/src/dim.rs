@@ -279,11 +279,12 @@ impl fmt::Display for Dim {
 impl fmt::Display for Atom {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Atom::Symbol(s) => write!(f, "{s}"),
+            Atom::Symbol(s) if crate::text::is_plain_symbol(s) => write!(f, "{s}"),
+            Atom::Symbol(s) => write!(f, "{s:?}"),
             Atom::FloorDiv(a, b) => write!(f, "floor(({a})/({b}))"),
             Atom::Max(a, b) => write!(f, "max({a}, {b})"),
             Atom::Min(a, b) => write!(f, "min({a}, {b})"),
-            Atom::Product(a, b) => write!(f, "({a})*({b})"),
+            Atom::Product(a, b) => write!(f, "mul({a}, {b})"),
         }
     }
 }

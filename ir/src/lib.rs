@@ -11,7 +11,10 @@ pub mod graph;
 pub mod op;
 pub mod ops;
 pub mod tensor;
+pub mod text;
 pub mod types;
+pub mod verify;
+pub mod visit;
 
 pub use diag::{Diag, Location};
 pub use dim::Dim;
@@ -20,3 +23,4 @@ pub use graph::{Graph, Node, NodeId, Origin, Output, Provenance, ResultInfo, Use
 pub use ops::Op;
 pub use tensor::{ConstValue, Tensor};
 pub use types::{Shape, TensorType, Type};
+pub use verify::verify;

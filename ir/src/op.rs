@@ -295,7 +295,8 @@ impl Attr for Dim {
         match v {
             AttrValue::Int(n) => Ok(Dim::Const(*n)),
             AttrValue::Dim(d) => Ok(d.clone()),
-            AttrValue::Word(w) => Ok(Dim::symbol(w)),
+            // A symbol that is no identifier is quoted.
+            AttrValue::Word(w) | AttrValue::Text(w) => Ok(Dim::symbol(w)),
             _ => Err("a dimension is expected".into()),
         }
     }

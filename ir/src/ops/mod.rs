@@ -161,6 +161,26 @@ impl Op {
         matches!(self, Op::Input(_) | Op::Const(_))
     }
 
+    /// True for the operators whose kernel can take elementwise work along: what a fusion is built around.
+    pub fn is_anchor(&self) -> bool {
+        matches!(
+            self,
+            Op::Conv(_)
+                | Op::ConvTranspose(_)
+                | Op::Gemm(_)
+                | Op::MatMul(_)
+                | Op::MaxPool(_)
+                | Op::AvgPool(_)
+                | Op::LpPool(_)
+                | Op::Reduce(_)
+        )
+    }
+
+    /// True for operators whose result elements each depend on one element of every (broadcast) operand.
+    pub fn is_elementwise(&self) -> bool {
+        matches!(self, Op::Unary(_) | Op::Binary(_) | Op::Where(_) | Op::Cast(_) | Op::Clip(_))
+    }
+
     /// Complains when the number of operands does not fit the declaration.
     pub fn check_arity(&self, present: &[bool]) -> Result<(), Diag> {
         use crate::op::Arity;
