@@ -6,8 +6,8 @@
 use crate::graph::{Graph, NodeId};
 use petgraph::Direction;
 use petgraph::visit::{
-    GraphBase, GraphProp, IntoNeighbors, IntoNeighborsDirected, IntoNodeIdentifiers, NodeCount, NodeIndexable, VisitMap,
-    Visitable,
+    GraphBase, GraphProp, IntoNeighbors, IntoNeighborsDirected, IntoNodeIdentifiers, NodeCount, NodeIndexable,
+    VisitMap, Visitable,
 };
 
 /// Adjacency of a graph's live nodes. Operands that lead nowhere are left out.

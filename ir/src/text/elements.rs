@@ -7,7 +7,9 @@ use crate::tensor::Tensor;
 /// Every element of `t`, comma-separated.
 pub(super) fn print(t: &Tensor) -> String {
     let items: Vec<String> = match t.dtype().kind() {
-        Kind::Float => t.bytes().chunks_exact(t.dtype().size()).zip(t.to_f64()).map(|(b, v)| float(t.dtype(), b, v)).collect(),
+        Kind::Float => {
+            t.bytes().chunks_exact(t.dtype().size()).zip(t.to_f64()).map(|(b, v)| float(t.dtype(), b, v)).collect()
+        }
         Kind::Bool => t.to_i128().into_iter().map(|v| (v != 0).to_string()).collect(),
         Kind::Signed | Kind::Unsigned | Kind::String => t.to_i128().iter().map(i128::to_string).collect(),
     };

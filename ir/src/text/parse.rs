@@ -342,12 +342,7 @@ impl Parser<'_> {
     }
 
     /// Names the results and compares the written types with the inferred ones.
-    fn finish_node(
-        &mut self,
-        g: &mut Graph,
-        id: Option<crate::NodeId>,
-        written: &[Written],
-    ) -> Vec<Option<ValueId>> {
+    fn finish_node(&mut self, g: &mut Graph, id: Option<crate::NodeId>, written: &[Written]) -> Vec<Option<ValueId>> {
         let Some(id) = id else { return vec![None; written.len()] };
         let results = g.node(id).results.len();
         if written.len() > results {

@@ -65,8 +65,17 @@ impl Names {
         let mut names = HashMap::new();
         let mut taken: HashMap<Arc<str>, usize> = HashMap::new();
         let mut unnamed = 0usize;
+        let uses = g.uses();
         for &id in order {
-            for (port, result) in g.node(id).results.iter().enumerate().take(shown_results(g, id)) {
+            for (port, result) in g.node(id).results.iter().enumerate() {
+                // Trailing results that have neither name nor use are left out.
+                let speaks = |p: usize| {
+                    let r = g.node(id).results.get(p);
+                    r.is_some_and(|r| r.name.is_some()) || !uses.of(id.out(p as u32)).is_empty()
+                };
+                if port > 0 && !(port..g.node(id).results.len()).any(speaks) {
+                    break;
+                }
                 let name = match &result.name {
                     Some(name) => {
                         let n = taken.entry(name.clone()).or_insert(0);
@@ -91,11 +100,6 @@ impl Names {
             None => format!("%?{}.{}", v.node.0, v.port),
         }
     }
-}
-
-/// All results, since an operator's types follow from its operands alone and unnamed ones cost little.
-fn shown_results(g: &Graph, id: NodeId) -> usize {
-    g.node(id).results.len()
 }
 
 fn print_graph(g: &Graph, options: &PrintOptions, depth: usize, out: &mut String) {
@@ -155,10 +159,8 @@ fn print_node(g: &Graph, id: NodeId, names: &Names, options: &PrintOptions, dept
         .results
         .iter()
         .enumerate()
-        .map(|(port, r)| {
-            let name = names.of(id.out(port as u32));
-            if is_const { name } else { format!("{name}: {}", r.ty) }
-        })
+        .filter_map(|(port, r)| Some((names.0.get(&id.out(port as u32))?, r)))
+        .map(|(name, r)| if is_const { format!("%{name}") } else { format!("%{name}: {}", r.ty) })
         .collect();
     let _ = write!(out, "{indent}{} = {}", results.join(", "), node.op.name());
     if let Op::Const(c) = &node.op {
