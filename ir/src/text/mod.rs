@@ -20,6 +20,7 @@
 mod dims;
 mod elements;
 mod lex;
+mod literals;
 mod parse;
 mod print;
 

@@ -2,19 +2,15 @@
 //! errors are found; values that a bad statement would have defined are known, and cause no further complaints.
 
 use super::lex::{Tok, Token, lex};
-use super::{dims, elements};
 use crate::diag::{Diag, Location};
-use crate::dtype::DType;
 use crate::graph::{Graph, Origin, Provenance, ValueId};
-use crate::op::{Attr, AttrValue, Attrs};
 use crate::ops::Op;
-use crate::tensor::{ConstValue, Tensor};
+use crate::tensor::Tensor;
 use crate::types::TensorType;
 use std::collections::HashMap;
 
 const MAX_BYTES: usize = 1 << 28;
 const MAX_REGION_DEPTH: usize = 16;
-const MAX_LIST_DEPTH: usize = 8;
 const MAX_DIAGS: usize = 100;
 
 /// Reads one graph. `weight` gives the tensors that the text mentions by name.
@@ -40,13 +36,13 @@ pub fn parse(text: &str, weight: &dyn Fn(&str) -> Option<Tensor>) -> Result<Grap
 }
 
 /// The statement (or the graph) can't go on; the complaint has been made.
-struct Stop;
-type Parsed<T> = Result<T, Stop>;
+pub(super) struct Stop;
+pub(super) type Parsed<T> = Result<T, Stop>;
 
-struct Parser<'t> {
-    tokens: Vec<Token>,
-    at: usize,
-    weight: &'t dyn Fn(&str) -> Option<Tensor>,
+pub(super) struct Parser<'t> {
+    pub tokens: Vec<Token>,
+    pub at: usize,
+    pub weight: &'t dyn Fn(&str) -> Option<Tensor>,
     diags: Vec<Diag>,
 }
 
@@ -62,25 +58,25 @@ struct Written {
 }
 
 impl Parser<'_> {
-    fn peek(&self) -> &Tok {
+    pub(super) fn peek(&self) -> &Tok {
         &self.tokens[self.at].tok
     }
 
-    fn line(&self) -> usize {
+    pub(super) fn line(&self) -> usize {
         self.tokens[self.at].line
     }
 
-    fn opens_line(&self) -> bool {
+    pub(super) fn opens_line(&self) -> bool {
         self.tokens[self.at].first
     }
 
-    fn advance(&mut self) {
+    pub(super) fn advance(&mut self) {
         if self.at + 1 < self.tokens.len() {
             self.at += 1;
         }
     }
 
-    fn complain(&mut self, line: usize, code: &'static str, message: impl Into<String>) {
+    pub(super) fn complain(&mut self, line: usize, code: &'static str, message: impl Into<String>) {
         self.push(Diag::new(code, message).at(Location::Line { line }));
     }
 
@@ -90,13 +86,13 @@ impl Parser<'_> {
         }
     }
 
-    fn fail<T>(&mut self, what: &str) -> Parsed<T> {
+    pub(super) fn fail<T>(&mut self, what: &str) -> Parsed<T> {
         let found = self.peek().describe();
         self.complain(self.line(), "parse.syntax", format!("{what} is expected, not {found}"));
         Err(Stop)
     }
 
-    fn eat(&mut self, c: char) -> bool {
+    pub(super) fn eat(&mut self, c: char) -> bool {
         let here = *self.peek() == Tok::Punct(c);
         if here {
             self.advance();
@@ -104,11 +100,11 @@ impl Parser<'_> {
         here
     }
 
-    fn expect(&mut self, c: char) -> Parsed<()> {
+    pub(super) fn expect(&mut self, c: char) -> Parsed<()> {
         if self.eat(c) { Ok(()) } else { self.fail(&format!("`{c}`")) }
     }
 
-    fn eat_word(&mut self, word: &str) -> bool {
+    pub(super) fn eat_word(&mut self, word: &str) -> bool {
         let here = matches!(self.peek(), Tok::Ident(w) if w == word);
         if here {
             self.advance();
@@ -116,21 +112,21 @@ impl Parser<'_> {
         here
     }
 
-    fn string(&mut self) -> Parsed<String> {
+    pub(super) fn string(&mut self) -> Parsed<String> {
         let Tok::Str(s) = self.peek() else { return self.fail("a quoted name") };
         let s = s.clone();
         self.advance();
         Ok(s)
     }
 
-    fn ident(&mut self, what: &str) -> Parsed<String> {
+    pub(super) fn ident(&mut self, what: &str) -> Parsed<String> {
         let Tok::Ident(s) = self.peek() else { return self.fail(what) };
         let s = s.clone();
         self.advance();
         Ok(s)
     }
 
-    fn count(&mut self, what: &str) -> Parsed<u64> {
+    pub(super) fn count(&mut self, what: &str) -> Parsed<u64> {
         let Tok::Num(n) = self.peek() else { return self.fail(what) };
         let Ok(n) = n.parse() else { return self.fail(what) };
         self.advance();
@@ -414,201 +410,5 @@ impl Parser<'_> {
                 return Ok(origins);
             }
         }
-    }
-
-    // ---- attributes ----
-
-    fn attrs(&mut self) -> Parsed<Attrs> {
-        let mut attrs = Attrs::default();
-        if self.opens_line() || !self.eat('{') {
-            return Ok(attrs);
-        }
-        while *self.peek() != Tok::Punct('}') {
-            let name = self.ident("an attribute")?;
-            self.expect('=')?;
-            let value = self.attr(0)?;
-            attrs.0.push((name, value));
-            if !self.eat(',') {
-                break;
-            }
-        }
-        self.expect('}')?;
-        Ok(attrs)
-    }
-
-    fn attr(&mut self, depth: usize) -> Parsed<AttrValue> {
-        if *self.peek() == Tok::Punct('[') {
-            return self.attr_list(depth);
-        }
-        let start = self.at;
-        let negative = self.eat('-');
-        let plain = match self.peek().clone() {
-            Tok::Ident(w) => match w.as_str() {
-                "true" | "false" if !negative => Some(AttrValue::Bool(w == "true")),
-                "none" if !negative => Some(AttrValue::Word(w)),
-                "nan" | "inf" => Some(self.float(negative, &w)?),
-                _ => None,
-            },
-            Tok::Num(n) if n.contains(['.', 'e', 'E', 'x']) => Some(self.float(negative, &n)?),
-            _ => None,
-        };
-        if let Some(plain) = plain {
-            self.advance();
-            return Ok(plain);
-        }
-        self.at = start;
-        let first = self.peek().clone();
-        match dims::expression(&self.tokens, &mut self.at) {
-            Ok(dim) if self.at == start + 1 => Ok(match first {
-                Tok::Ident(w) => AttrValue::Word(w),
-                Tok::Str(s) => AttrValue::Text(s),
-                _ => dim.to_value(),
-            }),
-            Ok(dim) => Ok(dim.to_value()),
-            Err(why) => {
-                self.complain(self.line(), "parse.syntax", why);
-                Err(Stop)
-            }
-        }
-    }
-
-    fn attr_list(&mut self, depth: usize) -> Parsed<AttrValue> {
-        if depth >= MAX_LIST_DEPTH {
-            self.complain(self.line(), "parse.limit", format!("lists nest deeper than {MAX_LIST_DEPTH}"));
-            return Err(Stop);
-        }
-        self.expect('[')?;
-        let mut items = vec![];
-        while *self.peek() != Tok::Punct(']') {
-            items.push(self.attr(depth + 1)?);
-            if !self.eat(',') {
-                break;
-            }
-        }
-        self.expect(']')?;
-        Ok(AttrValue::List(items))
-    }
-
-    fn float(&mut self, negative: bool, text: &str) -> Parsed<AttrValue> {
-        match elements::parse_f32(negative, text) {
-            Ok(v) => Ok(v.to_value()),
-            Err(why) => {
-                self.complain(self.line(), "parse.attr", why);
-                Err(Stop)
-            }
-        }
-    }
-
-    // ---- types and constants ----
-
-    fn tensor_type(&mut self) -> Parsed<TensorType> {
-        let line = self.line();
-        let name = self.ident("a type")?;
-        let Some(dtype) = DType::from_name(&name) else {
-            self.complain(line, "parse.type", format!("there is no element type `{name}`"));
-            return Err(Stop);
-        };
-        self.expect('[')?;
-        let mut shape = vec![];
-        while *self.peek() != Tok::Punct(']') {
-            match dims::expression(&self.tokens, &mut self.at) {
-                Ok(dim) => shape.push(dim),
-                Err(why) => {
-                    self.complain(line, "parse.type", why);
-                    return Err(Stop);
-                }
-            }
-            if !self.eat(',') {
-                break;
-            }
-        }
-        self.expect(']')?;
-        Ok(TensorType { dtype, shape })
-    }
-
-    fn constant(&mut self, value_name: Option<&str>) -> Parsed<ConstValue> {
-        let line = self.line();
-        let ty = self.tensor_type()?;
-        let checked = ty.check_size().and_then(|()| match ty.const_shape() {
-            Some(shape) if ty.dtype.is_computable() => Ok(shape),
-            Some(_) => Err(format!("constants of {} hold no data yet", ty.dtype)),
-            None => Err(format!("the constant's shape {ty} is not all numbers")),
-        });
-        let shape = match checked {
-            Ok(shape) => shape,
-            Err(why) => {
-                self.complain(line, "parse.type", why);
-                return Err(Stop);
-            }
-        };
-        let dtype = ty.dtype;
-        let name = if self.eat_word("unnamed") {
-            None
-        } else if self.eat_word("named") {
-            Some(self.string()?)
-        } else {
-            value_name.map(str::to_string)
-        };
-        if self.eat_word("splat") {
-            self.expect('(')?;
-            let mut data = vec![];
-            self.element(dtype, &mut data)?;
-            self.expect(')')?;
-            let element = self.tensor(dtype, vec![], data, line)?;
-            return Ok(ConstValue::Splat { element, shape });
-        }
-        if self.eat_word("seeded") {
-            self.expect('(')?;
-            let seed = self.count("a seed")?;
-            self.expect(')')?;
-            return Ok(ConstValue::Seeded { dtype, shape, seed });
-        }
-        if self.eat_word("weight") {
-            self.expect('(')?;
-            let key = self.string()?;
-            self.expect(')')?;
-            let Some(tensor) = (self.weight)(&key) else {
-                self.complain(line, "parse.weight", format!("there is no weight {key:?}"));
-                return Err(Stop);
-            };
-            if tensor.ty() != ty {
-                let message = format!("the weight {key:?} is {}, not {ty}", tensor.ty());
-                self.complain(line, "parse.weight", message);
-                return Err(Stop);
-            }
-            return Ok(ConstValue::Dense { tensor, name: name.map(Into::into) });
-        }
-        if *self.peek() != Tok::Punct('[') {
-            return self.fail("splat(..), seeded(..), weight(\"..\") or [elements]");
-        }
-        self.advance();
-        let mut data = vec![];
-        while *self.peek() != Tok::Punct(']') {
-            self.element(dtype, &mut data)?;
-            if !self.eat(',') {
-                break;
-            }
-        }
-        self.expect(']')?;
-        let tensor = self.tensor(dtype, shape, data, line)?;
-        Ok(ConstValue::Dense { tensor, name: name.map(Into::into) })
-    }
-
-    fn tensor(&mut self, dtype: DType, shape: Vec<usize>, data: Vec<u8>, line: usize) -> Parsed<Tensor> {
-        Tensor::new(dtype, shape, data.into()).map_err(|why| {
-            self.complain(line, "parse.type", why);
-            Stop
-        })
-    }
-
-    fn element(&mut self, dtype: DType, data: &mut Vec<u8>) -> Parsed<()> {
-        let negative = self.eat('-');
-        let (Tok::Num(text) | Tok::Ident(text)) = self.peek().clone() else { return self.fail("an element") };
-        if let Err(why) = elements::parse(dtype, negative, &text, data) {
-            self.complain(self.line(), "parse.type", why);
-            return Err(Stop);
-        }
-        self.advance();
-        Ok(())
     }
 }
