@@ -15,7 +15,6 @@ use lehr_ir::diag::{Diag, Location};
 use lehr_ir::tensor::{Tensor, seeded};
 use lehr_ir::{DType, Graph, text, verify};
 use std::fmt::Write;
-use std::path::Path;
 
 #[test]
 fn filetests() {
