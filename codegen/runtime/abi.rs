@@ -184,11 +184,16 @@ pub struct LehrModel {
     pub metadata: *const c_char,
     pub metadata_bytes: u64,
     /// Bytes of workspace for so many threads; 0 threads means the default. Returns 0 for a model that is not valid.
-    pub workspace_bytes: extern "C" fn(model: *const LehrModel, threads: u32) -> u64,
+    pub workspace_bytes: unsafe extern "C" fn(model: *const LehrModel, threads: u32) -> u64,
     /// Starts a workspace: checks it, the model and the CPU, and starts `threads - 1` threads.
-    pub open: extern "C" fn(model: *const LehrModel, workspace: *mut c_void, workspace_bytes: u64, threads: u32) -> i32,
+    pub open: unsafe extern "C" fn(
+        model: *const LehrModel,
+        workspace: *mut c_void,
+        workspace_bytes: u64,
+        threads: u32,
+    ) -> i32,
     /// One inference. Allocates nothing.
-    pub run: extern "C" fn(
+    pub run: unsafe extern "C" fn(
         model: *const LehrModel,
         workspace: *mut c_void,
         inputs: *const LehrTensor,
@@ -197,20 +202,20 @@ pub struct LehrModel {
         n_outputs: u32,
     ) -> i32,
     /// Stops the workspace's threads. Its memory is the caller's again.
-    pub close: extern "C" fn(model: *const LehrModel, workspace: *mut c_void) -> i32,
+    pub close: unsafe extern "C" fn(model: *const LehrModel, workspace: *mut c_void) -> i32,
     /// The text of the last error of this workspace; never null. Valid for any 64-byte aligned address that was given to
     /// `open` with at least 64 bytes, and for null.
-    pub last_error: extern "C" fn(workspace: *const c_void) -> *const c_char,
+    pub last_error: unsafe extern "C" fn(workspace: *const c_void) -> *const c_char,
     /// What a status means; never null.
     pub status_text: extern "C" fn(status: i32) -> *const c_char,
     /// The compiled model. Not for callers: `run` calls it after its checks.
     pub main: MainFn,
 }
 
-/// The compiled model's entry point.
-pub type MainFn = extern "C" fn(ctx: *const RunCtx);
-/// A parallel kernel: does the iterations `lo..hi` of its region.
-pub type KernelFn = extern "C" fn(args: *const *mut u8, lo: i64, hi: i64);
+/// The compiled model's entry point. Unsafe to call: it trusts the context.
+pub type MainFn = unsafe extern "C" fn(ctx: *const RunCtx);
+/// A parallel kernel: does the iterations `lo..hi` of its region. Unsafe to call: it trusts its arguments.
+pub type KernelFn = unsafe extern "C" fn(args: *const *mut u8, lo: i64, hi: i64);
 
 /// An input or output as the model wants it.
 #[repr(C)]

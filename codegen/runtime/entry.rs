@@ -90,8 +90,11 @@ unsafe fn model_error(model: *const LehrModel) -> Option<(i32, &'static [u8])> {
 }
 
 /// Bytes of workspace for so many threads (0: the default); 0 for a model that is not valid.
+///
+/// # Safety
+/// As the descriptor's field says: `model` is null or a descriptor, a workspace is null or has the stated size (was given to `open`).
 #[cfg_attr(lehr_runtime_object, unsafe(no_mangle))]
-pub extern "C" fn lehr_rt_workspace_bytes(model: *const LehrModel, threads: u32) -> u64 {
+pub unsafe extern "C" fn lehr_rt_workspace_bytes(model: *const LehrModel, threads: u32) -> u64 {
     // SAFETY: the contract of the descriptor: `model` is null or a descriptor.
     unsafe {
         if model_error(model).is_some() {
@@ -102,8 +105,16 @@ pub extern "C" fn lehr_rt_workspace_bytes(model: *const LehrModel, threads: u32)
 }
 
 /// Starts a workspace.
+///
+/// # Safety
+/// As the descriptor's field says: `model` is null or a descriptor, a workspace is null or has the stated size (was given to `open`).
 #[cfg_attr(lehr_runtime_object, unsafe(no_mangle))]
-pub extern "C" fn lehr_rt_open(model: *const LehrModel, workspace: *mut c_void, bytes: u64, threads: u32) -> i32 {
+pub unsafe extern "C" fn lehr_rt_open(
+    model: *const LehrModel,
+    workspace: *mut c_void,
+    bytes: u64,
+    threads: u32,
+) -> i32 {
     if workspace.is_null() {
         return status::NULL;
     }
@@ -232,8 +243,11 @@ unsafe fn open_workspace(model: *const LehrModel, workspace: *mut c_void) -> Res
 }
 
 /// One inference.
+///
+/// # Safety
+/// As the descriptor's field says: `model` is null or a descriptor, a workspace is null or has the stated size (was given to `open`).
 #[cfg_attr(lehr_runtime_object, unsafe(no_mangle))]
-pub extern "C" fn lehr_rt_run(
+pub unsafe extern "C" fn lehr_rt_run(
     model: *const LehrModel,
     workspace: *mut c_void,
     inputs: *const LehrTensor,
@@ -392,8 +406,11 @@ unsafe fn check_one(text: &mut Text, which: (&str, usize), tensor: &LehrTensor, 
 }
 
 /// Stops a workspace's threads.
+///
+/// # Safety
+/// As the descriptor's field says: `model` is null or a descriptor, a workspace is null or has the stated size (was given to `open`).
 #[cfg_attr(lehr_runtime_object, unsafe(no_mangle))]
-pub extern "C" fn lehr_rt_close(model: *const LehrModel, workspace: *mut c_void) -> i32 {
+pub unsafe extern "C" fn lehr_rt_close(model: *const LehrModel, workspace: *mut c_void) -> i32 {
     // SAFETY: the contract of the descriptor: a workspace was given to `open`.
     let ws = match unsafe { open_workspace(model, workspace) } {
         Ok(ws) => ws,
@@ -415,8 +432,11 @@ pub extern "C" fn lehr_rt_close(model: *const LehrModel, workspace: *mut c_void)
 }
 
 /// The text of a workspace's last error.
+///
+/// # Safety
+/// As the descriptor's field says: `model` is null or a descriptor, a workspace is null or has the stated size (was given to `open`).
 #[cfg_attr(lehr_runtime_object, unsafe(no_mangle))]
-pub extern "C" fn lehr_rt_last_error(workspace: *const c_void) -> *const c_char {
+pub unsafe extern "C" fn lehr_rt_last_error(workspace: *const c_void) -> *const c_char {
     if workspace.is_null() {
         return c"the workspace, or the model, is null".as_ptr();
     }

@@ -199,7 +199,8 @@ impl Job {
         let (size, longer) = (self.extent as u64 / count, self.extent as u64 % count);
         let low = index.wrapping_mul(size).wrapping_add(index.min(longer));
         let high = low.wrapping_add(size).wrapping_add((index < longer) as u64);
-        (self.kernel)(self.args, low as i64, high as i64);
+        // SAFETY: whoever called `lehr_rt_parallel` promised that the kernel may do any part of the extent.
+        unsafe { (self.kernel)(self.args, low as i64, high as i64) };
     }
 }
 
@@ -228,8 +229,11 @@ extern "C" fn worker_main(argument: *mut c_void) -> *mut c_void {
 }
 
 /// Does the iterations `0..extent` of a kernel on the threads of the run, the caller's among them; returns when all are done.
+///
+/// # Safety
+/// `ctx` is the context of the run, and `kernel` may be called with `args` for every part of `0..extent`, on several threads at once.
 #[cfg_attr(lehr_runtime_object, unsafe(no_mangle))]
-pub extern "C" fn lehr_rt_parallel(ctx: *const RunCtx, kernel: KernelFn, args: *const *mut u8, extent: i64) {
+pub unsafe extern "C" fn lehr_rt_parallel(ctx: *const RunCtx, kernel: KernelFn, args: *const *mut u8, extent: i64) {
     if extent <= 0 {
         return;
     }
@@ -238,6 +242,7 @@ pub extern "C" fn lehr_rt_parallel(ctx: *const RunCtx, kernel: KernelFn, args: *
     // SAFETY: a pool in a context is alive until the workspace is closed.
     match unsafe { pool.as_ref() } {
         Some(pool) if pool.threads > 1 && extent > 1 => pool.run(Job { kernel, args, extent }),
-        _ => kernel(args, 0, extent),
+        // SAFETY: the caller's promise.
+        _ => unsafe { kernel(args, 0, extent) },
     }
 }

@@ -48,7 +48,7 @@ unsafe impl Send for Inner {}
 unsafe impl Sync for Inner {}
 
 impl Artefact {
-    /// Loads a library made by `write_so`. The file is checked to be one before any of it is run.
+    /// Loads a library made by [`super::write_so`]. The file is checked to be one before any of it is run.
     pub fn open(path: &Path) -> Result<Artefact, ArtefactError> {
         let about = |why: String| ArtefactError::new(format!("{}: {why}", path.display()));
         // With a slash in it, so that the loader does not search its own directories.
@@ -58,7 +58,7 @@ impl Artefact {
         // as well forge the program that loads it.
         let library = unsafe { libloading::Library::new(&path_of_file) }.map_err(|error| about(error.to_string()))?;
         // SAFETY: the symbol is data of the descriptor's size, as the symbol table said; only its address is taken.
-        let address = unsafe { library.get::<LehrModel>(symbol.as_bytes()).map(|found| found.try_as_raw_ptr()) };
+        let address = unsafe { library.get::<*const LehrModel>(symbol.as_bytes()).map(|found| found.try_as_raw_ptr()) };
         let model = address
             .map_err(|error| about(error.to_string()))?
             .ok_or_else(|| about("its descriptor is null".into()))?

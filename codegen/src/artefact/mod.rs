@@ -1,7 +1,7 @@
 //! Artefacts: a compiled model as a shared library or in memory, how it is written, and how it is run.
 //!
 //! A [`ModelImage`] is the model without its code. With an object that defines [`crate::runtime::abi::MAIN_SYMBOL`],
-//! `write_so` makes a library of it; with that function's address, [`Artefact::from_jit`] makes it runnable in this process.
+//! [`write_so`] makes a library of it; with that function's address, [`Artefact::from_jit`] makes it runnable in this process.
 //! [`Artefact::open`] loads a library. Both kinds run through the same descriptor, checks and thread pool:
 //!
 //! ```text
@@ -11,14 +11,18 @@
 
 use std::fmt;
 
+mod elf;
 mod image;
 mod loader;
 mod memory;
+mod names;
 mod session;
 mod tables;
 
+pub use elf::{Linker, SoOptions, SoReport, write_so};
 pub use image::{IoSpec, ModelImage, WeightBlob};
 pub use loader::Artefact;
+pub use names::c_identifier;
 pub use session::{RunError, Session, TensorMut, TensorRef};
 
 /// Why an artefact could not be written or loaded: a sentence for the user.

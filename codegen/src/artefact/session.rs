@@ -61,12 +61,14 @@ impl Session {
     /// Opens a workspace; `threads` includes the caller's, and 0 means what the process may use.
     pub fn new(artefact: &Artefact, threads: u32) -> Result<Session, RunError> {
         let model = artefact.descriptor();
-        let bytes = (model.workspace_bytes)(model, threads);
+        // SAFETY: the artefact's descriptor is valid.
+        let bytes = unsafe { (model.workspace_bytes)(model, threads) };
         let workspace = AlignedBytes::zeroed(bytes).filter(|_| bytes > 0).ok_or_else(|| RunError {
             status: status::WORKSPACE_TOO_SMALL,
             text: format!("there is no memory for the model's arena of {} bytes", model.arena_bytes),
         })?;
-        let code = (model.open)(model, workspace.as_ptr().cast(), bytes, threads);
+        // SAFETY: the workspace has this many bytes and does not move.
+        let code = unsafe { (model.open)(model, workspace.as_ptr().cast(), bytes, threads) };
         let session = Session {
             artefact: artefact.clone(),
             workspace,
@@ -92,14 +94,17 @@ impl Session {
         self.inputs.extend(inputs.iter().map(|t| tensor(t.dtype, t.dims, t.data.as_ptr().cast_mut(), t.data.len())));
         self.outputs.extend(outputs.iter_mut().map(|t| tensor(t.dtype, t.dims, t.data.as_mut_ptr(), t.data.len())));
         let model = self.artefact.descriptor();
-        let code = (model.run)(
-            model,
-            self.workspace.as_ptr().cast::<c_void>(),
-            self.inputs.as_ptr(),
-            self.inputs.len() as u32,
-            self.outputs.as_ptr(),
-            self.outputs.len() as u32,
-        );
+        // SAFETY: the workspace was opened for this model, and the tensors describe live slices, the outputs exclusively.
+        let code = unsafe {
+            (model.run)(
+                model,
+                self.workspace.as_ptr().cast::<c_void>(),
+                self.inputs.as_ptr(),
+                self.inputs.len() as u32,
+                self.outputs.as_ptr(),
+                self.outputs.len() as u32,
+            )
+        };
         self.inputs.clear();
         self.outputs.clear();
         self.result(code)
@@ -110,7 +115,8 @@ impl Session {
             return Ok(());
         }
         let model = self.artefact.descriptor();
-        let own = c_text((model.last_error)(self.workspace.as_ptr().cast()));
+        // SAFETY: this workspace was given to `open`.
+        let own = c_text(unsafe { (model.last_error)(self.workspace.as_ptr().cast()) });
         let text = if own.is_empty() { c_text((model.status_text)(code)) } else { own };
         Err(RunError { status: code, text })
     }
@@ -120,7 +126,8 @@ impl Drop for Session {
     fn drop(&mut self) {
         let model = self.artefact.descriptor();
         // A workspace that was never opened is refused, which is all right here.
-        (model.close)(model, self.workspace.as_ptr().cast());
+        // SAFETY: this workspace was given to `open`.
+        unsafe { (model.close)(model, self.workspace.as_ptr().cast()) };
     }
 }
 
