@@ -15,6 +15,7 @@ pub mod text;
 pub mod types;
 pub mod verify;
 pub mod visit;
+mod walk;
 
 pub use diag::{Diag, Location};
 pub use dim::Dim;

@@ -78,8 +78,16 @@ impl Attrs {
 }
 
 /// The operands of one node: types or tensors, absent optional ones as `None`.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub struct In<'a, T>(pub &'a [Option<&'a T>]);
+
+// Derived, these would ask T to be Copy.
+impl<T> Clone for In<'_, T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+impl<T> Copy for In<'_, T> {}
 
 impl<'a, T> In<'a, T> {
     /// A required operand. The arity check runs before inference and evaluation, hence no error.

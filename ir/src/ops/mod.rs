@@ -9,6 +9,7 @@ use crate::types::TensorType;
 mod compare;
 mod constant;
 mod conv;
+mod einsum;
 mod elementwise;
 mod fusion;
 mod gather;
@@ -22,15 +23,17 @@ mod resize;
 mod shape;
 mod sort;
 mod source;
+mod window;
 
 pub use compare::{Cast, Clip, Where};
 pub use constant::{Const, Input};
 pub use conv::{Conv, ConvTranspose};
+pub use einsum::{Einsum, EinsumPlan};
 pub use elementwise::{Binary, BinaryFn, Unary, UnaryFn};
 pub use fusion::Fusion;
 pub use gather::{Gather, GatherElements, GatherNd, OneHot, ScatterElements, ScatterNd, ScatterReduction};
 pub use loss::{LossReduction, NllLoss, SoftmaxCrossEntropy};
-pub use matmul::{Einsum, Gemm, MatMul};
+pub use matmul::{Gemm, MatMul};
 pub use move_data::{
     Concat, DepthOrder, DepthToSpace, Dropout, Expand, Identity, Pad, PadMode, Reshape, Slice, SpaceToDepth, Tile,
     Transpose, Trilu,
