@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Optional
-
 OPERATORS = frozenset(
     """
     Conv ConvTranspose Gemm MatMul
@@ -41,7 +39,7 @@ TYPES = frozenset(
 )
 
 
-def out_of_scope(operator: str, body: list[str], types: list[str]) -> Optional[str]:
+def out_of_scope(operator: str, body: list[str], types: list[str]) -> str | None:
     """Why a test is not among the promised ones, or None.
 
     `operator` is what the test is about, `body` the operators its model holds, `types` those of its values and casts.

@@ -111,4 +111,4 @@ def _generalise(reason: str) -> str:
     """The reason's first line without what differs between tests: node names and numbers."""
     first = (reason.strip().splitlines() or ["no reason given"])[0]
     first = re.sub(r"'[^']*'|\"[^\"]*\"|`[^`]*`", "'..'", first)
-    return re.sub(r"(?<![A-Za-z_])-?\d+(\.\d+)?([eE][-+]?\d+)?", "#", first)
+    return re.sub(r"(?<![A-Za-z_])-?\d+(\.\d+)?([eE][-+]?\d+)?", "#", first).rstrip(":. ")

@@ -10,6 +10,7 @@ threads give the same bits. Prints a line per network; the exit code is 1 when o
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
 import tempfile
 import time
@@ -19,7 +20,6 @@ from pathlib import Path
 import numpy as np
 import onnx
 import onnxruntime
-from networks import random_input
 from onnx import ModelProto
 from peers_common import LehrError, add_common_options, cached_network, call_lehr, compile_so, output_file, read_outputs
 
@@ -85,53 +85,71 @@ def expose_intermediates(model: ModelProto) -> ModelProto:
     return exposed
 
 
-def run_onnxruntime(model: Path, image: np.ndarray, optimise: bool) -> Tensors:
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    levels = onnxruntime.GraphOptimizationLevel
-    options.graph_optimization_level = levels.ORT_ENABLE_ALL if optimise else levels.ORT_DISABLE_ALL
-    session = onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
-    names = [output.name for output in session.get_outputs()]
-    return dict(zip(names, session.run(names, {session.get_inputs()[0].name: image})))
+class Reference:
+    """ONNX Runtime on one model; unoptimised it keeps every tensor that the model names."""
+
+    def __init__(self, model: Path, optimise: bool) -> None:
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        levels = onnxruntime.GraphOptimizationLevel
+        options.graph_optimization_level = levels.ORT_ENABLE_ALL if optimise else levels.ORT_DISABLE_ALL
+        self._session = onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+        self.input = self._session.get_inputs()[0].name
+        self.outputs = [output.name for output in self._session.get_outputs()]
+
+    def run(self, image: np.ndarray) -> Tensors:
+        return dict(zip(self.outputs, self._session.run(self.outputs, {self.input: image})))
 
 
 def compare(lehr: Path, name: str, intermediates: bool, inputs: int) -> Verdict:
     verdict = Verdict(name)
     start = time.monotonic()
-    folder = cached_network(name)
     with tempfile.TemporaryDirectory(prefix="lehr-agree-") as scratch:
-        try:
-            _compare_in(Path(scratch), lehr, folder, intermediates, inputs, verdict)
-        except LehrError as error:
-            verdict.problem = str(error)
+        _compare_in(Path(scratch), lehr, cached_network(name), intermediates, inputs, verdict)
     verdict.seconds = time.monotonic() - start
     return verdict
 
 
 def _compare_in(scratch: Path, lehr: Path, folder: Path, intermediates: bool, inputs: int, verdict: Verdict) -> None:
-    model = folder / "model.onnx"
-    proto = onnx.load(model)
-    level = "-O2"
+    model, level = folder / "model.onnx", "-O2"
     if intermediates:
+        exposed = expose_intermediates(onnx.load(model))
         model, level = scratch / "exposed.onnx", "-O0"
-        onnx.save(expose_intermediates(proto), model)
-    image_name = proto.graph.input[0].name
+        onnx.save(exposed, model)
+    reference = Reference(model, optimise=not intermediates)
+    verdict.tensors = len(reference.outputs)
     so = scratch / "model.so"
-    compile_so(lehr, model, so, level)
+    problems = []
+    try:
+        compile_so(lehr, model, so, level)
+    except LehrError as error:
+        problems.append(str(error))
+    artefacts = {"jit": [model, level], "so": [so]} if so.exists() else {"jit": [model, level]}
     for number in range(inputs):
-        image = np.load(folder / "input_0.npy") if number == 0 else random_input(proto, number)
+        image = np.load(folder / "input_0.npy")
+        if number > 0:
+            image = np.random.default_rng(number).standard_normal(image.shape, np.float32)
         np.save(scratch / "input.npy", image)
-        reference = run_onnxruntime(model, image, optimise=not intermediates)
-        verdict.tensors = len(reference)
-        for kind, what in (("jit", [model, level]), ("so", [so])):
-            runs = []
-            for threads in THREADS:
-                out = scratch / f"{kind}-{threads}"
-                source = f"{image_name}={scratch / 'input.npy'}"
-                call_lehr(lehr, "run", *what, "--input", source, "--output-dir", out, "--threads", threads)
-                runs.append(read_outputs(out, list(reference)))
-                verdict.add(kind, reference, runs[-1])
-            verdict.same_bits &= all(_same_bits(runs[0][tensor], runs[1][tensor]) for tensor in reference)
+        expected = reference.run(image)
+        for kind, arguments in artefacts.items():
+            call = ["run", *arguments, "--input", f"{reference.input}={scratch / 'input.npy'}"]
+            try:
+                runs = [_run_lehr(lehr, call, scratch / kind, threads, reference.outputs) for threads in THREADS]
+            except LehrError as error:
+                problems.append(f"{kind}: {error}")
+                continue
+            for ours in runs:
+                verdict.add(kind, expected, ours)
+            verdict.same_bits &= all(_same_bits(runs[0][tensor], runs[1][tensor]) for tensor in expected)
+    verdict.problem = "; ".join(problems)
+
+
+def _run_lehr(lehr: Path, call: list[object], out: Path, threads: int, names: list[str]) -> Tensors:
+    folder = out.with_name(f"{out.name}-{threads}")
+    # What an earlier run left must not pass for this one's output.
+    shutil.rmtree(folder, ignore_errors=True)
+    call_lehr(lehr, *call, "--output-dir", folder, "--threads", threads)
+    return read_outputs(folder, names)
 
 
 def _same_bits(a: np.ndarray, b: np.ndarray) -> bool:

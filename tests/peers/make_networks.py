@@ -49,7 +49,10 @@ def write_random(folder: Path, name: str, seed: int) -> float:
 
 
 def write_light(folder: Path, name: str) -> None:
-    """Writes the package's model and the data set that its test runner would: input k is k / size."""
+    """Writes the package's model and the data set that its test runner would: element k of an input is k / size.
+
+    `data.json` holds the tolerances, where the package's own loader of test directories looks for them.
+    """
     shutil.copy(LIGHT / f"light_{name}.onnx", folder / "model.onnx")
     tolerance = dict(LIGHT_TOLERANCE, rtol=LIGHT_RTOL.get(name, LIGHT_TOLERANCE["rtol"]))
     (folder / "data.json").write_text(json.dumps(tolerance))
