@@ -12,6 +12,7 @@
 use std::fmt;
 
 mod elf;
+mod header;
 mod image;
 mod loader;
 mod memory;
@@ -20,6 +21,7 @@ mod session;
 mod tables;
 
 pub use elf::{Linker, SoOptions, SoReport, write_so};
+pub use header::c_header;
 pub use image::{IoSpec, ModelImage, WeightBlob};
 pub use loader::Artefact;
 pub use names::c_identifier;

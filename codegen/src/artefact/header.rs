@@ -1,0 +1,166 @@
+//! The generated C header: the interface that all models share, then this model's names, shapes, sizes and a typed `run`.
+//!
+//! It compiles as C99 and as C++; headers of several models may be included together.
+
+use std::fmt::Write;
+
+use super::elf::SoOptions;
+use super::image::{IoSpec, ModelImage};
+use super::names::unique_identifiers;
+use crate::runtime::abi::dtype_info;
+
+const ABI: &str = include_str!("abi.h");
+
+/// The header of a model that [`super::write_so`] writes with the same options.
+pub fn c_header(image: &ModelImage, options: &SoOptions) -> String {
+    let symbol = options.symbol(&image.name);
+    let names = unique_identifiers(image.inputs.iter().chain(&image.outputs).map(|spec| spec.name.as_str()));
+    let (inputs, outputs) = names.split_at(image.inputs.len());
+    let model = Model {
+        image,
+        macros: symbol.to_ascii_uppercase(),
+        symbol,
+        inputs: inputs.iter().zip(&image.inputs).collect(),
+        outputs: outputs.iter().zip(&image.outputs).collect(),
+    };
+    let mut text = String::new();
+    // Writing to a string cannot fail.
+    let _ = model.write(&mut text);
+    text
+}
+
+struct Model<'a> {
+    image: &'a ModelImage,
+    symbol: String,
+    macros: String,
+    inputs: Vec<(&'a String, &'a IoSpec)>,
+    outputs: Vec<(&'a String, &'a IoSpec)>,
+}
+
+impl Model<'_> {
+    fn write(&self, out: &mut String) -> std::fmt::Result {
+        let Model { symbol, macros, .. } = self;
+        self.opening(out)?;
+        write!(out, "#ifndef {macros}_H\n#define {macros}_H\n\n#include <stdint.h>\n\n{ABI}\n")?;
+        writeln!(out, "/* Bytes of scratch memory in a workspace, and of weights in the library. */")?;
+        writeln!(out, "#define {macros}_ARENA_BYTES UINT64_C({})", self.image.arena_bytes)?;
+        writeln!(out, "#define {macros}_WEIGHTS_BYTES UINT64_C({})", self.image.weights_bytes)?;
+        writeln!(out, "#define {macros}_INPUTS {}", self.inputs.len())?;
+        writeln!(out, "#define {macros}_OUTPUTS {}", self.outputs.len())?;
+        for (side, list) in [("INPUT", &self.inputs), ("OUTPUT", &self.outputs)] {
+            for (index, (name, spec)) in list.iter().enumerate() {
+                self.constants(out, side, index, name, spec)?;
+            }
+        }
+        write!(out, "\n#ifdef __cplusplus\nextern \"C\" {{\n#endif\n\nextern const struct lehr_model {symbol};\n\n")?;
+        self.run_with(out)?;
+        let parameters = self.parameters().join("");
+        let arguments = self.arguments().join("");
+        writeln!(out, "/* The same, of the model that this program is linked with. */")?;
+        writeln!(out, "static inline int32_t {symbol}_run(void *ws{parameters}) {{")?;
+        writeln!(out, "  return {symbol}_run_with(&{symbol}, ws{arguments});\n}}\n")?;
+        write!(out, "#ifdef __cplusplus\n}}\n#endif\n#endif\n")
+    }
+
+    fn opening(&self, out: &mut String) -> std::fmt::Result {
+        let Model { symbol, .. } = self;
+        let name = commented(&self.image.name);
+        writeln!(
+            out,
+            "/* The model '{name}', compiled by lehr {} for {}.",
+            env!("CARGO_PKG_VERSION"),
+            self.image.target
+        )?;
+        writeln!(out, "\n   const struct lehr_model *m = &{symbol};")?;
+        writeln!(out, "   uint64_t bytes = m->workspace_bytes(m, 0);")?;
+        writeln!(out, "   void *ws = aligned_alloc(LEHR_ALIGN, bytes);")?;
+        writeln!(out, "   if (m->open(m, ws, bytes, 0) != LEHR_OK) puts(m->last_error(ws));")?;
+        let arguments = self.arguments().join("");
+        writeln!(out, "   if ({symbol}_run(ws{arguments}) != LEHR_OK) puts(m->last_error(ws));")?;
+        writeln!(out, "   m->close(m, ws);\n   free(ws); */")
+    }
+
+    fn constants(&self, out: &mut String, side: &str, index: usize, name: &str, spec: &IoSpec) -> std::fmt::Result {
+        let prefix = format!("{}_{side}_{}", self.macros, name.to_ascii_uppercase());
+        let (dtype, element) = dtype_info(spec.dtype).unwrap_or(("?", 1));
+        let dims: Vec<String> = spec.dims.iter().map(|dim| dim.to_string()).collect();
+        let side = side.to_ascii_lowercase();
+        writeln!(out, "\n/* {side} {index}, '{}': {dtype}[{}] */", commented(&spec.name), dims.join(","))?;
+        writeln!(out, "#define {prefix}_INDEX {index}")?;
+        writeln!(out, "#define {prefix}_DTYPE LEHR_{}", dtype.to_ascii_uppercase())?;
+        writeln!(out, "#define {prefix}_RANK {}", dims.len())?;
+        writeln!(out, "#define {prefix}_DIMS {{{}}}", initialiser(spec))?;
+        writeln!(out, "#define {prefix}_ELEMENTS {}", spec.bytes / element)?;
+        writeln!(out, "#define {prefix}_BYTES {}", spec.bytes)
+    }
+
+    fn run_with(&self, out: &mut String) -> std::fmt::Result {
+        let Model { symbol, .. } = self;
+        let parameters = self.parameters().join("");
+        writeln!(out, "/* One inference of a model that was found by dlsym. Returns LEHR_OK or what was wrong. */")?;
+        writeln!(
+            out,
+            "static inline int32_t {symbol}_run_with(const struct lehr_model *model, void *ws{parameters}) {{"
+        )?;
+        for (array, list) in [("inputs", &self.inputs), ("outputs", &self.outputs)] {
+            // C has no empty arrays.
+            writeln!(out, "  struct lehr_tensor lehr_{array}[{}];", list.len().max(1))?;
+            for (index, (_, spec)) in list.iter().enumerate() {
+                writeln!(out, "  static const int64_t lehr_{array}_{index}[] = {{{}}};", initialiser(spec))?;
+            }
+        }
+        for (array, list) in [("inputs", &self.inputs), ("outputs", &self.outputs)] {
+            for (index, (name, spec)) in list.iter().enumerate() {
+                let item = format!("lehr_{array}[{index}]");
+                writeln!(out, "  {item}.data = (void *)(uintptr_t){name};")?;
+                writeln!(out, "  {item}.dtype = {};", spec.dtype)?;
+                writeln!(out, "  {item}.rank = {};", spec.dims.len())?;
+                writeln!(out, "  {item}.dims = lehr_{array}_{index};")?;
+                writeln!(out, "  {item}.bytes = UINT64_C({});", spec.bytes)?;
+            }
+        }
+        let (n_inputs, n_outputs) = (self.inputs.len(), self.outputs.len());
+        writeln!(out, "  return model->run(model, ws, lehr_inputs, {n_inputs}, lehr_outputs, {n_outputs});\n}}\n")
+    }
+
+    /// `, const float *x` and so on; each begins with its comma.
+    fn parameters(&self) -> Vec<String> {
+        let inputs = self.inputs.iter().map(|(name, spec)| format!(", const {} *{name}", c_type(spec)));
+        let outputs = self.outputs.iter().map(|(name, spec)| format!(", {} *{name}", c_type(spec)));
+        inputs.chain(outputs).collect()
+    }
+
+    fn arguments(&self) -> Vec<String> {
+        self.inputs.iter().chain(&self.outputs).map(|(name, _)| format!(", {name}")).collect()
+    }
+}
+
+fn c_type(spec: &IoSpec) -> &'static str {
+    match dtype_info(spec.dtype).map(|(name, _)| name) {
+        Some("f64") => "double",
+        Some("f32") => "float",
+        Some("i8") => "int8_t",
+        Some("i16") => "int16_t",
+        Some("i32") => "int32_t",
+        Some("i64") => "int64_t",
+        Some("u8" | "bool") => "uint8_t",
+        // Half floats travel as their bits.
+        Some("u16" | "f16" | "bf16") => "uint16_t",
+        Some("u32") => "uint32_t",
+        Some("u64") => "uint64_t",
+        Some(_) | None => "void",
+    }
+}
+
+/// Dims for braces; a scalar gets a number that is never read.
+fn initialiser(spec: &IoSpec) -> String {
+    if spec.dims.is_empty() {
+        return "0".into();
+    }
+    spec.dims.iter().map(|dim| format!("INT64_C({dim})")).collect::<Vec<_>>().join(", ")
+}
+
+/// Free text inside a comment.
+fn commented(text: &str) -> String {
+    text.replace("*/", "* /").replace("/*", "/ *").replace(['\n', '\r', '\\', '\0'], " ")
+}
