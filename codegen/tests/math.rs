@@ -115,8 +115,8 @@ const AWKWARD: [f64; 28] = [
     9007199254740991.0,
     9007199254740993.0,
     1e22,
-    1.5707963267948966,
-    3.141592653589793,
+    std::f64::consts::FRAC_PI_2,
+    std::f64::consts::PI,
     5.319372648326541e255,
     0.9999999999999999,
     1.0000000000000002,
@@ -139,7 +139,7 @@ fn awkward_arguments() {
 /// Values of Payne and Hanek's worst case and of C99's annex F, from the literature and the standard.
 #[test]
 fn known_values() {
-    assert_eq!(lehr_rt_cos_f64(6381956970095103.0 * 2f64.powi(797)), -4.68716592425462761112E-19);
+    assert_eq!(lehr_rt_cos_f64(6381956970095103.0 * 2f64.powi(797)), -4.687_165_924_254_628E-19);
     assert_eq!(lehr_rt_sin_f64(1e22), -0.8522008497671888);
     assert_eq!(lehr_rt_pow_f64(-8.0, 1.0 / 3.0).to_bits() >> 52 & 0x7ff, 0x7ff);
     assert_eq!(lehr_rt_pow_f64(-1.0, f64::INFINITY), 1.0);

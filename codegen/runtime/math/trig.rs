@@ -5,7 +5,7 @@ use super::dd::{Dd, abs, polynomial, round};
 /// pi/2 in three parts: the first two have 41 bits, so their products with a quotient below 2^12 are exact.
 const HALF_PI: [f64; 3] = [1.5707963267941523, 7.443547480484391e-13, 2.232414100745812e-25];
 const HALF_PI_DD: Dd = Dd { hi: f64::from_bits(0x3ff921fb54442d18), lo: f64::from_bits(0x3c91a62633145c07) };
-const TWO_OVER_PI: f64 = 0.6366197723675814;
+const TWO_OVER_PI: f64 = core::f64::consts::FRAC_2_PI;
 /// 2/pi in binary, after a word of zeros that lets small exponents start before the point.
 static TWO_OVER_PI_BITS: [u64; 21] = [
     0x0000000000000000,

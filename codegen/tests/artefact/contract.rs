@@ -1,13 +1,11 @@
 //! The artefact's contract as a caller meets it: every wrong argument gets its status and an exact sentence, and changes nothing.
 
-mod common;
-
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::ffi::{CStr, c_void};
 use std::ptr::{null, null_mut};
 
-use common::*;
+use crate::adder::*;
 use lehr_codegen::artefact::*;
 use lehr_codegen::runtime::abi::*;
 

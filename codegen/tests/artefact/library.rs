@@ -1,12 +1,10 @@
 //! A model of one kernel as a library, by both linkers, and jitted: the same bits, only libc imported, one symbol exported.
 
-mod common;
-
 use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 
-use common::*;
+use crate::adder::*;
 use lehr_codegen::artefact::*;
 use object::{Object, ObjectSymbol};
 

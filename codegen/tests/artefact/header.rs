@@ -1,12 +1,10 @@
 //! The generated header, compiled by the C and C++ compilers of this machine, in programs that link a model and that dlopen one.
 
-mod common;
-
 use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use common::*;
+use crate::adder::*;
 use lehr_codegen::artefact::*;
 use lehr_codegen::runtime::abi::{self, dtype};
 
