@@ -28,7 +28,7 @@ fn compile(out: &Path) {
         .args(["--cfg=lehr_runtime_object", "--check-cfg=cfg(lehr_runtime_object)"])
         .args(["-Copt-level=3", "-Cpanic=abort", "-Crelocation-model=pic", "-Cforce-unwind-tables=no"])
         .args(["-Ccodegen-units=1", "-Coverflow-checks=no", "-Cdebug-assertions=no", "-Cembed-bitcode=no"])
-        .args(["-Cdebuginfo=0", "-Dwarnings"])
+        .args(["-Cdebuginfo=0", "--cap-lints=warn"])
         .arg("-o")
         .arg(out)
         .arg("runtime/object.rs")

@@ -160,6 +160,26 @@ fn a_large_gap_in_the_weights_reads_as_zero() {
     assert_eq!(run(&mut session, N).unwrap(), expected(N, 0.0));
 }
 
+/// Beyond what 32-bit displacements reach. The file has holes where the weights are zero, so this costs neither time nor space.
+#[test]
+fn weights_may_be_larger_than_two_gigabytes() {
+    let folder = scratch();
+    let (mut image, bytes) = (image("adder", N, 1.0), 5u64 << 30);
+    let mark = b"the end of the weights";
+    image.weights.push(WeightBlob { offset: bytes - mark.len() as u64, data: mark.to_vec().into() });
+    image.weights_bytes = bytes;
+    let path = folder.path().join("m.so");
+    let artefact = written(&image, N, Linker::Builtin, &path);
+    assert!(fs::metadata(&path).unwrap().len() > bytes);
+    let mut session = Session::new(&artefact, 2).unwrap();
+    assert_eq!(run(&mut session, N).unwrap(), expected(N, 1.0));
+    // SAFETY: the last bytes of the mapped weights.
+    let end = unsafe {
+        std::slice::from_raw_parts(artefact.descriptor().weights.add(bytes as usize - mark.len()), mark.len())
+    };
+    assert_eq!(end, mark);
+}
+
 #[test]
 fn a_model_without_weights_has_none() {
     let folder = scratch();

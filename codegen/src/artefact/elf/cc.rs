@@ -7,10 +7,10 @@ use std::process::Command;
 
 use object::write::{Object, Relocation, StandardSection, Symbol, SymbolId, SymbolSection};
 use object::{
-    Architecture, BinaryFormat, Endianness, RelocationFlags, SectionFlags, SectionKind, SymbolFlags, SymbolKind,
-    SymbolScope, elf,
+    BinaryFormat, Endianness, RelocationFlags, SectionFlags, SectionKind, SymbolFlags, SymbolKind, SymbolScope, elf,
 };
 
+use super::machine;
 use crate::artefact::ArtefactError;
 use crate::artefact::image::ModelImage;
 use crate::artefact::tables::{Tables, To};
@@ -72,7 +72,7 @@ impl Drop for Folder {
 
 /// The descriptor, what it points to, and the weights, as an object.
 fn tables_object(image: &ModelImage, tables: &Tables, symbol: &str) -> Result<Vec<u8>, ArtefactError> {
-    let mut object = Object::new(BinaryFormat::Elf, Architecture::X86_64, Endianness::Little);
+    let mut object = Object::new(BinaryFormat::Elf, machine::ARCHITECTURE, Endianness::Little);
     let rodata = object.section_id(StandardSection::ReadOnlyData);
     object.append_section_data(rodata, &tables.rodata, 8);
     let relro = object.section_id(StandardSection::ReadOnlyDataWithRel);

@@ -89,11 +89,12 @@ impl Link {
 impl Reader {
     fn object(&mut self, bytes: &[u8]) -> Result<(), String> {
         let file = object::File::parse(bytes).map_err(|error| format!("it cannot be read: {error}"))?;
-        if file.kind() != object::ObjectKind::Relocatable || file.architecture() != object::Architecture::X86_64 {
+        if file.kind() != object::ObjectKind::Relocatable || file.architecture() != machine::ARCHITECTURE {
             return Err(format!(
-                "it is {:?} for {:?}, not a relocatable object for x86-64",
+                "it is {:?} for {:?}, not a relocatable object for {:?}",
                 file.kind(),
-                file.architecture()
+                file.architecture(),
+                machine::ARCHITECTURE
             ));
         }
         let mut indices = HashMap::new();

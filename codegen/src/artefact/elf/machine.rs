@@ -4,6 +4,7 @@ use object::elf;
 
 use crate::artefact::ArtefactError;
 
+pub const ARCHITECTURE: object::Architecture = object::Architecture::X86_64;
 pub const MACHINE: u16 = 62;
 /// Segments begin at multiples of this.
 pub const PAGE: u64 = 4096;

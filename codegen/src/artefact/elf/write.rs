@@ -1,7 +1,7 @@
 //! Writing the placed parts of a library, headers first and weights last.
 
 use std::fs::OpenOptions;
-use std::io::{self, BufWriter, Write};
+use std::io::{self, BufWriter, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
@@ -68,23 +68,25 @@ pub fn write(library: &Library, image: &ModelImage, path: &Path) -> io::Result<(
     out.file_header(programs.len() as u16, headers_at, headers.len() as u16)?;
     programs.iter().try_for_each(|header| out.program_header(header))?;
     for part in parts(library) {
-        out.pad(part.address, 0)?;
+        out.pad(part.address)?;
         out.bytes(&part.data)?;
     }
-    out.pad(library.end, 0)?;
+    out.pad(library.end)?;
     out.bytes(&symtab)?;
     out.bytes(&names.bytes)?;
     out.bytes(&shstrtab.bytes)?;
-    out.pad(headers_at, 0)?;
+    out.pad(headers_at)?;
     headers.iter().zip(name_offsets).try_for_each(|(header, name)| out.section_header(header, name))?;
     if let Some(weights) = &library.weights {
         for blob in &image.weights {
-            out.pad(weights_at + blob.offset, 0)?;
+            out.pad(weights_at + blob.offset)?;
             out.bytes(&blob.data)?;
         }
-        out.pad(weights_at + weights.bytes, 0)?;
+        out.pad(weights_at + weights.bytes)?;
     }
-    out.file.flush()
+    out.file.flush()?;
+    // If the file ends with a hole.
+    out.file.get_ref().set_len(out.at)
 }
 
 /// The loaded parts in the order of their addresses.
@@ -196,17 +198,23 @@ struct Output<W> {
     at: u64,
 }
 
-impl<W: Write> Output<W> {
+impl<W: Write + Seek> Output<W> {
     fn bytes(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.at += bytes.len() as u64;
         self.file.write_all(bytes)
     }
 
-    fn pad(&mut self, end: u64, fill: u8) -> io::Result<()> {
-        let block = [fill; 4096];
+    /// Zeros up to `end`; a large gap becomes a hole in the file.
+    fn pad(&mut self, end: u64) -> io::Result<()> {
+        const BLOCK: [u8; 4096] = [0; 4096];
+        let gap = end.saturating_sub(self.at);
+        if gap > 1 << 16 {
+            self.at = end;
+            return self.file.seek(SeekFrom::Start(end)).map(|_| ());
+        }
         while self.at < end {
-            let bytes = (end - self.at).min(block.len() as u64);
-            self.bytes(&block[..bytes as usize])?;
+            let bytes = (end - self.at).min(BLOCK.len() as u64);
+            self.bytes(&BLOCK[..bytes as usize])?;
         }
         Ok(())
     }
