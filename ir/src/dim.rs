@@ -186,6 +186,17 @@ impl Dim {
         sum
     }
 
+    /// How large the expression is: its atoms, those inside of atoms included. Importers refuse dimensions past
+    /// a bound, because a hostile model can square an expression at every node.
+    pub fn weight(&self) -> usize {
+        let Dim::Expr(poly) = self else { return 1 };
+        let atoms = poly.terms.keys().flatten().map(|atom| match atom {
+            Atom::Symbol(_) => 1,
+            Atom::FloorDiv(a, b) | Atom::Max(a, b) | Atom::Min(a, b) | Atom::Product(a, b) => a.weight() + b.weight(),
+        });
+        atoms.fold(poly.terms.len(), usize::saturating_add)
+    }
+
     /// Adds every symbol that occurs to `into`.
     pub fn symbols(&self, into: &mut BTreeSet<Arc<str>>) {
         let Dim::Expr(poly) = self else { return };

@@ -1,0 +1,131 @@
+//! Tensors made from nothing but numbers.
+
+use super::{How::Own, MAX, Row, row};
+use crate::onnx::attrs::bad;
+use crate::onnx::data;
+use crate::onnx::site::{Result, Site};
+use crate::onnx::values::Known;
+use lehr_ir::ops::{Expand, Eye, Range};
+use lehr_ir::{ConstValue, DType, Dim, Tensor, TensorType, ValueId};
+
+pub const ROWS: &[Row] = &[
+    row("Constant",        (1, MAX),  (0, 0), Own(constant)),
+    row("ConstantOfShape", (9, MAX),  (1, 1), Own(constant_of_shape)),
+    row("Range",           (11, MAX), (3, 3), Own(range)),
+    row("EyeLike",         (9, MAX),  (1, 1), Own(eye_like)),
+];
+
+/// Exactly one of the attributes is there: `sparse_value` since opset 11, the plain numbers since 12.
+fn constant(site: &mut Site) -> Result<Vec<ValueId>> {
+    let mut values = vec![];
+    if let Some(t) = site.attrs.tensor("value")? {
+        values.push(data::read(t, site.external).map_err(|why| bad("value", &why))?);
+    }
+    if site.opset >= 12 {
+        if let Some(v) = site.attrs.opt_float("value_float")? {
+            values.push(Tensor::scalar_f64(DType::F32, v as f64));
+        }
+        if let Some(v) = site.attrs.floats("value_floats")? {
+            values.push(Tensor::from_f64(DType::F32, vec![v.len()], v.into_iter().map(f64::from)));
+        }
+        if let Some(v) = site.attrs.opt_int("value_int")? {
+            values.push(Tensor::from_i128(DType::I64, vec![], [v as i128]));
+        }
+        if let Some(v) = site.attrs.ints("value_ints")? {
+            values.push(Tensor::i64s(&v));
+        }
+        for name in ["value_string", "value_strings"] {
+            if site.attrs.has(name) {
+                return Err(bad(name, "strings are not supported"));
+            }
+        }
+    }
+    if site.attrs.has("sparse_value") {
+        return Err(bad("sparse_value", "sparse tensors are not supported"));
+    }
+    match values.len() {
+        1 => Ok(values.into_iter().map(|t| site.constant(t)).collect()),
+        n => Err(bad("value", &format!("one value is needed, {n} are given"))),
+    }
+}
+
+fn constant_of_shape(site: &mut Site) -> Result<Vec<ValueId>> {
+    let shape = site.x(0)?;
+    let shape = site.dims(shape, "shape")?;
+    let element = match site.attrs.tensor("value")? {
+        None => Tensor::scalar_f64(DType::F32, 0.0),
+        Some(t) => {
+            let t = data::read(t, site.external).map_err(|why| bad("value", &why))?;
+            t.reshaped(vec![]).map_err(|_| bad("value", &format!("it has {} elements, one is needed", t.len())))?
+        }
+    };
+    let ty = TensorType { dtype: element.dtype(), shape: shape.clone() };
+    ty.check_size().map_err(|why| site.error("type.size", why))?;
+    match ty.const_shape() {
+        Some(shape) => Ok(vec![site.const_value(ConstValue::Splat { element, shape })]),
+        None => {
+            let element = site.constant(element);
+            Ok(vec![site.op(Expand { shape }, &[element])?])
+        }
+    }
+}
+
+fn range(site: &mut Site) -> Result<Vec<ValueId>> {
+    if site.opset >= 27 {
+        match site.attrs.dtype("stash_type")? {
+            None | Some(DType::F32) => {}
+            Some(other) => return Err(bad("stash_type", &format!("{other} is not supported, only f32"))),
+        }
+    }
+    let [start, limit, delta] = [site.x(0)?, site.x(1)?, site.x(2)?];
+    let len = range_len(site, [start, limit, delta])?;
+    Ok(vec![site.op(Range { len }, &[start, delta])?])
+}
+
+/// `max(ceil((limit - start) / delta), 0)`
+fn range_len(site: &mut Site, operands: [ValueId; 3]) -> Result<Dim> {
+    let exact = operands.map(|v| match site.build.known(v) {
+        Some(Known::Exact(t)) if t.len() == 1 => Some(t),
+        Some(_) | None => None,
+    });
+    let zero = |site: &Site| site.error("import.range", "the delta is zero");
+    if let [Some(start), Some(limit), Some(delta)] = &exact {
+        if start.dtype().is_float() {
+            let (start, limit, delta) = (start.to_f64()[0], limit.to_f64()[0], delta.to_f64()[0]);
+            let len = ((limit - start) / delta).ceil();
+            return match len.is_nan() || delta == 0.0 {
+                true => Err(zero(site)),
+                false => Ok(Dim::Const(len.max(0.0) as i64)),
+            };
+        }
+        let (start, limit, delta) = (start.to_i128()[0], limit.to_i128()[0], delta.to_i128()[0]);
+        if delta == 0 {
+            return Err(zero(site));
+        }
+        let span = if delta > 0 { limit - start } else { start - limit };
+        let len = span.max(0).div_ceil(delta.abs());
+        return Ok(Dim::Const(i64::try_from(len).unwrap_or(i64::MAX)));
+    }
+    let delta = site.int(operands[2], "delta")?;
+    let (start, limit) = (site.dim(operands[0], "start")?, site.dim(operands[1], "limit")?);
+    let span = match delta {
+        0 => return Err(zero(site)),
+        1.. => &limit - &start,
+        ..0 => &start - &limit,
+    };
+    let len = span.ceil_div(&Dim::Const(delta.saturating_abs()));
+    // From 0 to a size is never empty in the wrong direction.
+    Ok(if start.is(0) && delta > 0 { len } else { len.maximum(&Dim::ZERO) })
+}
+
+fn eye_like(site: &mut Site) -> Result<Vec<ValueId>> {
+    let x = site.x(0)?;
+    let dtype = site.attrs.dtype("dtype")?.unwrap_or_else(|| site.dtype(x));
+    let k = site.attrs.int("k", 0)?;
+    let shape = site.shape(x);
+    let [rows, cols] = &shape[..] else {
+        return Err(site.error("import.operand", format!("its operand has rank {}, not 2", shape.len())));
+    };
+    let op = Eye { dtype, rows: rows.clone(), cols: cols.clone(), k };
+    Ok(vec![site.node(op, &[])?.out(0)])
+}
