@@ -108,10 +108,6 @@ impl<'m> Attrs<'m> {
         std::str::from_utf8(&a.s).map(Some).map_err(|_| bad(name, "it is not UTF-8 text"))
     }
 
-    pub fn string(&mut self, name: &str, default: &'static str) -> Result<&'m str, Diag> {
-        Ok(self.opt_string(name)?.unwrap_or(default))
-    }
-
     /// One of a list of keywords.
     pub fn keyword<T: Copy>(&mut self, name: &str, default: T, words: &[(&str, T)]) -> Result<T, Diag> {
         let Some(word) = self.opt_string(name)? else { return Ok(default) };
@@ -119,10 +115,6 @@ impl<'m> Attrs<'m> {
             let list: Vec<&str> = words.iter().map(|(w, _)| *w).collect();
             bad(name, &format!("{word:?} is none of {}", list.join(", ")))
         })
-    }
-
-    pub fn strings(&mut self, name: &str) -> Result<Option<usize>, Diag> {
-        Ok(self.take(name, AttributeType::Strings)?.map(|a| a.strings.len()))
     }
 
     pub fn tensor(&mut self, name: &str) -> Result<Option<&'m TensorProto>, Diag> {

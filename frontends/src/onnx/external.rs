@@ -65,7 +65,9 @@ impl External {
         let folder = folder.canonicalize().map_err(failed)?;
         let path = folder.join(relative).canonicalize().map_err(failed)?;
         if !path.starts_with(&folder) {
-            return Err(format!("external data: {location:?} is a link out of the model's folder, which is not allowed"));
+            return Err(format!(
+                "external data: {location:?} is a link out of the model's folder, which is not allowed"
+            ));
         }
         let bytes = map_file(&path).map_err(failed)?;
         files.insert(relative.to_path_buf(), bytes.clone());

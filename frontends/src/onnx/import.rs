@@ -112,7 +112,8 @@ impl<'m> Import<'m> {
         let version = model.proto.ir_version;
         if version < *IR_VERSIONS.start() {
             let why = format!("IR version {version} is older than {}", IR_VERSIONS.start());
-            self.errors.push(Diag::new("import.ir-version", why).note("convert the model with ONNX's version converter"));
+            self.errors
+                .push(Diag::new("import.ir-version", why).note("convert the model with ONNX's version converter"));
         } else if version > *IR_VERSIONS.end() {
             let why = format!("IR version {version} is newer than {}, the last one known here", IR_VERSIONS.end());
             self.warnings.push(Diag::new("import.ir-version", why));
@@ -177,7 +178,8 @@ impl<'m> Import<'m> {
                 continue;
             }
             if name.is_empty() || scope.get(name).is_some() {
-                self.errors.push(Diag::new("import.name", "a graph input's name is empty or given twice").at(location()));
+                self.errors
+                    .push(Diag::new("import.name", "a graph input's name is empty or given twice").at(location()));
                 continue;
             }
             let slot = match self.options.bindings.get(name) {
@@ -228,13 +230,12 @@ impl<'m> Import<'m> {
             }
             let location = Location::Value { name: name.clone() };
             if t.name.is_empty() || scope.get(&t.name).is_some() {
-                self.errors.push(Diag::new("import.name", "an initializer's name is empty or given twice").at(location));
+                self.errors
+                    .push(Diag::new("import.name", "an initializer's name is empty or given twice").at(location));
                 continue;
             }
             let slot = match data::read(t, &self.model.external) {
-                Ok(tensor) => {
-                    Slot::Value(self.build.graph.add_const(ConstValue::Dense { tensor, name: Some(name) }))
-                }
+                Ok(tensor) => Slot::Value(self.build.graph.add_const(ConstValue::Dense { tensor, name: Some(name) })),
                 Err(why) => {
                     self.errors.push(Diag::new("import.initializer", why).at(location));
                     Slot::Unknown
@@ -291,7 +292,9 @@ fn opset_complaint(opset: Option<i64>) -> Option<Diag> {
 /// The element type and shape of a declared tensor.
 fn tensor_type(ty: Option<&TypeProto>) -> Result<(DType, Option<&TensorShapeProto>), String> {
     let kind = match ty.and_then(|t| t.value.as_ref()) {
-        Some(type_proto::Value::TensorType(t)) => return Ok((computable_from_onnx(t.elem_type.into())?, t.shape.as_ref())),
+        Some(type_proto::Value::TensorType(t)) => {
+            return Ok((computable_from_onnx(t.elem_type.into())?, t.shape.as_ref()));
+        }
         Some(type_proto::Value::SequenceType(_)) => "a sequence",
         Some(type_proto::Value::MapType(_)) => "a map",
         Some(type_proto::Value::OptionalType(_)) => "an optional",
@@ -311,7 +314,8 @@ fn agrees(ty: &TensorType, declared: Option<&TypeProto>) -> Result<(), String> {
     };
     let fits = shape.is_none_or(|s| {
         let dims = s.dim.iter().map(numbers).zip(&ty.shape);
-        s.dim.len() == ty.rank() && dims.into_iter().all(|(n, d)| n.is_none() || d.as_const().is_none() || n == d.as_const())
+        s.dim.len() == ty.rank()
+            && dims.into_iter().all(|(n, d)| n.is_none() || d.as_const().is_none() || n == d.as_const())
     });
     if dtype == ty.dtype && fits { Ok(()) } else { Err(format!("its type is {ty}, not what the model declares")) }
 }

@@ -19,8 +19,7 @@ pub struct Model {
 impl Model {
     /// Maps and decodes a file; weights in other files are looked for beside it.
     pub fn open(path: &Path) -> Result<Model, Diag> {
-        let bytes = map_file(path)
-            .map_err(|e| Diag::new("model.open", format!("{}: {e}", path.display())))?;
+        let bytes = map_file(path).map_err(|e| Diag::new("model.open", format!("{}: {e}", path.display())))?;
         // The parent of a bare file name is "", which stands for the current folder.
         let folder = path.parent().map(|p| if p.as_os_str().is_empty() { Path::new(".") } else { p });
         Model::from_bytes(bytes, folder)

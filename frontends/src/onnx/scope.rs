@@ -102,7 +102,7 @@ impl<'m> Import<'m> {
         }
         if order.len() < nodes.len() {
             self.report_cycle(nodes, &producer, &waiting);
-            for (_, node) in nodes.iter().enumerate().filter(|(i, _)| waiting[*i] > 0) {
+            for (node, _) in nodes.iter().zip(&waiting).filter(|(_, w)| **w > 0) {
                 node.output.iter().for_each(|name| scope.define(name, Slot::Unknown));
             }
         }
@@ -205,7 +205,7 @@ impl<'m> Import<'m> {
             needed: &mut self.needed,
         };
         let first_new = site.build.graph.id_bound();
-        let mut results = (row.import)(&mut site)?;
+        let mut results = row.import(&mut site)?;
         site.attrs.finish()?;
         let asked = site.wanted.iter().rposition(|&w| w).map_or(0, |i| i + 1);
         if asked > results.len() {

@@ -4,7 +4,7 @@
 use super::attrs::Attrs;
 use super::external::External;
 use super::values::{Build, Known};
-use lehr_ir::{ConstValue, Diag, Dim, DType, NodeId, Op, Origin, Tensor, TensorType, ValueId};
+use lehr_ir::{ConstValue, DType, Diag, Dim, NodeId, Op, Origin, Tensor, TensorType, ValueId};
 use std::collections::BTreeSet;
 
 /// One ONNX node being imported.
@@ -133,7 +133,9 @@ impl Site<'_, '_> {
     pub fn int(&mut self, v: ValueId, what: &str) -> Result<i64> {
         match self.ints(v, what)?[..] {
             [n] => Ok(n),
-            ref list => Err(self.error("import.operand", format!("the {what} is one number, {} are given", list.len()))),
+            ref list => {
+                Err(self.error("import.operand", format!("the {what} is one number, {} are given", list.len())))
+            }
         }
     }
 

@@ -19,7 +19,10 @@ const MAX_WEIGHT: usize = 512;
 pub enum Known {
     Exact(Tensor),
     /// Integers in which the dimensions of graph inputs occur.
-    Dims { shape: Vec<usize>, dims: Vec<Dim> },
+    Dims {
+        shape: Vec<usize>,
+        dims: Vec<Dim>,
+    },
 }
 
 impl Known {
@@ -147,7 +150,11 @@ impl Build {
                 return Some(vec![Known::from_dims(DType::I64, vec![dims.len()], dims)?]);
             }
             Op::SizeOf(_) => {
-                return Some(vec![Known::from_dims(DType::I64, vec![], vec![self.graph.ty(node.inputs[0]?).elements()])?]);
+                return Some(vec![Known::from_dims(
+                    DType::I64,
+                    vec![],
+                    vec![self.graph.ty(node.inputs[0]?).elements()],
+                )?]);
             }
             op if !is_cheap(op) => return None,
             _ => {}
@@ -262,7 +269,8 @@ fn moved(op: &Op, operands: &[Known], ty: &TensorType) -> Option<Known> {
     let refs: Vec<Option<&Tensor>> = tensors.iter().map(Some).collect();
     let out = TensorType { dtype: DType::I64, shape: ty.shape.clone() };
     let result = op.eval(In(&refs), &[out]).ok()?.into_iter().next()?;
-    let dims: Option<Vec<Dim>> = result.to_i64().iter().map(|&h| table.get(usize::try_from(h).ok()?).cloned()).collect();
+    let dims: Option<Vec<Dim>> =
+        result.to_i64().iter().map(|&h| table.get(usize::try_from(h).ok()?).cloned()).collect();
     Known::from_dims(ty.dtype, result.shape().to_vec(), dims?)
 }
 

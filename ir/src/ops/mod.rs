@@ -60,6 +60,8 @@ macro_rules! ops {
         }
 
         $(impl From<$V> for Op { fn from(op: $V) -> Op { Op::$V(op) } })*
+        impl From<Unary> for Op { fn from(op: Unary) -> Op { Op::Unary(op) } }
+        impl From<Binary> for Op { fn from(op: Binary) -> Op { Op::Binary(op) } }
 
         impl Op {
             fn def(&self) -> &dyn DynOp {

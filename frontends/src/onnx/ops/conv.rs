@@ -6,10 +6,8 @@ use crate::onnx::site::{Result, Site};
 use lehr_ir::ops::{Conv, ConvTranspose};
 use lehr_ir::{Dim, ValueId};
 
-pub const ROWS: &[Row] = &[
-    row("Conv",          (1, MAX), (2, 3), Own(conv)),
-    row("ConvTranspose", (1, MAX), (2, 3), Own(conv_transpose)),
-];
+pub const ROWS: &[Row] =
+    &[row("Conv", (1, MAX), (2, 3), Own(conv)), row("ConvTranspose", (1, MAX), (2, 3), Own(conv_transpose))];
 
 /// How padding is chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,7 +75,8 @@ fn unresolved(site: &mut Site, n: usize, kernel: Option<Vec<usize>>, dilated: bo
     let strides = site.attrs.counts("strides")?.unwrap_or_else(|| vec![1; n]);
     let dilations = if dilated { site.attrs.counts("dilations")? } else { None }.unwrap_or_else(|| vec![1; n]);
     let pads = site.attrs.counts("pads")?.unwrap_or_else(|| vec![0; 2 * n]);
-    let lists = [("kernel_shape", &kernel, n), ("strides", &strides, n), ("dilations", &dilations, n), ("pads", &pads, 2 * n)];
+    let lists =
+        [("kernel_shape", &kernel, n), ("strides", &strides, n), ("dilations", &dilations, n), ("pads", &pads, 2 * n)];
     for (name, list, len) in lists {
         if list.len() != len {
             return Err(bad(name, &format!("it has {} entries, {len} are needed", list.len())));
@@ -181,13 +180,8 @@ fn conv_transpose(site: &mut Site) -> Result<Vec<ValueId>> {
         let (begin, end) = if less_first { (less, more) } else { (more, less) };
         (pads[i], pads[i + n]) = (begin, end);
     }
-    let op = ConvTranspose {
-        strides: win.strides,
-        pads,
-        dilations: win.dilations,
-        output_padding,
-        groups: group(site)?,
-    };
+    let op =
+        ConvTranspose { strides: win.strides, pads, dilations: win.dilations, output_padding, groups: group(site)? };
     let operands = [Some(x), Some(w), site.opt(2)];
     Ok(vec![site.node(op, &operands)?.out(0)])
 }

@@ -8,7 +8,9 @@ use crate::onnx::values::Known;
 use lehr_ir::ops::{Expand, Eye, Range};
 use lehr_ir::{ConstValue, DType, Dim, Tensor, TensorType, ValueId};
 
+#[rustfmt::skip]
 pub const ROWS: &[Row] = &[
+    //  operator           opsets     operands importer
     row("Constant",        (1, MAX),  (0, 0), Own(constant)),
     row("ConstantOfShape", (9, MAX),  (1, 1), Own(constant_of_shape)),
     row("Range",           (11, MAX), (3, 3), Own(range)),
@@ -103,7 +105,7 @@ fn range_len(site: &mut Site, operands: [ValueId; 3]) -> Result<Dim> {
             return Err(zero(site));
         }
         let span = if delta > 0 { limit - start } else { start - limit };
-        let len = span.max(0).div_ceil(delta.abs());
+        let len = (span.max(0) + delta.abs() - 1) / delta.abs();
         return Ok(Dim::Const(i64::try_from(len).unwrap_or(i64::MAX)));
     }
     let delta = site.int(operands[2], "delta")?;

@@ -5,7 +5,9 @@ use crate::onnx::site::{Result, Site};
 use lehr_ir::ops::{Gather, GatherElements, GatherNd, OneHot, ScatterElements, ScatterNd, ScatterReduction};
 use lehr_ir::{Dim, ValueId};
 
+#[rustfmt::skip]
 pub const ROWS: &[Row] = &[
+    //  operator           opsets     operands importer
     row("Gather",          (1, MAX),  (2, 2), Own(gather)),
     row("GatherElements",  (11, MAX), (2, 2), Own(gather_elements)),
     row("GatherND",        (11, MAX), (2, 2), Own(gather_nd)),

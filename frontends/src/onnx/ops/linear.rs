@@ -6,7 +6,9 @@ use crate::onnx::site::{Result, Site};
 use lehr_ir::ValueId;
 use lehr_ir::ops::{Einsum, Gemm, MatMul};
 
+#[rustfmt::skip]
 pub const ROWS: &[Row] = &[
+    //  operator  opsets     operands  importer
     row("MatMul", (1, MAX),  (2, 2),   Own(matmul)),
     row("Gemm",   (7, 10),   (3, 3),   Own(gemm)),
     row("Gemm",   (11, MAX), (2, 3),   Own(gemm)),

@@ -5,7 +5,9 @@ use crate::onnx::site::{Result, Site};
 use lehr_ir::ValueId;
 use lehr_ir::ops::{LossReduction, NllLoss, SoftmaxCrossEntropy};
 
+#[rustfmt::skip]
 pub const ROWS: &[Row] = &[
+    //  operator                     opsets     operands importer
     row("NegativeLogLikelihoodLoss", (12, MAX), (2, 3), Own(nll_loss)),
     row("SoftmaxCrossEntropyLoss",   (12, MAX), (2, 3), Own(softmax_cross_entropy)),
 ];

@@ -4,12 +4,14 @@ use super::{How::Own, MAX, Row, row};
 use crate::onnx::attrs::bad;
 use crate::onnx::site::{Result, Site};
 use lehr_ir::ops::{
-    BatchNorm, BatchNormTrain, Binary, BinaryFn, Cast, Dropout, Expand, GroupNorm, InstanceNorm, LayerNorm, Lrn, Reduce,
-    ReduceFn, Reshape, Unary, UnaryFn,
+    BatchNorm, BatchNormTrain, Binary, BinaryFn, Cast, Dropout, Expand, GroupNorm, InstanceNorm, LayerNorm, Lrn,
+    Reduce, ReduceFn, Reshape, Unary, UnaryFn,
 };
 use lehr_ir::{DType, Dim, ValueId};
 
+#[rustfmt::skip]
 pub const ROWS: &[Row] = &[
+    //  operator                     opsets     operands importer
     row("BatchNormalization",        (7, 13),   (5, 5), Own(batch_norm_by_outputs)),
     row("BatchNormalization",        (14, MAX), (5, 5), Own(batch_norm_by_mode)),
     row("InstanceNormalization",     (6, MAX),  (3, 3), Own(instance_norm)),
@@ -101,7 +103,8 @@ fn group_norm_by_channel(site: &mut Site) -> Result<Vec<ValueId>> {
 fn group_norm_by_group(site: &mut Site) -> Result<Vec<ValueId>> {
     let op = GroupNorm { groups: groups(site)?, eps: site.attrs.float("epsilon", EPSILON)? };
     let x = site.x(0)?;
-    let channels = site.shape(x).get(1).cloned().ok_or_else(|| site.error("import.operand", "its operand has no channels"))?;
+    let channels =
+        site.shape(x).get(1).cloned().ok_or_else(|| site.error("import.operand", "its operand has no channels"))?;
     let (g, per_group) = (Dim::Const(op.groups as i64), channels.floor_div(&Dim::Const(op.groups as i64)));
     let mut operands = vec![x];
     for i in 1..3 {

@@ -3,13 +3,11 @@
 use super::{How::Own, MAX, Row, row};
 use crate::onnx::attrs::bad;
 use crate::onnx::site::{Result, Site};
-use lehr_ir::ops::{Pad, PadMode, Reshape};
 use lehr_ir::ValueId;
+use lehr_ir::ops::{Pad, PadMode, Reshape};
 
-pub const ROWS: &[Row] = &[
-    row("Pad", (2, 10),   (1, 1), Own(pad_by_attr)),
-    row("Pad", (11, MAX), (2, 4), Own(pad_by_operand)),
-];
+pub const ROWS: &[Row] =
+    &[row("Pad", (2, 10), (1, 1), Own(pad_by_attr)), row("Pad", (11, MAX), (2, 4), Own(pad_by_operand))];
 
 const MODES: &[(&str, PadMode)] =
     &[("constant", PadMode::Constant), ("reflect", PadMode::Reflect), ("edge", PadMode::Edge), ("wrap", PadMode::Wrap)];
@@ -52,7 +50,13 @@ fn pad_by_operand(site: &mut Site) -> Result<Vec<ValueId>> {
     pad(site, pads, axes, value, mode)
 }
 
-fn pad(site: &mut Site, pads: Vec<i64>, axes: Vec<usize>, value: Option<ValueId>, mode: PadMode) -> Result<Vec<ValueId>> {
+fn pad(
+    site: &mut Site,
+    pads: Vec<i64>,
+    axes: Vec<usize>,
+    value: Option<ValueId>,
+    mode: PadMode,
+) -> Result<Vec<ValueId>> {
     let x = site.x(0)?;
     let rank = site.rank(x);
     if pads.len() != 2 * axes.len() {

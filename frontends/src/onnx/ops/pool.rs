@@ -7,7 +7,9 @@ use crate::onnx::site::{Result, Site};
 use lehr_ir::ops::{AvgPool, LpPool, MaxPool, Reduce, ReduceFn};
 use lehr_ir::{Diag, ValueId};
 
+#[rustfmt::skip]
 pub const ROWS: &[Row] = &[
+    //  operator             opsets    operands importer
     row("MaxPool",           (1, MAX), (1, 1), Own(max_pool)),
     row("AveragePool",       (1, MAX), (1, 1), Own(avg_pool)),
     row("LpPool",            (2, MAX), (1, 1), Own(lp_pool)),
@@ -87,7 +89,6 @@ fn global_lp_pool(site: &mut Site) -> Result<Vec<ValueId>> {
             .note("give numbers for the model's symbolic dimensions with --dim NAME=N")
     })?;
     let n = kernel.len();
-    let op =
-        LpPool { kernel, strides: vec![1; n], pads: vec![0; 2 * n], dilations: vec![1; n], ceil_mode: false, p };
+    let op = LpPool { kernel, strides: vec![1; n], pads: vec![0; 2 * n], dilations: vec![1; n], ceil_mode: false, p };
     Ok(vec![site.op(op, &[x])?])
 }

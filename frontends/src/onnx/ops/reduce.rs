@@ -1,13 +1,15 @@
 //! Reductions, extremes' positions, running sums, and the k largest.
 
-use super::{How::Own, MAX, Row, row};
 use super::How::{ReduceByAttr as A, ReduceByOperand as I};
+use super::{How::Own, MAX, Row, row};
 use crate::onnx::attrs::bad;
 use crate::onnx::site::{Result, Site};
 use lehr_ir::ops::{ArgExtreme, ArgReduce, CumSum, Reduce, ReduceFn, TopK};
 use lehr_ir::{Dim, ValueId};
 
+#[rustfmt::skip]
 pub const ROWS: &[Row] = &[
+    //  operator           opsets     operands importer
     row("ReduceL1",        (1, 17),   (1, 1), A(ReduceFn::L1)),
     row("ReduceL1",        (18, MAX), (1, 2), I(ReduceFn::L1)),
     row("ReduceL2",        (1, 17),   (1, 1), A(ReduceFn::L2)),
@@ -80,11 +82,8 @@ fn cum_sum(site: &mut Site) -> Result<Vec<ValueId>> {
     let (x, axis) = (site.x(0)?, site.x(1)?);
     let axis = site.int(axis, "axis")?;
     let axis = site.axis(axis, site.rank(x))?;
-    let op = CumSum {
-        axis,
-        exclusive: site.attrs.flag("exclusive", false)?,
-        reverse: site.attrs.flag("reverse", false)?,
-    };
+    let op =
+        CumSum { axis, exclusive: site.attrs.flag("exclusive", false)?, reverse: site.attrs.flag("reverse", false)? };
     Ok(vec![site.op(op, &[x])?])
 }
 

@@ -6,7 +6,9 @@ use crate::onnx::site::{Result, Site};
 use lehr_ir::ops::{CoordinateTransform, NearestMode, Resize, ResizeMode};
 use lehr_ir::{Dim, ValueId};
 
+#[rustfmt::skip]
 pub const ROWS: &[Row] = &[
+    //  operator    opsets     operands importer
     row("Upsample", (7, 8),    (1, 1), Own(upsample_by_attr)),
     row("Upsample", (9, 9),    (2, 2), Own(resize_by_scales)),
     row("Resize",   (10, 10),  (2, 2), Own(resize_by_scales)),
@@ -230,7 +232,8 @@ fn by_sizes(site: &mut Site, v: ValueId, shape: &[Dim], axes: &[usize]) -> Resul
         return Ok((scales, out));
     }
     // One scale for all axes: the smallest, or the largest.
-    let ratios = axes.iter().map(|&a| out[a].as_const().unwrap_or(1) as f64 / shape[a].as_const().unwrap_or(1).max(1) as f64);
+    let ratios =
+        axes.iter().map(|&a| out[a].as_const().unwrap_or(1) as f64 / shape[a].as_const().unwrap_or(1).max(1) as f64);
     let scale = match aspect {
         Aspect::NotSmaller => ratios.fold(0.0, f64::max),
         Aspect::NotLarger | Aspect::Stretch => ratios.fold(f64::INFINITY, f64::min),

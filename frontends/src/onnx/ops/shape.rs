@@ -4,11 +4,13 @@ use super::{ANY, How::Own, MAX, Row, row};
 use crate::onnx::attrs::bad;
 use crate::onnx::site::{Result, Site};
 use lehr_ir::ops::{
-    Concat, DepthOrder, DepthToSpace, Expand, Identity, Reshape, ShapeOf, SizeOf, SpaceToDepth, Tile, Transpose, Trilu,
+    Concat, DepthOrder, DepthToSpace, Expand, Reshape, ShapeOf, SizeOf, SpaceToDepth, Tile, Transpose, Trilu,
 };
 use lehr_ir::{Dim, ValueId};
 
+#[rustfmt::skip]
 pub const ROWS: &[Row] = &[
+    //  operator        opsets     operands  importer
     row("Shape",        (1, MAX),  (1, 1),   Own(shape)),
     row("Size",         (1, MAX),  (1, 1),   Own(size)),
     row("Reshape",      (5, MAX),  (2, 2),   Own(reshape)),
@@ -242,9 +244,4 @@ fn channels_outermost(site: &mut Site, x: ValueId, block: usize) -> Result<Vec<V
     let moved = site.op(Transpose { perm: vec![0, 1, 3, 5, 2, 4] }, &[split])?;
     let joined = vec![n.clone(), &(c * &b) * &b, rows, columns];
     Ok(vec![site.op(Reshape { shape: joined }, &[moved])?])
-}
-
-/// The operand itself, in a node of its own.
-pub fn same(site: &mut Site, x: ValueId) -> Result<Vec<ValueId>> {
-    Ok(vec![site.op(Identity {}, &[x])?])
 }

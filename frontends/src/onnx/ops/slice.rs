@@ -6,7 +6,9 @@ use crate::onnx::site::{Result, Site};
 use lehr_ir::ops::Slice;
 use lehr_ir::{Dim, ValueId};
 
+#[rustfmt::skip]
 pub const ROWS: &[Row] = &[
+    //  operator opsets     operands importer
     row("Slice", (1, 9),    (1, 1), Own(slice_by_attr)),
     row("Slice", (10, MAX), (3, 5), Own(slice_by_operand)),
     row("Split", (2, 12),   (1, 1), Own(split)),

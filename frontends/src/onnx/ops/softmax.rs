@@ -7,7 +7,9 @@ use crate::onnx::site::{Result, Site};
 use lehr_ir::ops::{Hardmax, LogSoftmax, Reshape, Softmax};
 use lehr_ir::{Dim, Op, ValueId};
 
+#[rustfmt::skip]
 pub const ROWS: &[Row] = &[
+    //  operator      opsets     operands importer
     row("Softmax",    (1, 12),   (1, 1), Own(softmax_by_row)),
     row("Softmax",    (13, MAX), (1, 1), Own(softmax)),
     row("LogSoftmax", (1, 12),   (1, 1), Own(log_softmax_by_row)),
