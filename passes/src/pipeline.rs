@@ -40,21 +40,15 @@ impl fmt::Display for OptLevel {
     }
 }
 
-const DEAD_CODE: Pass = Pass {
-    name: "remove-dead-code",
-    doc: "Removes what no output depends on.",
-    kind: Kind::Graph(remove_dead_code),
-};
+const DEAD_CODE: Pass =
+    Pass { name: "remove-dead-code", doc: "Removes what no output depends on.", kind: Kind::Graph(remove_dead_code) };
 const CONSTANTS: Pass = Pass {
     name: "fold-constants",
     doc: "Computes what depends on constants alone.",
     kind: Kind::Graph(fold_constants),
 };
-const EQUAL_NODES: Pass = Pass {
-    name: "merge-equal-nodes",
-    doc: "Computes equal expressions once.",
-    kind: Kind::Graph(merge_equal_nodes),
-};
+const EQUAL_NODES: Pass =
+    Pass { name: "merge-equal-nodes", doc: "Computes equal expressions once.", kind: Kind::Graph(merge_equal_nodes) };
 const CLEAN_UP: Pass = Pass {
     name: "clean-up",
     doc: "Removes operators that do nothing, and merges chains of reshapes and transposes.",
@@ -84,7 +78,17 @@ const ELEMENTWISE: Pass = Pass {
 static O0: &[Pass] = &[DEAD_CODE];
 static O1: &[Pass] = &[DEAD_CODE, CONSTANTS, CLEAN_UP, EQUAL_NODES, CONSTANTS, DEAD_CODE];
 static O2: &[Pass] = &[
-    DEAD_CODE, CONSTANTS, CLEAN_UP, EQUAL_NODES, PADDING, WEIGHTS, CONSTANTS, CLEAN_UP, EQUAL_NODES, DEAD_CODE, EPILOGUES,
+    DEAD_CODE,
+    CONSTANTS,
+    CLEAN_UP,
+    EQUAL_NODES,
+    PADDING,
+    WEIGHTS,
+    CONSTANTS,
+    CLEAN_UP,
+    EQUAL_NODES,
+    DEAD_CODE,
+    EPILOGUES,
     ELEMENTWISE,
 ];
 static ALL: &[Pass] = &[DEAD_CODE, CONSTANTS, EQUAL_NODES, CLEAN_UP, PADDING, WEIGHTS, EPILOGUES, ELEMENTWISE];

@@ -109,7 +109,12 @@ impl<'g> Cx<'g> {
     ///
     /// # Errors
     /// What inference says against it becomes the reason to decline.
-    pub fn add(&mut self, op: impl Into<Op>, inputs: &[Option<ValueId>], origins: Provenance) -> Result<NodeId, Decline> {
+    pub fn add(
+        &mut self,
+        op: impl Into<Op>,
+        inputs: &[Option<ValueId>],
+        origins: Provenance,
+    ) -> Result<NodeId, Decline> {
         self.add_with_regions(op.into(), inputs, vec![], origins)
     }
 

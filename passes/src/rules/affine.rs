@@ -38,11 +38,14 @@ pub(super) fn fold(cx: &mut Cx, id: NodeId, linear: NodeId, scale: Option<&[f64]
     let (op, w_operand) = (cx.op(linear).clone(), cx.x(linear, 1));
     let factor = |c: usize| scale.map_or(1.0, |s| s[c]);
     let bias = old_bias(cx, linear)?;
-    let new_bias: Vec<f64> = shift.iter().enumerate().map(|(c, t)| bias.get(c).unwrap_or(&0.0) * factor(c) + t).collect();
+    let new_bias: Vec<f64> =
+        shift.iter().enumerate().map(|(c, t)| bias.get(c).unwrap_or(&0.0) * factor(c) + t).collect();
     let w = match scale {
         None => w_operand,
         Some(_) => {
-            let Some(w) = cx.constant(w_operand) else { declined!("the weights of {} are not constant", cx.name(linear)) };
+            let Some(w) = cx.constant(w_operand) else {
+                declined!("the weights of {} are not constant", cx.name(linear))
+            };
             let new_w = match &op {
                 Op::Conv(_) => scaled(&w, 0, None, |o, _| factor(o)),
                 Op::ConvTranspose(t) => {

@@ -27,7 +27,8 @@ fn apply(id: NodeId, cx: &mut crate::Cx) -> Outcome {
         Op::Concat(_) => cx.graph().node(id).inputs.len() == 1,
         Op::Clip(_) => cx.operand(id, 1).is_none() && cx.operand(id, 2).is_none(),
         Op::Reduce(r) => {
-            let selects = matches!(r.f, ReduceFn::Sum | ReduceFn::Mean | ReduceFn::Prod | ReduceFn::Max | ReduceFn::Min);
+            let selects =
+                matches!(r.f, ReduceFn::Sum | ReduceFn::Mean | ReduceFn::Prod | ReduceFn::Max | ReduceFn::Min);
             r.axes.is_empty() && selects
         }
         Op::Binary(b) => return neutral_operand(id, b.f, cx),
