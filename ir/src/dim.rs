@@ -56,6 +56,29 @@ impl Dim {
         }
     }
 
+    /// How large the expression is: its atoms, those inside of atoms included. Importers refuse dimensions past
+    /// a bound, because a hostile model can square an expression at every node.
+    pub fn weight(&self) -> usize {
+        let Dim::Expr(poly) = self else { return 1 };
+        let atoms = poly.terms.keys().flatten().map(|atom| match atom {
+            Atom::Symbol(_) => 1,
+            Atom::FloorDiv(a, b) | Atom::Max(a, b) | Atom::Min(a, b) | Atom::Product(a, b) => a.weight() + b.weight(),
+        });
+        atoms.fold(poly.terms.len(), usize::saturating_add)
+    }
+
+    /// The name, if this is a lone symbol.
+    pub fn as_symbol(&self) -> Option<&str> {
+        let Dim::Expr(poly) = self else { return None };
+        match poly.terms.iter().next() {
+            Some((atoms, 1)) if poly.terms.len() == 1 => match &atoms[..] {
+                [Atom::Symbol(name)] => Some(name),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
     pub fn is(&self, n: i64) -> bool {
         self.as_const() == Some(n)
     }
@@ -184,17 +207,6 @@ impl Dim {
             sum = &sum + &term;
         }
         sum
-    }
-
-    /// How large the expression is: its atoms, those inside of atoms included. Importers refuse dimensions past
-    /// a bound, because a hostile model can square an expression at every node.
-    pub fn weight(&self) -> usize {
-        let Dim::Expr(poly) = self else { return 1 };
-        let atoms = poly.terms.keys().flatten().map(|atom| match atom {
-            Atom::Symbol(_) => 1,
-            Atom::FloorDiv(a, b) | Atom::Max(a, b) | Atom::Min(a, b) | Atom::Product(a, b) => a.weight() + b.weight(),
-        });
-        atoms.fold(poly.terms.len(), usize::saturating_add)
     }
 
     /// Adds every symbol that occurs to `into`.

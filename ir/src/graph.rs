@@ -372,6 +372,21 @@ impl Graph {
         Ok(types)
     }
 
+    /// Arithmetic operations of one node, those of its regions included; a multiply-add counts as two.
+    pub fn flops(&self, id: NodeId) -> Dim {
+        let node = self.node(id);
+        if !node.regions.is_empty() {
+            let of = |g: &Graph| g.ids().fold(Dim::ZERO, |sum, id| &sum + &g.flops(id));
+            return node.regions.iter().fold(Dim::ZERO, |sum, g| &sum + &of(g));
+        }
+        if node.op.is_source() {
+            return Dim::ZERO;
+        }
+        let operands: Vec<Option<&TensorType>> = node.inputs.iter().map(|v| v.map(|v| self.ty(v))).collect();
+        let results: Vec<TensorType> = node.results.iter().filter_map(|r| r.ty.as_tensor().cloned()).collect();
+        node.op.flops(In(&operands), &results)
+    }
+
     /// Where a node is, for diagnostics: the ONNX node it came from, else its own result.
     pub fn location(&self, id: NodeId) -> Location {
         let node = self.node(id);

@@ -7,7 +7,9 @@
 pub mod diag;
 pub mod dim;
 pub mod dtype;
+pub mod eval;
 pub mod graph;
+pub mod infer;
 pub mod op;
 pub mod ops;
 pub mod tensor;

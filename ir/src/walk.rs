@@ -46,6 +46,20 @@ pub(crate) fn for_each_index(shape: &[usize], mut f: impl FnMut(&[usize])) {
     }
 }
 
+/// Elements of a tensor of shape `from`, repeated as broadcasting to `to` repeats them.
+pub(crate) fn spread<T: Copy>(values: Vec<T>, from: &[usize], to: &[usize]) -> Vec<T> {
+    if from == to {
+        return values;
+    }
+    let own = strides(from);
+    let skip = to.len() - from.len();
+    let steps = (0..to.len()).map(|d| if d < skip || from[d - skip] == 1 { 0 } else { own[d - skip] });
+    let steps: Vec<usize> = steps.collect();
+    let mut out = Vec::with_capacity(to.iter().product());
+    for_each_index(to, |index| out.push(values[flat(index, &steps)]));
+    out
+}
+
 /// A tensor whose element at each index is the element of `x` at the flat position that `source` gives, or
 /// `filler` (one element's bytes) for `None`.
 pub(crate) fn pick(

@@ -3,9 +3,11 @@
 
 use crate::diag::Diag;
 use crate::dtype::DType;
+use crate::infer::{broadcast, require_dtype, same_dtype};
 use crate::op::{Arity, Attr, AttrValue, Attrs, In, OpDef, OpInfo, OpMeta, Operand};
 use crate::tensor::Tensor;
 use crate::types::TensorType;
+use crate::walk::spread;
 
 /// Which element types a function takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -212,5 +214,363 @@ impl OpMeta for Binary {
     }
 }
 
-impl OpDef for Unary {}
-impl OpDef for Binary {}
+impl std::fmt::Display for Domain {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Domain::Float => "floats",
+            Domain::Number => "floats and integers",
+            Domain::Int => "integers",
+            Domain::Bool => "booleans",
+            Domain::Any => "numbers and booleans",
+        })
+    }
+}
+
+impl OpDef for Unary {
+    fn infer(&self, t: In<TensorType>) -> Result<Vec<TensorType>, Diag> {
+        let x = t.get(0);
+        // unary.c1: the element type is in the function's domain
+        require_dtype("unary.c1", x.dtype, self.f.domain())?;
+        Ok(vec![TensorType { dtype: result_dtype(self.f.gives(), x.dtype), shape: x.shape.clone() }])
+    }
+
+    fn eval(&self, v: In<Tensor>, out: &[TensorType]) -> Result<Vec<Tensor>, String> {
+        let x = v.get(0);
+        let (dtype, shape) = (out[0].dtype, x.shape().to_vec());
+        Ok(vec![if x.dtype().is_float() {
+            Tensor::from_f64(dtype, shape, x.to_f64().into_iter().map(|x| self.f.of_float(x)))
+        } else {
+            Tensor::from_i128(dtype, shape, x.to_i128().into_iter().map(|x| self.f.of_int(x)))
+        }])
+    }
+}
+
+impl OpDef for Binary {
+    fn infer(&self, t: In<TensorType>) -> Result<Vec<TensorType>, Diag> {
+        let (x, y) = (t.get(0), t.get(1));
+        // binary.c1: the element types are in the function's domain
+        require_dtype("binary.c1", x.dtype, self.f.domain())?;
+        require_dtype("binary.c1", y.dtype, self.f.domain())?;
+        // binary.c2: the element types are equal, but for pow
+        if self.f != BinaryFn::Pow {
+            same_dtype("binary.c2", [x, y])?;
+        }
+        let shape = broadcast([&x.shape, &y.shape])?;
+        // binary.c3: prelu's slope broadcasts to x, not x to the slope
+        if self.f == BinaryFn::Prelu && shape != x.shape {
+            return Err(Diag::new("binary.c3", format!("a slope of {y} does not broadcast to {x}")));
+        }
+        Ok(vec![TensorType { dtype: result_dtype(self.f.gives(), x.dtype), shape }])
+    }
+
+    fn eval(&self, v: In<Tensor>, out: &[TensorType]) -> Result<Vec<Tensor>, String> {
+        let (x, y) = (v.get(0), v.get(1));
+        let (dtype, shape) = (out[0].dtype, out[0].const_shape().ok_or("the output's shape is not known")?);
+        let spread_f64 = |t: &Tensor| spread(t.to_f64(), t.shape(), &shape);
+        let spread_i128 = |t: &Tensor| spread(t.to_i128(), t.shape(), &shape);
+        Ok(vec![match (x.dtype().is_float(), y.dtype().is_float()) {
+            (true, _) => {
+                let pairs = spread_f64(x).into_iter().zip(spread_f64(y));
+                Tensor::from_f64(dtype, shape.clone(), pairs.map(|(x, y)| self.f.of_floats(x, y)))
+            }
+            // Only pow mixes an integer base with a float exponent.
+            (false, true) => {
+                let pairs = spread_f64(x).into_iter().zip(spread_f64(y));
+                Tensor::from_f64(dtype, shape.clone(), pairs.map(|(x, y)| x.powf(y).trunc()))
+            }
+            (false, false) => {
+                let pairs = spread_i128(x).into_iter().zip(spread_i128(y));
+                let bits = x.dtype().bits();
+                let values: Result<Vec<i128>, String> = pairs.map(|(x, y)| self.f.of_ints(x, y, bits)).collect();
+                Tensor::from_i128(dtype, shape.clone(), values?)
+            }
+        }])
+    }
+}
+
+fn result_dtype(gives: Gives, x: DType) -> DType {
+    match gives {
+        Gives::Same => x,
+        Gives::Bool => DType::Bool,
+    }
+}
+
+impl UnaryFn {
+    /// The function on a float. Stable forms where the textbook one cancels or overflows.
+    fn of_float(self, x: f64) -> f64 {
+        let wide = f64::from;
+        let expm1_scaled = |alpha: f32, x: f64| wide(alpha) * x.exp_m1();
+        let softplus = |x: f64| x.max(0.0) + (-x.abs()).exp().ln_1p();
+        let truth = |b: bool| f64::from(u8::from(b));
+        match self {
+            UnaryFn::Neg => -x,
+            UnaryFn::Abs => x.abs(),
+            UnaryFn::Sign => {
+                if x > 0.0 {
+                    1.0
+                } else if x < 0.0 {
+                    -1.0
+                } else {
+                    x
+                }
+            }
+            UnaryFn::Floor => x.floor(),
+            UnaryFn::Ceil => x.ceil(),
+            UnaryFn::Round => x.round_ties_even(),
+            UnaryFn::Sqrt => x.sqrt(),
+            UnaryFn::Reciprocal => 1.0 / x,
+            UnaryFn::Exp => x.exp(),
+            UnaryFn::Log => x.ln(),
+            UnaryFn::Sin => x.sin(),
+            UnaryFn::Cos => x.cos(),
+            UnaryFn::Tan => x.tan(),
+            UnaryFn::Asin => x.asin(),
+            UnaryFn::Acos => x.acos(),
+            UnaryFn::Atan => x.atan(),
+            UnaryFn::Sinh => x.sinh(),
+            UnaryFn::Cosh => x.cosh(),
+            UnaryFn::Tanh => x.tanh(),
+            UnaryFn::Asinh => libm::asinh(x),
+            UnaryFn::Acosh => libm::acosh(x),
+            UnaryFn::Atanh => libm::atanh(x),
+            UnaryFn::Erf => libm::erf(x),
+            UnaryFn::Not => truth(x == 0.0),
+            UnaryFn::BitNot => unreachable!("inference lets no floats here"),
+            UnaryFn::IsNan => truth(x.is_nan()),
+            UnaryFn::IsInf { negative, positive } => {
+                truth((x == f64::INFINITY && positive != 0.0) || (x == f64::NEG_INFINITY && negative != 0.0))
+            }
+            UnaryFn::Relu => {
+                if x < 0.0 {
+                    0.0
+                } else {
+                    x
+                }
+            }
+            UnaryFn::LeakyRelu { alpha } => {
+                if x < 0.0 {
+                    wide(alpha) * x
+                } else {
+                    x
+                }
+            }
+            UnaryFn::ThresholdedRelu { alpha } => {
+                if x > wide(alpha) || x.is_nan() {
+                    x
+                } else {
+                    0.0
+                }
+            }
+            UnaryFn::Elu { alpha } => {
+                if x < 0.0 {
+                    expm1_scaled(alpha, x)
+                } else {
+                    x
+                }
+            }
+            UnaryFn::Celu { alpha } => {
+                if x < 0.0 {
+                    expm1_scaled(alpha, x / wide(alpha))
+                } else {
+                    x
+                }
+            }
+            UnaryFn::Selu { alpha, gamma } => wide(gamma) * if x <= 0.0 { expm1_scaled(alpha, x) } else { x },
+            UnaryFn::Sigmoid => 1.0 / (1.0 + (-x).exp()),
+            UnaryFn::HardSigmoid { alpha, beta } => clamp_unit(wide(alpha) * x + wide(beta)),
+            UnaryFn::HardSwish => x * clamp_unit(x / 6.0 + 0.5),
+            UnaryFn::Swish { alpha } => x / (1.0 + (-wide(alpha) * x).exp()),
+            UnaryFn::Softplus => softplus(x),
+            UnaryFn::Softsign => x / (1.0 + x.abs()),
+            UnaryFn::Gelu => 0.5 * x * libm::erfc(-x * std::f64::consts::FRAC_1_SQRT_2),
+            UnaryFn::GeluTanh => {
+                let inner = (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x * x * x);
+                // 1 + tanh(t) = 2/(1 + e^-2t), without the cancellation for negative t
+                x / (1.0 + (-2.0 * inner).exp())
+            }
+            UnaryFn::Mish => x * softplus(x).tanh(),
+        }
+    }
+
+    /// The function on an integer or boolean; the caller wraps.
+    fn of_int(self, x: i128) -> i128 {
+        match self {
+            UnaryFn::Neg => -x,
+            UnaryFn::Abs => x.abs(),
+            UnaryFn::Sign => x.signum(),
+            UnaryFn::Relu => x.max(0),
+            UnaryFn::Not => i128::from(x == 0),
+            UnaryFn::BitNot => !x,
+            other => unreachable!("inference lets no integers reach {other:?}"),
+        }
+    }
+}
+
+/// Into [0, 1]; NaN stays.
+fn clamp_unit(x: f64) -> f64 {
+    if x < 0.0 {
+        0.0
+    } else if x > 1.0 {
+        1.0
+    } else {
+        x
+    }
+}
+
+impl BinaryFn {
+    fn of_floats(self, x: f64, y: f64) -> f64 {
+        let truth = |b: bool| f64::from(u8::from(b));
+        match self {
+            BinaryFn::Add => x + y,
+            BinaryFn::Sub => x - y,
+            BinaryFn::Mul => x * y,
+            BinaryFn::Div => x / y,
+            BinaryFn::Pow => x.powf(y),
+            BinaryFn::Fmod => x % y,
+            BinaryFn::Mod => {
+                let r = x % y;
+                if r == 0.0 {
+                    r.abs().copysign(y)
+                } else if (r < 0.0) != (y < 0.0) {
+                    r + y
+                } else {
+                    r
+                }
+            }
+            BinaryFn::Min if x.is_nan() || x < y => x,
+            BinaryFn::Min => y,
+            BinaryFn::Max if x.is_nan() || x > y => x,
+            BinaryFn::Max => y,
+            BinaryFn::Equal => truth(x == y),
+            BinaryFn::Less => truth(x < y),
+            BinaryFn::LessEqual => truth(x <= y),
+            BinaryFn::Greater => truth(x > y),
+            BinaryFn::GreaterEqual => truth(x >= y),
+            BinaryFn::Prelu => {
+                if x < 0.0 {
+                    x * y
+                } else {
+                    x
+                }
+            }
+            BinaryFn::And
+            | BinaryFn::Or
+            | BinaryFn::Xor
+            | BinaryFn::BitAnd
+            | BinaryFn::BitOr
+            | BinaryFn::BitXor
+            | BinaryFn::ShiftLeft
+            | BinaryFn::ShiftRight => unreachable!("inference lets no floats here"),
+        }
+    }
+
+    /// The function on integers or booleans of `bits` bits; the caller wraps.
+    fn of_ints(self, x: i128, y: i128, bits: u32) -> Result<i128, String> {
+        let shift = |f: fn(i128, i128) -> i128| if (0..i128::from(bits)).contains(&y) { f(x, y) } else { 0 };
+        Ok(match self {
+            BinaryFn::Add => x + y,
+            BinaryFn::Sub => x - y,
+            BinaryFn::Mul => x * y,
+            BinaryFn::Div | BinaryFn::Mod | BinaryFn::Fmod if y == 0 => return Err("integer division by zero".into()),
+            BinaryFn::Div => x / y,
+            BinaryFn::Fmod => x % y,
+            BinaryFn::Mod => {
+                let r = x % y;
+                if r != 0 && (r < 0) != (y < 0) { r + y } else { r }
+            }
+            BinaryFn::Pow => int_pow(x, y)?,
+            BinaryFn::Min => x.min(y),
+            BinaryFn::Max => x.max(y),
+            BinaryFn::And | BinaryFn::BitAnd => x & y,
+            BinaryFn::Or | BinaryFn::BitOr => x | y,
+            BinaryFn::Xor | BinaryFn::BitXor => x ^ y,
+            BinaryFn::ShiftLeft => shift(|x, y| x << y),
+            BinaryFn::ShiftRight => shift(|x, y| x >> y),
+            BinaryFn::Equal => i128::from(x == y),
+            BinaryFn::Less => i128::from(x < y),
+            BinaryFn::LessEqual => i128::from(x <= y),
+            BinaryFn::Greater => i128::from(x > y),
+            BinaryFn::GreaterEqual => i128::from(x >= y),
+            BinaryFn::Prelu => {
+                if x < 0 {
+                    x * y
+                } else {
+                    x
+                }
+            }
+        })
+    }
+}
+
+/// x^y modulo 2^128; a negative exponent gives the truncated fraction.
+fn int_pow(x: i128, y: i128) -> Result<i128, String> {
+    if y < 0 {
+        return match x {
+            0 => Err("zero to a negative power".into()),
+            1 => Ok(1),
+            -1 => Ok(if y % 2 == 0 { 1 } else { -1 }),
+            _ => Ok(0),
+        };
+    }
+    let (mut result, mut base, mut rest) = (1i128, x, y);
+    while rest > 0 {
+        if rest & 1 == 1 {
+            result = result.wrapping_mul(base);
+        }
+        base = base.wrapping_mul(base);
+        rest >>= 1;
+    }
+    Ok(result)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::Op;
+
+    fn unary(f: UnaryFn, x: f64) -> f64 {
+        let x = Tensor::scalar_f64(DType::F64, x);
+        let op = Op::from(Unary { f });
+        op.eval(In(&[Some(&x)]), &[x.ty()]).unwrap()[0].to_f64()[0]
+    }
+
+    #[test]
+    fn stays_finite_where_the_textbook_form_overflows() {
+        assert_eq!(unary(UnaryFn::Softplus, 1e4), 1e4);
+        assert_eq!(unary(UnaryFn::Softplus, -1e4), 0.0);
+        assert_eq!(unary(UnaryFn::Mish, 1e4), 1e4);
+        assert_eq!(unary(UnaryFn::Sigmoid, -1e4), 0.0);
+        assert!((unary(UnaryFn::Gelu, -10.0) + 7.619_853_024_160_5e-23).abs() < 1e-35);
+    }
+
+    #[test]
+    fn nan_passes_through_activations() {
+        let tests = UnaryFn::all().into_iter().filter(|f| f.domain() != Domain::Bool && f.domain() != Domain::Int);
+        for f in tests.filter(|f| f.gives() == Gives::Same) {
+            assert!(unary(f, f64::NAN).is_nan(), "{f:?}");
+        }
+    }
+
+    #[test]
+    fn broadcasts_and_computes_integers_exactly() {
+        let x = Tensor::from_i128(DType::I64, vec![2, 1], [i64::MAX as i128, -7]);
+        let y = Tensor::from_i128(DType::I64, vec![3], [1, 2, -2]);
+        let eval = |f: BinaryFn| {
+            let op = Binary { f };
+            let ty = op.infer(In(&[Some(&x.ty()), Some(&y.ty())])).unwrap();
+            op.eval(In(&[Some(&x), Some(&y)]), &ty).map(|t| t[0].to_i128())
+        };
+        let max = i64::MAX as i128;
+        assert_eq!(eval(BinaryFn::Add).unwrap(), [i64::MIN as i128, i64::MIN as i128 + 1, max - 2, -6, -5, -9]);
+        assert_eq!(eval(BinaryFn::Mod).unwrap(), [0, 1, -1, 0, 1, -1]);
+        assert_eq!(eval(BinaryFn::Fmod).unwrap(), [0, 1, 1, 0, -1, -1]);
+        assert_eq!(eval(BinaryFn::Div).unwrap(), [max, max / 2, max / -2, -7, -3, 3]);
+    }
+
+    #[test]
+    fn division_of_integers_by_zero_is_a_fault() {
+        assert!(BinaryFn::Div.of_ints(1, 0, 32).is_err());
+        assert_eq!(BinaryFn::ShiftLeft.of_ints(1, 32, 32), Ok(0));
+        assert_eq!(BinaryFn::Pow.of_ints(-2, 3, 32), Ok(-8));
+    }
+}

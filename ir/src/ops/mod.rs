@@ -29,7 +29,7 @@ pub use compare::{Cast, Clip, Where};
 pub use constant::{Const, Input};
 pub use conv::{Conv, ConvTranspose};
 pub use einsum::{Einsum, EinsumPlan};
-pub use elementwise::{Binary, BinaryFn, Unary, UnaryFn};
+pub use elementwise::{Binary, BinaryFn, Domain, Gives, Unary, UnaryFn};
 pub use fusion::Fusion;
 pub use gather::{Gather, GatherElements, GatherNd, OneHot, ScatterElements, ScatterNd, ScatterReduction};
 pub use loss::{LossReduction, NllLoss, SoftmaxCrossEntropy};
@@ -60,8 +60,6 @@ macro_rules! ops {
         }
 
         $(impl From<$V> for Op { fn from(op: $V) -> Op { Op::$V(op) } })*
-        impl From<Unary> for Op { fn from(op: Unary) -> Op { Op::Unary(op) } }
-        impl From<Binary> for Op { fn from(op: Binary) -> Op { Op::Binary(op) } }
 
         impl Op {
             fn def(&self) -> &dyn DynOp {
@@ -105,6 +103,18 @@ ops! {
     Range, Eye, ShapeOf, SizeOf,
     Resize, NllLoss, SoftmaxCrossEntropy,
     Fusion,
+}
+
+impl From<Unary> for Op {
+    fn from(op: Unary) -> Op {
+        Op::Unary(op)
+    }
+}
+
+impl From<Binary> for Op {
+    fn from(op: Binary) -> Op {
+        Op::Binary(op)
+    }
 }
 
 /// [`OpDef`] without the parts that need a concrete type.
