@@ -153,6 +153,7 @@ pub unsafe extern "C" fn lehr_rt_open(
     // SAFETY: the header fits, and nobody else uses it.
     unsafe {
         ws.write_bytes(0, 1);
+        // It counts as failed until the end.
         refuse(status::OK, b"\0");
         (*stub).error = (&raw const (*ws).text).cast();
     }

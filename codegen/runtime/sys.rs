@@ -1,4 +1,5 @@
 //! The operating system: futex, affinity, small files, threads. Linux only; the numbers are of the kernel's stable interface.
+//! The thread functions are in libc itself since glibc 2.34, and always were in musl: so a model needs no other library.
 
 use core::ffi::{c_char, c_int, c_long, c_void};
 use core::sync::atomic::AtomicU32;

@@ -1,5 +1,7 @@
 //! The runtime, as a module: what jitted code calls, and the object with the same code for model.so.
 
+use cranelift_codegen::isa::TargetIsa;
+
 #[path = "../runtime/mod.rs"]
 mod source;
 
@@ -14,6 +16,37 @@ pub fn runtime_symbols() -> Vec<(&'static str, *const u8)> {
     all.extend(half::symbols());
     all.push(("lehr_rt_parallel", pool::lehr_rt_parallel as *const u8));
     all
+}
+
+/// The [`abi::isa`] bits that code for a Cranelift target may use: the baseline, and every feature that is switched on.
+pub fn required_isa(target: &dyn TargetIsa) -> u64 {
+    use abi::isa::*;
+    const FEATURES: [(&str, u64); 16] = [
+        ("has_sse3", SSE3),
+        ("has_ssse3", SSSE3),
+        ("has_sse41", SSE4_1),
+        ("has_sse42", SSE4_2),
+        ("has_popcnt", POPCNT),
+        ("has_avx", AVX),
+        ("has_avx2", AVX2),
+        ("has_fma", FMA),
+        ("has_bmi1", BMI1),
+        ("has_bmi2", BMI2),
+        ("has_lzcnt", LZCNT),
+        ("has_avx512bitalg", AVX512BITALG),
+        ("has_avx512dq", AVX512DQ),
+        ("has_avx512f", AVX512F),
+        ("has_avx512vbmi", AVX512VBMI),
+        ("has_avx512vl", AVX512VL),
+    ];
+    let baseline = match target.name() {
+        "x64" => SSE2,
+        "aarch64" => NEON,
+        // No other target has a runtime, so nothing could run.
+        _ => 0,
+    };
+    let enabled = |name: &str| target.isa_flags().iter().any(|flag| flag.name == name && flag.as_bool() == Some(true));
+    FEATURES.iter().filter(|(name, _)| enabled(name)).fold(baseline, |bits, (_, bit)| bits | bit)
 }
 
 #[cfg(test)]
@@ -38,6 +71,16 @@ mod tests {
             (offset_of!(LehrModel, weights), offset_of!(LehrModel, open), size_of::<LehrModel>()),
             (80, 136, 184)
         );
+    }
+
+    #[test]
+    fn the_host_needs_no_more_than_it_has() {
+        let host = cranelift_native::builder().unwrap();
+        let host =
+            host.finish(cranelift_codegen::settings::Flags::new(cranelift_codegen::settings::builder())).unwrap();
+        let required = super::required_isa(&*host);
+        assert!(required != 0);
+        assert_eq!(required & !super::cpu::detect(), 0);
     }
 
     #[test]

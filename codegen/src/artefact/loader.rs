@@ -7,7 +7,7 @@ use std::mem::size_of;
 use std::path::Path;
 use std::sync::Arc;
 
-use object::{Object, ObjectSection, ObjectSymbol, ReadCache, ReadRef};
+use object::{Object, ObjectSection, ObjectSegment, ObjectSymbol, ReadCache, ReadRef};
 
 use super::ArtefactError;
 use super::image::{IoSpec, ModelImage};
@@ -229,7 +229,9 @@ unsafe fn specs(specs: *const TensorSpec, count: u32) -> Vec<IoSpec> {
 
 /// The name of the one descriptor in a library, after reading its first fields from the file: nothing is loaded yet.
 fn descriptor_symbol(path: &Path) -> Result<String, String> {
-    let cache = ReadCache::new(File::open(path).map_err(|error| error.to_string())?);
+    let content = File::open(path).map_err(|error| error.to_string())?;
+    let length = content.metadata().map_err(|error| error.to_string())?.len();
+    let cache = ReadCache::new(content);
     let file = object::File::parse(&cache).map_err(|error| format!("it is not a shared library: {error}"))?;
     let host = std::env::consts::ARCH;
     let architecture = match file.architecture() {
@@ -239,6 +241,11 @@ fn descriptor_symbol(path: &Path) -> Result<String, String> {
     };
     if architecture != host {
         return Err(format!("it was compiled for {architecture}, this machine is {host}"));
+    }
+    // A mapped part that the file does not have would be a bus error at its first use.
+    let whole = |(offset, size): (u64, u64)| offset.checked_add(size).is_some_and(|end| end <= length);
+    if !file.segments().all(|segment| whole(segment.file_range())) {
+        return Err("it is cut off: parts of it are missing".into());
     }
     let mut names = Vec::new();
     for symbol in file.dynamic_symbols() {
