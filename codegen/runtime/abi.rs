@@ -19,7 +19,7 @@
 //! | `memcpy`, `memmove`, `memset`, `memcmp` | as in C |
 //!
 //! `args` is passed through unchanged; it may live on `main`'s stack, since `lehr_rt_parallel` returns only when every
-//! chunk is done. A kernel that meets a data-dependent error (an index out of range, a division by zero) stores
+//! chunk is done. Kernels must not call it themselves. A kernel that meets a data-dependent error (an index out of range, a division by zero) stores
 //! `fault index + 1` through `RunCtx::fault` with a plain 32-bit store and carries on with any value; the index is into
 //! `ModelImage::faults`. The runtime never changes MXCSR: subnormals are honoured.
 
