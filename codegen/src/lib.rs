@@ -7,5 +7,6 @@
 pub mod artefact;
 pub mod kernel;
 pub mod lower;
+pub mod plan;
 pub mod program;
 pub mod runtime;

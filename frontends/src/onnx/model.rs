@@ -7,6 +7,7 @@ use crate::mapped::map_file;
 use bytes::Bytes;
 use lehr_ir::Diag;
 use prost::Message;
+use std::collections::HashSet;
 use std::path::Path;
 
 /// A decoded model. Its weights are views of the mapped file.
@@ -43,6 +44,17 @@ impl Model {
             return Err(Diag::new("model.no-graph", "the model holds no graph").note("is this an ONNX model?"));
         }
         Ok(Model { proto, external: External::new(folder) })
+    }
+
+    /// Names of the graph's inputs in order, without those that initializers give a value, unless these are inputs too.
+    pub fn input_names(&self, initializers_are_inputs: bool) -> Vec<String> {
+        let Some(graph) = &self.proto.graph else { return vec![] };
+        let initialized: HashSet<&str> = match initializers_are_inputs {
+            true => HashSet::new(),
+            false => graph.initializer.iter().map(|t| t.name.as_str()).collect(),
+        };
+        let names = graph.input.iter().map(|i| i.name.as_str());
+        names.filter(|n| !initialized.contains(n)).map(str::to_string).collect()
     }
 
     /// The version of ONNX's own operators that the model asks for.
