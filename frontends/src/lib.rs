@@ -7,3 +7,4 @@
 pub mod mapped;
 pub mod onnx;
 pub mod tensor_file;
+pub mod zoo;
