@@ -10,3 +10,4 @@ pub mod lower;
 pub mod plan;
 pub mod program;
 pub mod runtime;
+pub mod x86;

@@ -1,0 +1,124 @@
+//! The map leaf: a vector program over contiguous memory, with a masked tail.
+//!
+//! ```text
+//! for i in (0..n).step_by(lanes)      out[i..] = program(in[i..], operands[i..])
+//! ```
+//!
+//! Nothing outside the `n` elements is read or written. In and out may be the same memory.
+
+use super::alloc::{Allocated, Place, allocate};
+use super::asm::{Asm, Mask, Mem, VReg, mem};
+use super::vprog::{Access, VProg};
+use super::{Isa, LeafError, map_slots};
+use iced_x86::{Code, Register};
+
+/// What the leaf computes; each operand is a stream ([`Access::Same`]), a vector ([`Access::Channel`]) or an element.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Map {
+    pub program: VProg,
+}
+
+const ARGS: Register = Register::RDI;
+const IN: Register = Register::RAX;
+const OUT: Register = Register::RDX;
+const LEFT: Register = Register::RCX;
+/// Bytes done; the arguments have been read when it is set.
+const DONE: Register = Register::RDI;
+const OPERANDS: [Register; 5] = [Register::R8, Register::R9, Register::R10, Register::R11, Register::RSI];
+
+impl Map {
+    pub(super) fn emit(&self, isa: Isa) -> Result<Vec<u8>, LeafError> {
+        let program = self.program.legal(isa)?;
+        let operands = program.operands().to_vec();
+        if operands.iter().any(|a| matches!(a, Access::Strided { .. })) {
+            return Err(LeafError::Unsupported("a map over a strided operand"));
+        }
+        // The highest register holds the mask of the tail.
+        let top = isa.registers() as VReg - 1;
+        let code = allocate(&program, isa, 0, &(1..top).collect::<Vec<_>>())?;
+        let vector = isa.bytes() as i64;
+        let lanes = isa.lanes() as i32;
+        let mut asm = Asm::new(isa);
+        let frame = vector * code.slots as i64;
+        if frame > 0 {
+            asm.op_r(Code::Push_r64, Register::RBP);
+            asm.mov(Register::RBP, Register::RSP);
+            asm.op_ri(Code::Sub_rm64_imm32, Register::RSP, frame as i32);
+            asm.op_ri(Code::And_rm64_imm8, Register::RSP, -64);
+        }
+        for (k, pointer) in OPERANDS.iter().take(operands.len()).enumerate() {
+            asm.load64(*pointer, mem(ARGS, map_slots::OPERANDS + 8 * k as i64));
+        }
+        asm.load64(IN, mem(ARGS, map_slots::IN));
+        asm.load64(OUT, mem(ARGS, map_slots::OUT));
+        asm.load64(LEFT, mem(ARGS, map_slots::COUNT));
+        asm.op_rr(Code::Xor_r32_rm32, Register::EDI, Register::EDI);
+
+        let (tail, end) = (asm.label(), asm.label());
+        asm.op_ri(Code::Sub_rm64_imm8, LEFT, lanes);
+        asm.jump(Code::Jl_rel32_64, tail);
+        let top_of_loop = asm.here();
+        body(&mut asm, &code, &operands, vector, None);
+        asm.add_imm(DONE, vector);
+        asm.op_ri(Code::Sub_rm64_imm8, LEFT, lanes);
+        asm.jump(Code::Jge_rel32_64, top_of_loop);
+        asm.bind(tail);
+        asm.op_ri(Code::Add_rm64_imm8, LEFT, lanes);
+        asm.jump(Code::Jle_rel32_64, end);
+        let mask = tail_mask(&mut asm, isa);
+        body(&mut asm, &code, &operands, vector, Some(mask));
+        asm.bind(end);
+        if frame > 0 {
+            asm.mov(Register::RSP, Register::RBP);
+            asm.op_r(Code::Pop_r64, Register::RBP);
+        }
+        asm.zero_upper();
+        asm.ret();
+        asm.finish()
+    }
+}
+
+/// One vector of the loop.
+fn body(asm: &mut Asm, code: &Allocated, operands: &[Access], vector: i64, mask: Option<Mask>) {
+    let at = |base: Register| Mem { base, index: DONE, scale: 1, disp: 0 };
+    asm.load(0, at(IN), mask);
+    let operand = |k: u8| {
+        let base = OPERANDS[usize::from(k)];
+        match operands[usize::from(k)] {
+            Access::Same => (at(base), false),
+            Access::Splat => (mem(base, 0), true),
+            Access::Channel | Access::Strided { .. } => (mem(base, 0), false),
+        }
+    };
+    let slot = |i: usize| mem(Register::RSP, vector * i as i64);
+    code.emit(asm, &Place { operand: &operand, slot: &slot, mask });
+    asm.store(at(OUT), code.result, mask);
+}
+
+/// The mask of the first LEFT lanes, fewer than a vector's. Changes LEFT.
+fn tail_mask(asm: &mut Asm, isa: Isa) -> Mask {
+    match isa {
+        Isa::Avx512 => {
+            // ~(-1 << left), by way of a push: no other register is free.
+            asm.op_r(Code::Push_r64, IN);
+            asm.op_ri(Code::Mov_r32_imm32, Register::EAX, -1);
+            asm.op_rr(Code::Shl_rm32_CL, Register::EAX, Register::CL);
+            asm.op_r(Code::Not_rm32, Register::EAX);
+            asm.op_rr(Code::VEX_Kmovw_kr_r32, Register::K1, Register::EAX);
+            asm.op_r(Code::Pop_r64, IN);
+            Mask::Predicate
+        }
+        Isa::Avx2 => {
+            // Eight lanes of a table of eight ones and eight zeros, from the position that leaves LEFT ones.
+            let lanes = isa.lanes();
+            let table = asm.table((0..2 * lanes).map(|i| if i < lanes { u32::MAX } else { 0 }).collect());
+            let at = asm.rip(table);
+            asm.op_r(Code::Push_r64, IN);
+            asm.lea(IN, at);
+            asm.op_r(Code::Neg_rm64, LEFT);
+            asm.load(15, Mem { base: IN, index: LEFT, scale: 4, disp: 4 * lanes as i64 }, None);
+            asm.op_r(Code::Pop_r64, IN);
+            Mask::Vector(15)
+        }
+    }
+}

@@ -1,0 +1,284 @@
+//! The batch-reduce leaf against loops in f64 that follow the definition, on memory with a guard page on either side.
+
+use crate::harness::{Guard, Guarded, ISAS, Random, isas, load};
+use lehr_codegen::x86::*;
+
+/// What the epilogue must do, said apart from the program: f(acc, residual, slope of the channel, scalar).
+type Reference = fn(f64, [f64; 3]) -> f64;
+
+struct Epilogue {
+    program: VProg,
+    reference: Reference,
+}
+
+fn epilogues(strided: Access) -> Vec<Epilogue> {
+    let of = |program, reference| Epilogue { program, reference };
+    vec![
+        of(VProg::identity(), |x, _| x),
+        of(VProg::build(|p, x| p.relu(x)), |x, _| x.max(0.0)),
+        of(
+            VProg::build(|p, x| {
+                let r = p.operand(Access::Same);
+                let y = p.add(x, r);
+                p.relu(y)
+            }),
+            |x, o| (x + o[0]).max(0.0),
+        ),
+        of(
+            VProg::build(|p, x| {
+                let (r, c, s) = (p.operand(strided), p.operand(Access::Channel), p.operand(Access::Splat));
+                let y = p.prelu(x, c);
+                p.fma(y, s, r)
+            }),
+            |x, o| (if x < 0.0 { x * o[1] } else { x }) * o[2] + o[0],
+        ),
+        // Long enough to run from the stack, and with operands.
+        of(
+            VProg::build(|p, x| {
+                let (r, c) = (p.operand(Access::Same), p.operand(Access::Channel));
+                let g = p.gelu(x);
+                let t = p.tanh(r);
+                let y = p.fma(g, c, t);
+                p.softplus(y)
+            }),
+            |x, o| {
+                let g = 0.5 * x * (1.0 + libm::erf(x / 2f64.sqrt()));
+                (g * o[1] + o[0].tanh()).exp().ln_1p()
+            },
+        ),
+    ]
+}
+
+fn index(offset: i64) -> usize {
+    assert!(offset >= 0 && offset % 4 == 0);
+    offset as usize / 4
+}
+
+/// Runs a spec on random data and compares; `tiles` is what the leaf is told or was built with.
+fn check(isa: Isa, s: &BatchReduceGemm, tiles: u32, reference: Reference, random: &mut Random, guard: Guard) {
+    let lanes = isa.lanes();
+    let (pixels, blocks) = ((s.pixels * tiles) as usize, s.blocks as usize);
+    // Offsets in the input of every step, in the order in which the weights are packed.
+    let mut steps = vec![0i64];
+    for r in &s.reduce {
+        steps = steps.iter().flat_map(|at| (0..r.trip).map(move |i| at + i64::from(i) * i64::from(r.stride))).collect();
+    }
+    let per_pixel = if s.input == Input::Lanes { lanes } else { 1 };
+    let valid = |n: usize| if n + 1 == blocks { s.last_lanes.map_or(lanes, |l| l as usize) } else { lanes };
+    let extent = |pixel: i32, block: i32| -> usize {
+        let ends =
+            (0..blocks).map(|n| index((pixels as i64 - 1) * i64::from(pixel) + n as i64 * i64::from(block)) + valid(n));
+        ends.max().unwrap()
+    };
+    let last =
+        steps.iter().max().map_or(0, |m| index(*m + (pixels as i64 - 1) * i64::from(s.pixel_stride)) + per_pixel);
+    let input = Guarded::new(&random.vec(last), guard);
+    let weights = Guarded::new(&random.vec(steps.len() * blocks * lanes), guard);
+    let bias = Guarded::new(&random.vec((blocks - 1) * lanes + valid(blocks - 1)), guard);
+    let before = random.vec(extent(s.out_pixel_stride, s.out_block_stride));
+    let out = Guarded::new(&before, guard);
+    let strides: Vec<(i32, i32)> = (s.epilogue.operands().iter())
+        .map(|a| match a {
+            Access::Same => (s.out_pixel_stride, s.out_block_stride),
+            Access::Strided { pixel, block } => (*pixel, *block),
+            Access::Channel => (0, 4 * lanes as i32),
+            Access::Splat => (0, 0),
+        })
+        .collect();
+    let operands: Vec<Guarded> = (s.epilogue.operands().iter().zip(&strides))
+        .map(|(a, (pixel, block))| {
+            let len = if *a == Access::Splat { 1 } else { extent(*pixel, *block) };
+            Guarded::new(&random.vec(len), guard)
+        })
+        .collect();
+
+    let mut args = vec![input.addr(), weights.addr(), out.addr(), bias.addr(), u64::from(tiles)];
+    args.extend(operands.iter().map(Guarded::addr));
+    let leaf = LeafSpec::Gemm(s.clone()).emit(isa).unwrap_or_else(|e| panic!("{s:?}: {e}"));
+    load(&leaf).call(&args);
+
+    let mut expected: Vec<f64> = before.iter().map(|x| f64::from(*x)).collect();
+    for (p, n) in (0..pixels).flat_map(|p| (0..blocks).map(move |n| (p, n))) {
+        for lane in 0..valid(n) {
+            let at = index(p as i64 * i64::from(s.out_pixel_stride) + n as i64 * i64::from(s.out_block_stride)) + lane;
+            let mut acc = match s.init {
+                Init::Zero => 0.0,
+                Init::Bias => f64::from(bias.slice()[n * lanes + lane]),
+                Init::Output => f64::from(before[at]),
+            };
+            for (k, step) in steps.iter().enumerate() {
+                let from = index(step + p as i64 * i64::from(s.pixel_stride)) + if per_pixel == 1 { 0 } else { lane };
+                acc += f64::from(input.slice()[from]) * f64::from(weights.slice()[(k * blocks + n) * lanes + lane]);
+            }
+            let mut o = [0.0; 3];
+            for (k, (pixel, block)) in strides.iter().enumerate() {
+                let from = index(p as i64 * i64::from(*pixel) + n as i64 * i64::from(*block));
+                let splat = s.epilogue.operands()[k] == Access::Splat;
+                o[k] = f64::from(operands[k].slice()[from + if splat { 0 } else { lane }]);
+            }
+            expected[at] = reference(acc, o);
+        }
+    }
+    let scale = (steps.len() as f64).sqrt().max(1.0);
+    for (i, (got, want)) in out.slice().iter().zip(&expected).enumerate() {
+        let error = (f64::from(*got) - want).abs();
+        assert!(error <= 2e-6 * scale, "{isa:?} {s:?}\n{tiles} tiles, element {i}: {got} for {want}");
+    }
+}
+
+fn spec(isa: Isa, pixels: u32, blocks: u32, reduce: Vec<Reduce>) -> BatchReduceGemm {
+    let vector = isa.bytes() as i32;
+    BatchReduceGemm {
+        pixels,
+        blocks,
+        input: Input::Element,
+        pixel_stride: vector,
+        reduce,
+        init: Init::Zero,
+        epilogue: VProg::identity(),
+        out_pixel_stride: vector,
+        out_block_stride: 64 * vector,
+        last_lanes: None,
+        tiles: Tiles::Fixed(1),
+        prefetch: None,
+    }
+}
+
+fn reduce(loops: &[(u32, i32)]) -> Vec<Reduce> {
+    loops.iter().map(|(trip, stride)| Reduce { trip: *trip, stride: *stride }).collect()
+}
+
+#[test]
+fn every_tile_that_fits_computes_a_convolution() {
+    let mut random = Random(1);
+    for isa in isas() {
+        let (lanes, vector) = (isa.lanes() as u32, isa.bytes() as i32);
+        for blocks in 1..=4 {
+            for pixels in 1..=28 {
+                let loops = reduce(&[(2, 40 * vector), (3, 12 * vector), (3, vector), (lanes, 4)]);
+                let s = spec(isa, pixels, blocks, loops);
+                if s.registers(isa) <= isa.registers() {
+                    check(isa, &s, 1, |x, _| x, &mut random, Guard::Behind);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn random_specs_agree_with_the_definition() {
+    let mut random = Random(2);
+    for isa in isas() {
+        let (lanes, vector) = (isa.lanes() as u32, isa.bytes() as i32);
+        for round in 0..400 {
+            let blocks = random.pick(&[1, 1, 2, 2, 3, 4]);
+            let most = (isa.registers() - blocks - 1) / blocks;
+            let pixels = 1 + random.below(u64::from(most)) as u32;
+            let loops = (0..random.below(5))
+                .map(|_| (random.pick(&[1, 1, 2, 3, 5, 7, 16, 17]), random.pick(&[4, 8, 64, 100, 1028])));
+            let mut loops: Vec<(u32, i32)> = loops.collect();
+            while loops.iter().map(|l| l.0).product::<u32>() > 3000 {
+                loops.pop();
+            }
+            let mut s = spec(isa, pixels, blocks, reduce(&loops));
+            s.pixel_stride = random.pick(&[4, 8, vector, 2 * vector, 516]);
+            s.out_pixel_stride = random.pick(&[vector, 2 * vector, vector * blocks as i32 + 4]).max(vector);
+            let tiles = random.pick(&[1, 1, 2, 5]);
+            s.tiles = if random.below(2) == 0 { Tiles::Runtime } else { Tiles::Fixed(tiles) };
+            // Either blocks lie behind the whole row, or side by side within a pixel as in a GEMM.
+            if s.out_pixel_stride > vector * blocks as i32 {
+                s.out_block_stride = vector;
+            } else {
+                s.out_block_stride = s.out_pixel_stride * (pixels * tiles) as i32 + 4 * random.below(3) as i32;
+            }
+            s.init = random.pick(&[Init::Zero, Init::Bias, Init::Output]);
+            if blocks == 1 && random.below(3) == 0 {
+                s.input = Input::Lanes;
+            } else if random.below(3) == 0 {
+                s.last_lanes = Some(1 + random.below(u64::from(lanes) - 1) as u32);
+            }
+            s.prefetch = (random.below(2) == 0).then_some(2048);
+            let strided = Access::Strided { pixel: 4 * random.below(40) as i32, block: 4 * random.below(400) as i32 };
+            let Epilogue { program, reference } = epilogues(strided).swap_remove(random.below(5) as usize);
+            s.epilogue = program;
+            let guard = if round % 2 == 0 { Guard::Behind } else { Guard::Before };
+            check(isa, &s, tiles, reference, &mut random, guard);
+        }
+    }
+}
+
+#[test]
+fn residuals_may_be_updated_in_place() {
+    for isa in isas() {
+        for long in [false, true] {
+            let mut s = spec(isa, 4, 2, reduce(&[(3, 4)]));
+            s.out_block_stride = 4 * isa.bytes() as i32;
+            s.epilogue = VProg::build(|p, x| {
+                let r = p.operand(Access::Same);
+                let r = if long { p.softplus(r) } else { r };
+                p.add(x, r)
+            });
+            let mut random = Random(3);
+            let (input, weights) = (random.vec(3 * isa.lanes() + 3), random.vec(3 * 2 * isa.lanes()));
+            let before = random.vec(8 * isa.lanes());
+            let mut apart = before.clone();
+            let mut within = before.clone();
+            let code = load(&LeafSpec::Gemm(s).emit(isa).unwrap());
+            let (i, w) = (input.as_ptr() as u64, weights.as_ptr() as u64);
+            code.call(&[i, w, apart.as_mut_ptr() as u64, 0, 1, before.as_ptr() as u64]);
+            let own = within.as_mut_ptr() as u64;
+            code.call(&[i, w, own, 0, 1, own]);
+            assert_eq!(apart, within);
+            assert_ne!(apart, before);
+        }
+    }
+}
+
+#[test]
+fn no_tiles_and_empty_reductions() {
+    for isa in isas() {
+        let mut s = spec(isa, 2, 1, reduce(&[(4, 4), (0, 4)]));
+        s.init = Init::Bias;
+        s.out_block_stride = 0;
+        check(isa, &s, 1, |x, _| x, &mut Random(4), Guard::Behind);
+        s.tiles = Tiles::Runtime;
+        let code = load(&LeafSpec::Gemm(s).emit(isa).unwrap());
+        // No pointer is followed.
+        code.call(&[0, 0, 0, 0, 0]);
+    }
+}
+
+#[test]
+fn what_cannot_be_emitted_is_refused() {
+    for isa in ISAS {
+        let refuse = |s: BatchReduceGemm| LeafSpec::Gemm(s).emit(isa).map(|leaf| leaf.name).unwrap_err().to_string();
+        let at = |n: u32| n * isa.registers();
+        assert!(refuse(spec(isa, at(1), 1, vec![])).contains("does not fit"));
+        let loops: Vec<(u32, i32)> = (0..6).map(|i| (3, 4 << i)).collect();
+        assert!(refuse(spec(isa, 1, 1, reduce(&loops))).contains("loops"));
+        let mut s = spec(isa, 1, 1, vec![]);
+        s.epilogue = VProg::build(|p, x| {
+            (0..6).fold(x, |x, _| {
+                let o = p.operand(Access::Same);
+                p.add(x, o)
+            })
+        });
+        assert!(refuse(s).contains("operands"));
+        let mut s = spec(isa, 4, 1, reduce(&[(2, i32::MAX)]));
+        s.pixel_stride = i32::MAX;
+        assert!(refuse(s).contains("32 bits"));
+    }
+}
+
+#[test]
+fn names_and_bytes_depend_on_the_spec_alone() {
+    for isa in ISAS {
+        let a = LeafSpec::Gemm(spec(isa, 3, 2, reduce(&[(8, 4)])));
+        let b = LeafSpec::Gemm(spec(isa, 3, 2, reduce(&[(9, 4)])));
+        assert_eq!(a.emit(isa).unwrap().code, a.clone().emit(isa).unwrap().code);
+        assert_ne!(a.name(isa), b.name(isa));
+        assert!(a.name(isa).starts_with(&format!("brgemm_{}_p3n2_", isa.name())));
+        let text = disassemble(&a.emit(isa).unwrap().code);
+        assert!(text.contains("vfmadd231ps") && text.contains("ret"), "{text}");
+    }
+}
