@@ -41,7 +41,7 @@ pub use move_data::{
 pub use norm::{BatchNorm, BatchNormTrain, GroupNorm, Hardmax, InstanceNorm, LayerNorm, LogSoftmax, Lrn, Softmax};
 pub use pool::{AvgPool, LpPool, MaxPool};
 pub use reduce::{ArgExtreme, ArgReduce, CumSum, Reduce, ReduceFn};
-pub use resize::{CoordinateTransform, NearestMode, Resize, ResizeMode};
+pub use resize::{CoordinateTransform, NearestMode, Resize, ResizeMode, Sample};
 pub use shape::{ShapeOf, SizeOf};
 pub use sort::TopK;
 pub use source::{Eye, Range};
