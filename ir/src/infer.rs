@@ -50,3 +50,42 @@ pub fn require_dtype(code: &'static str, dtype: DType, domain: Domain) -> Result
         };
     if fits { Ok(()) } else { Err(Diag::new(code, format!("elements of {dtype} are not taken, {domain} are"))) }
 }
+
+/// `axis` is one of the axes of `t`.
+pub fn require_axis(code: &'static str, axis: usize, t: &TensorType) -> Result<(), Diag> {
+    if axis < t.rank() {
+        return Ok(());
+    }
+    Err(Diag::new(code, format!("axis {axis} is not one of the {} of {t}", t.rank())))
+}
+
+/// `t` has at least `min` axes.
+pub fn require_rank(code: &'static str, name: &str, t: &TensorType, min: usize) -> Result<(), Diag> {
+    if t.rank() >= min {
+        return Ok(());
+    }
+    Err(Diag::new(code, format!("{name} needs at least {min} axes, it is {t}")))
+}
+
+/// `t` has this shape, as far as the symbols tell; binding them checks the rest.
+pub fn require_shape(code: &'static str, name: &str, t: &TensorType, shape: &[Dim]) -> Result<(), Diag> {
+    if t.rank() == shape.len() && !t.shape.iter().zip(shape).any(|(a, b)| differ(a, b)) {
+        return Ok(());
+    }
+    let wanted = TensorType { dtype: t.dtype, shape: shape.to_vec() };
+    Err(Diag::new(code, format!("{name} must be {wanted}, it is {t}")))
+}
+
+/// `t` stretches to `to`, which stays as it is.
+pub fn broadcasts_to(code: &'static str, name: &str, t: &TensorType, to: &TensorType) -> Result<(), Diag> {
+    let skip = to.rank().checked_sub(t.rank());
+    if skip.is_some_and(|skip| t.shape.iter().zip(&to.shape[skip..]).all(|(d, to)| d.is(1) || !differ(d, to))) {
+        return Ok(());
+    }
+    Err(Diag::new(code, format!("{name} ({t}) does not broadcast to {to}")))
+}
+
+/// True when two dimensions differ whatever the symbols stand for.
+pub(crate) fn differ(a: &Dim, b: &Dim) -> bool {
+    (a - b).as_const().is_some_and(|d| d != 0)
+}

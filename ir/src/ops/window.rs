@@ -5,6 +5,7 @@
 
 use crate::diag::Diag;
 use crate::dim::Dim;
+pub(crate) use crate::infer::differ;
 
 /// No real network has a stride, pad, dilation or kernel of 2^31.
 const LIMIT: i64 = 1 << 31;
@@ -12,11 +13,6 @@ const LIMIT: i64 = 1 << 31;
 /// An attribute as a dimension.
 pub(crate) fn dim(n: usize) -> Dim {
     Dim::Const(i64::try_from(n).unwrap_or(i64::MAX))
-}
-
-/// True when two dimensions differ whatever the symbols stand for.
-pub(crate) fn differ(a: &Dim, b: &Dim) -> bool {
-    (a - b).as_const().is_some_and(|d| d != 0)
 }
 
 /// Checks the attributes of windows over `rank` spatial axes, in words.
