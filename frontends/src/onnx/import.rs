@@ -42,7 +42,8 @@ pub struct Imported {
 #[derive(Clone, Debug, Default)]
 pub struct ImportError {
     pub diags: Vec<Diag>,
-    /// Graph inputs whose values decide shapes: with [`ImportOptions::bindings`] for these, import may succeed.
+    /// Graph inputs whose values decide shapes: with [`ImportOptions::bindings`] for these, import gets further. It may
+    /// then need others.
     pub needed_bindings: Vec<String>,
 }
 
@@ -119,7 +120,8 @@ impl<'m> Import<'m> {
             self.warnings.push(Diag::new("import.ir-version", why));
         }
         let opset = default_opset(&model.proto.opset_import);
-        if let Some(why) = opset_complaint(opset) {
+        let asked = opset.is_some() || graph.node.iter().any(|n| is_onnx_domain(&n.domain));
+        if let Some(why) = opset_complaint(opset).filter(|_| asked) {
             self.errors.push(why);
         }
         if !graph.sparse_initializer.is_empty() {

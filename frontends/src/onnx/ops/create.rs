@@ -4,7 +4,6 @@ use super::{How::Own, MAX, Row, row};
 use crate::onnx::attrs::bad;
 use crate::onnx::data;
 use crate::onnx::site::{Result, Site};
-use crate::onnx::values::Known;
 use lehr_ir::ops::{Expand, Eye, Range};
 use lehr_ir::{ConstValue, DType, Dim, Tensor, TensorType, ValueId};
 
@@ -85,31 +84,23 @@ fn range(site: &mut Site) -> Result<Vec<ValueId>> {
 }
 
 /// `max(ceil((limit - start) / delta), 0)`
-fn range_len(site: &mut Site, operands: [ValueId; 3]) -> Result<Dim> {
-    let exact = operands.map(|v| match site.build.known(v) {
-        Some(Known::Exact(t)) if t.len() == 1 => Some(t),
-        Some(_) | None => None,
-    });
+fn range_len(site: &mut Site, [start, limit, delta]: [ValueId; 3]) -> Result<Dim> {
+    let float = site.dtype(start).is_float();
+    let delta = site.tensor(delta, "delta");
     let zero = |site: &Site| site.error("import.range", "the delta is zero");
-    if let [Some(start), Some(limit), Some(delta)] = &exact {
-        if start.dtype().is_float() {
-            let (start, limit, delta) = (start.to_f64()[0], limit.to_f64()[0], delta.to_f64()[0]);
-            let len = ((limit - start) / delta).ceil();
-            return match len.is_nan() || delta == 0.0 {
-                true => Err(zero(site)),
-                false => Ok(Dim::Const(len.max(0.0) as i64)),
-            };
-        }
-        let (start, limit, delta) = (start.to_i128()[0], limit.to_i128()[0], delta.to_i128()[0]);
-        if delta == 0 {
-            return Err(zero(site));
-        }
-        let span = if delta > 0 { limit - start } else { start - limit };
-        let len = (span.max(0) + delta.abs() - 1) / delta.abs();
-        return Ok(Dim::Const(i64::try_from(len).unwrap_or(i64::MAX)));
+    if float {
+        let (start, limit) = (site.tensor(start, "start"), site.tensor(limit, "limit"));
+        let number = |t: Tensor| t.to_f64().first().copied().unwrap_or(0.0);
+        let (start, limit, delta) = (number(start?), number(limit?), number(delta?));
+        let len = ((limit - start) / delta).ceil();
+        return match len.is_nan() || delta == 0.0 {
+            true => Err(zero(site)),
+            // Converting a float saturates; absurd sizes are for the graph to refuse.
+            false => Ok(Dim::Const(len.max(0.0) as i64)),
+        };
     }
-    let delta = site.int(operands[2], "delta")?;
-    let (start, limit) = (site.dim(operands[0], "start")?, site.dim(operands[1], "limit")?);
+    let (start, limit) = (site.dim(start, "start"), site.dim(limit, "limit"));
+    let (start, limit, delta) = (start?, limit?, delta?.to_i64().first().copied().unwrap_or(0));
     let span = match delta {
         0 => return Err(zero(site)),
         1.. => &limit - &start,
@@ -117,7 +108,7 @@ fn range_len(site: &mut Site, operands: [ValueId; 3]) -> Result<Dim> {
     };
     let len = span.ceil_div(&Dim::Const(delta.saturating_abs()));
     // From 0 to a size is never empty in the wrong direction.
-    Ok(if start.is(0) && delta > 0 { len } else { len.maximum(&Dim::ZERO) })
+    Ok(if start.is(0) && delta > 0 && len.as_const().is_none() { len } else { len.maximum(&Dim::ZERO) })
 }
 
 fn eye_like(site: &mut Site) -> Result<Vec<ValueId>> {

@@ -34,7 +34,7 @@ fn pad_by_operand(site: &mut Site) -> Result<Vec<ValueId>> {
     let (x, pads) = (site.x(0)?, site.x(1)?);
     let rank = site.rank(x);
     let mode = mode(site)?;
-    let pads = site.ints(pads, "pads")?;
+    let pads = site.ints(pads, "pads");
     let value = match site.opt(2) {
         Some(v) if site.rank(v) > 0 => Some(site.op(Reshape { shape: vec![] }, &[v])?),
         v => v,
@@ -47,7 +47,7 @@ fn pad_by_operand(site: &mut Site) -> Result<Vec<ValueId>> {
         }
         None => (0..rank).collect(),
     };
-    pad(site, pads, axes, value, mode)
+    pad(site, pads?, axes, value, mode)
 }
 
 fn pad(

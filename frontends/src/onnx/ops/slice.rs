@@ -25,15 +25,13 @@ fn slice_by_attr(site: &mut Site) -> Result<Vec<ValueId>> {
 
 fn slice_by_operand(site: &mut Site) -> Result<Vec<ValueId>> {
     let (starts, ends) = (site.x(1)?, site.x(2)?);
-    let (starts, ends) = (site.dims(starts, "starts")?, site.dims(ends, "ends")?);
-    let axes = match site.opt(3) {
-        Some(v) => site.ints(v, "axes")?,
-        None => (0..starts.len() as i64).collect(),
-    };
-    let steps = match site.opt(4) {
-        Some(v) => site.ints(v, "steps")?,
-        None => vec![1; starts.len()],
-    };
+    let (starts, ends) = (site.dims(starts, "starts"), site.dims(ends, "ends"));
+    let axes = site.opt(3).map(|v| site.ints(v, "axes"));
+    let steps = site.opt(4).map(|v| site.ints(v, "steps"));
+    // Only now: all values that must be bound are to be named at once.
+    let (starts, ends) = (starts?, ends?);
+    let axes = axes.unwrap_or_else(|| Ok((0..starts.len() as i64).collect()))?;
+    let steps = steps.unwrap_or_else(|| Ok(vec![1; starts.len()]))?;
     slice(site, starts, ends, axes, steps)
 }
 
