@@ -33,6 +33,15 @@ pub enum Input {
     Lanes,
 }
 
+/// How [`Input::Element`] reaches the FMAs under AVX-512; with AVX2 there is only `PerPixel`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Broadcast {
+    /// Every FMA reads and broadcasts it: fewest instructions, no register, one load per FMA.
+    PerFma,
+    /// It is loaded into a register once per pixel, which takes one register.
+    PerPixel,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Init {
     Zero,
@@ -57,6 +66,7 @@ pub struct BatchReduceGemm {
     /// Blocks of output channels of a tile, NB, each of [`Isa::lanes`] channels.
     pub blocks: u32,
     pub input: Input,
+    pub broadcast: Broadcast,
     pub pixel_stride: i32,
     /// Outermost first. Weights are packed in this order, `blocks` vectors a step.
     pub reduce: Vec<Reduce>,
@@ -88,7 +98,15 @@ const FREE: [Register; 5] = [Register::R8, Register::R9, Register::R10, Register
 impl BatchReduceGemm {
     /// Vector registers that a tile takes.
     pub fn registers(&self, isa: Isa) -> u32 {
-        self.pixels * self.blocks + self.blocks + scratch(isa, self.input)
+        self.pixels * self.blocks + self.blocks + self.scratch(isa)
+    }
+
+    /// Registers that hold the broadcast element.
+    fn scratch(&self, isa: Isa) -> u32 {
+        match (isa, self.input, self.broadcast) {
+            (Isa::Avx2, Input::Element, _) | (Isa::Avx512, Input::Element, Broadcast::PerPixel) => 1,
+            (Isa::Avx512, Input::Element, Broadcast::PerFma) | (_, Input::Lanes, _) => 0,
+        }
     }
 
     /// Floating-point operations of a tile.
@@ -118,14 +136,6 @@ impl BatchReduceGemm {
             return Err(LeafError::Unsupported("a reduction loop beyond 31 bits"));
         }
         Leaf::new(self, isa, epilogue, loops)?.emit()
-    }
-}
-
-/// The register that holds the broadcast element; AVX-512 takes it from memory.
-fn scratch(isa: Isa, input: Input) -> u32 {
-    match (isa, input) {
-        (Isa::Avx2, Input::Element) => 1,
-        (Isa::Avx512, Input::Element) | (_, Input::Lanes) => 0,
     }
 }
 
@@ -376,10 +386,10 @@ impl<'a> Leaf<'a> {
         }
         for p in 0..pixels {
             let at = mem(IN, input + i64::from(p) * i64::from(self.s.pixel_stride));
-            let x = match (self.s.input, self.isa) {
+            let x = match (self.s.input, self.s.scratch(self.isa)) {
                 (Input::Lanes, _) => Src::Mem(at),
-                (Input::Element, Isa::Avx512) => Src::Broadcast(at),
-                (Input::Element, Isa::Avx2) => {
+                (Input::Element, 0) => Src::Broadcast(at),
+                (Input::Element, _) => {
                     let x = self.weight(blocks);
                     self.asm.broadcast(x, at);
                     Src::Reg(x)

@@ -31,6 +31,7 @@
 //!     pixels: tile.pixels,
 //!     blocks: tile.blocks,
 //!     input: Input::Element,
+//!     broadcast: tile.broadcast,
 //!     pixel_stride: 64,                                               // stride 1
 //!     reduce: vec![
 //!         Reduce { trip: 4, stride: plane_bytes },                    // blocks of input channels
@@ -56,6 +57,8 @@
 //! - Depthwise: [`Input::Lanes`], one block, loops [kh][kw].
 //! - A row that is no multiple of the tile: [`split_evenly`] gives parts of two sizes at most, one leaf each.
 //! - Prefetch 2,048 bytes ahead pays for tiles of one block (28x1) with cold weights, and costs with 7x4.
+//! - Long reductions: cut them every 64 input channels into calls that continue with [`Init::Output`], the last one with the epilogue;
+//!   the error then no longer grows with depth.
 //! - Max and min follow numpy: NaN wins. Denormals are computed as such unless the caller has set FTZ or DAZ.
 
 mod alloc;
@@ -68,7 +71,7 @@ mod vmath;
 mod vprog;
 
 pub use asm::Pred;
-pub use brgemm::{BatchReduceGemm, Init, Input, Reduce, Tiles};
+pub use brgemm::{BatchReduceGemm, Broadcast, Init, Input, Reduce, Tiles};
 pub use map::Map;
 pub use pack::{ConvWeights, InputLayout, MatrixLayout, pack_conv_weights, pack_depthwise_weights, pack_gemm_b};
 pub use tile::{Tile, choose_tile, split_evenly};

@@ -132,6 +132,7 @@ fn spec(isa: Isa, pixels: u32, blocks: u32, reduce: Vec<Reduce>) -> BatchReduceG
         pixels,
         blocks,
         input: Input::Element,
+        broadcast: Broadcast::PerFma,
         pixel_stride: vector,
         reduce,
         init: Init::Zero,
@@ -196,6 +197,9 @@ fn random_specs_agree_with_the_definition() {
                 s.input = Input::Lanes;
             } else if random.below(3) == 0 {
                 s.last_lanes = Some(1 + random.below(u64::from(lanes) - 1) as u32);
+            }
+            if s.pixels * s.blocks + s.blocks < isa.registers() {
+                s.broadcast = random.pick(&[Broadcast::PerFma, Broadcast::PerPixel]);
             }
             s.prefetch = (random.below(2) == 0).then_some(2048);
             let strided = Access::Strided { pixel: 4 * random.below(40) as i32, block: 4 * random.below(400) as i32 };
