@@ -1,1 +1,3 @@
-//! placeholder
+//! What several test programs share.
+
+pub mod compare;

@@ -1,50 +1,89 @@
 //! Runs every `.lehr` file under `filetests/`: text IR in, canonical text (and what else the subject gives) out, compared
-//! with the snapshot beside the file. `INSTA_UPDATE=always cargo test -p lehr-tests --test filetests` accepts new results.
+//! with the snapshot beside the file. `INSTA_UPDATE=always cargo test -p lehr-tests --test filetests` accepts new results,
+//! `INSTA_GLOB_FILTER='**/conv.lehr'` runs some.
 //!
 //! Comments steer a file:
 //!
 //! ```text
 //! ; test: parse | verify | infer         what is done; the first line
+//! ; test: eval                           the outputs, by the evaluator, on seeded inputs
+//! ; test: rule fold-batch-norm           the text after exactly this rule, what it applied and declined
+//! ; test: pass fold-constants            likewise, of a pass
+//! ; test: pipeline O2                    likewise, of a pipeline
+//! ; run: seed=7 h=5 tolerance=1e-6       seed of the inputs, numbers for symbols, and how far outputs may be apart after rewriting
 //! ; error: SUBSTRING                     on a line that must be complained of with these words
 //! ; violation: CODE                      verify: the verifier must find this
 //! ```
 //!
-//! Every file that parses is also checked for round trip, determinism and, unless it lists violations, verification.
+//! Every file that parses is also checked for round trip, determinism and, unless it lists violations, verification. What a
+//! rule, pass or pipeline makes must verify, and must evaluate as before. Of a file with errors, the snapshot also shows
+//! what its other lines give.
 
 use lehr_ir::diag::{Diag, Location};
+use lehr_ir::eval::evaluate;
 use lehr_ir::tensor::{Tensor, seeded};
-use lehr_ir::{DType, Graph, text, verify};
+use lehr_ir::{DType, Dim, Graph, text, verify};
+use lehr_passes::{Manager, Report};
+use lehr_tests::compare::difference;
 use std::fmt::Write;
 
 #[test]
 fn filetests() {
+    let mut failures = vec![];
     insta::glob!("../filetests", "**/*.lehr", |path| {
         let source = std::fs::read_to_string(path).expect("a readable file");
-        let result = run(&source);
         let dir = path.parent().expect("a file is in a directory");
-        insta::with_settings!({ snapshot_path => dir, prepend_module_to_snapshot => false, omit_expression => true }, {
-            insta::assert_snapshot!("result", result);
-        });
+        match run(&source) {
+            Ok(result) => {
+                insta::with_settings!({ snapshot_path => dir, prepend_module_to_snapshot => false, omit_expression => true }, {
+                    insta::assert_snapshot!("result", result);
+                });
+            }
+            Err(why) => failures.push(format!("{}: {why}", path.display())),
+        }
     });
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
 }
 
 /// What the snapshot shows.
-fn run(source: &str) -> String {
-    let subject = directive(source, "test").next().expect("the first line is `; test: SUBJECT`").to_string();
+fn run(source: &str) -> Result<String, String> {
+    let subject = directive(source, "test").next().ok_or("the first line is `; test: SUBJECT`")?;
     let parsed = text::parse(source, &weight);
     let again = text::parse(source, &weight);
-    assert_eq!(parsed.as_ref().map(Graph::to_string), again.as_ref().map(Graph::to_string), "parsing is deterministic");
+    if parsed.as_ref().map(Graph::to_string) != again.as_ref().map(Graph::to_string) {
+        return Err("parsing twice gives different results".into());
+    }
     let graph = match parsed {
         Ok(graph) => graph,
-        Err(diags) => return expected_errors(source, diags),
+        Err(diags) => {
+            let listing = expected_errors(source, diags)?;
+            let sound: Vec<&str> = source.lines().filter(|l| directive(l, "error").next().is_none()).collect();
+            let rest = text::parse(&sound.join("\n"), &weight).map(|g| g.to_string()).unwrap_or_default();
+            return Ok(listing + &rest);
+        }
     };
-    assert!(directive(source, "error").next().is_none(), "errors are expected, but the file parses");
-    round_trip(&graph);
-    let violations = expected_violations(source, &graph);
-    match subject.as_str() {
-        "parse" | "infer" => graph.to_string(),
-        "verify" => format!("{graph}{violations}"),
-        other => panic!("there is no subject `{other}`"),
+    if directive(source, "error").next().is_some() {
+        return Err("errors are expected, but the file parses".into());
+    }
+    round_trip(&graph)?;
+    let violations = expected_violations(source, &graph)?;
+    match subject.split_once(' ').unwrap_or((subject, "")) {
+        ("parse" | "infer", "") => Ok(graph.to_string()),
+        ("verify", "") => Ok(format!("{graph}{violations}")),
+        ("eval", "") => evaluated(&graph, &Run::of(source)?),
+        ("rule", name) => {
+            let rule = lehr_passes::rule(name).ok_or_else(|| format!("there is no rule {name}"))?;
+            rewritten(&graph, source, |g| Ok(Report { passes: vec![Manager::default().run_rule(g, rule)?] }))
+        }
+        ("pass", name) => {
+            let passes = lehr_passes::pass(name).ok_or_else(|| format!("there is no pass {name}"))?;
+            rewritten(&graph, source, |g| Manager::default().run(g, passes))
+        }
+        ("pipeline", level) => {
+            let passes = lehr_passes::pipeline(level.parse()?);
+            rewritten(&graph, source, |g| Manager::default().run(g, passes))
+        }
+        _ => Err(format!("there is no subject `{subject}`")),
     }
 }
 
@@ -63,7 +102,7 @@ fn weight(name: &str) -> Option<Tensor> {
 }
 
 /// Each complaint is expected on its line, and each expected one is there.
-fn expected_errors(source: &str, diags: Vec<Diag>) -> String {
+fn expected_errors(source: &str, diags: Vec<Diag>) -> Result<String, String> {
     let mut wanted: Vec<(usize, String)> = vec![];
     for (i, line) in source.lines().enumerate() {
         wanted.extend(directive(line, "error").map(|words| (i + 1, words.to_string())));
@@ -71,9 +110,9 @@ fn expected_errors(source: &str, diags: Vec<Diag>) -> String {
     let mut listing = String::new();
     let mut surprises = vec![];
     for diag in &diags {
-        let Location::Line { line } = diag.location else { panic!("a complaint without a line: {diag}") };
         let shown = diag.to_string();
-        let _ = writeln!(listing, "{shown}");
+        let Location::Line { line } = diag.location else { return Err(format!("a complaint without a line: {diag}")) };
+        let _ = writeln!(listing, "; {shown}");
         match wanted.iter().position(|(l, words)| *l == line && shown.contains(words.as_str())) {
             Some(at) => {
                 wanted.remove(at);
@@ -81,26 +120,122 @@ fn expected_errors(source: &str, diags: Vec<Diag>) -> String {
             None => surprises.push(shown),
         }
     }
-    assert!(surprises.is_empty() && wanted.is_empty(), "not expected: {surprises:#?}\nnot found: {wanted:#?}");
-    listing
+    if surprises.is_empty() && wanted.is_empty() {
+        return Ok(listing);
+    }
+    Err(format!("not expected: {surprises:#?}\nnot found: {wanted:#?}"))
 }
 
-fn round_trip(graph: &Graph) {
+fn round_trip(graph: &Graph) -> Result<(), String> {
     let printed = graph.to_string();
     let weights = text::weights(graph);
-    let reparsed = text::parse(&printed, &|name| weights.get(name).cloned());
-    let reparsed = reparsed.unwrap_or_else(|diags| panic!("what was printed does not parse: {diags:#?}\n{printed}"));
-    assert_eq!(printed, reparsed.to_string(), "printing what was printed and parsed gives the same text");
-    assert!(graph.canonical_eq(&reparsed), "a graph is what its text says");
+    let reparsed = text::parse(&printed, &|name| weights.get(name).cloned())
+        .map_err(|diags| format!("what was printed does not parse: {diags:#?}\n{printed}"))?;
+    if printed != reparsed.to_string() || !graph.canonical_eq(&reparsed) {
+        return Err(format!("printed and parsed, it is another graph:\n{printed}\n{reparsed}"));
+    }
+    Ok(())
 }
 
-fn expected_violations(source: &str, graph: &Graph) -> String {
+fn expected_violations(source: &str, graph: &Graph) -> Result<String, String> {
     let found = verify(graph);
     let codes: Vec<&str> = found.iter().map(|d| d.code).collect();
     let wanted: Vec<&str> = directive(source, "violation").collect();
-    for code in &wanted {
-        assert!(codes.contains(code), "{code} is expected; found: {found:#?}");
+    if let Some(code) = wanted.iter().find(|code| !codes.contains(code)) {
+        return Err(format!("{code} is expected; found: {found:#?}"));
     }
-    assert!(codes.iter().all(|c| wanted.contains(c)), "the graph does not verify: {found:#?}");
-    found.iter().map(|d| format!("; {d}\n")).collect()
+    if codes.iter().any(|c| !wanted.contains(c)) {
+        return Err(format!("the graph does not verify: {found:#?}"));
+    }
+    Ok(found.iter().map(|d| format!("; {d}\n")).collect())
+}
+
+/// The text after rewriting, with what was applied and declined. It must evaluate as before.
+fn rewritten(
+    graph: &Graph,
+    source: &str,
+    rewrite: impl Fn(&mut Graph) -> Result<Report, Vec<Diag>>,
+) -> Result<String, String> {
+    let mut after = graph.clone();
+    let report = rewrite(&mut after).map_err(|diags| format!("{diags:#?}"))?;
+    let mut again = graph.clone();
+    let second = rewrite(&mut again).map_err(|diags| format!("{diags:#?}"))?;
+    if after.to_string() != again.to_string() || report.to_string() != second.to_string() {
+        return Err("rewriting twice gives different results".into());
+    }
+    round_trip(&after)?;
+    let run = Run::of(source)?;
+    let (before, now) = (outputs(graph, &run), outputs(&after, &run));
+    match (before, now) {
+        (Ok(before), Ok(now)) => {
+            for ((out, a), b) in graph.outputs.iter().zip(&before).zip(&now) {
+                if let Some(why) = difference(a, b, run.tolerance) {
+                    return Err(format!("output {} changed: {why}\n{after}", out.name));
+                }
+            }
+        }
+        (Err(a), Err(b)) if a == b => {}
+        (a, b) => return Err(format!("evaluation gives {a:?} before and {b:?} after")),
+    }
+    let trailer: String = report.to_string().lines().map(|l| format!("; {l}\n")).collect();
+    Ok(format!("{after}{trailer}"))
+}
+
+/// How a file is evaluated.
+struct Run {
+    seed: u64,
+    symbols: Vec<(String, i64)>,
+    tolerance: f64,
+}
+
+impl Run {
+    fn of(source: &str) -> Result<Run, String> {
+        let mut run = Run { seed: 1, symbols: vec![], tolerance: 1e-6 };
+        for setting in directive(source, "run").flat_map(str::split_whitespace) {
+            let (key, value) = setting.split_once('=').ok_or("`; run: key=value`")?;
+            match key {
+                "seed" => run.seed = value.parse().map_err(|_| "a bad seed")?,
+                "tolerance" => run.tolerance = value.parse().map_err(|_| "a bad tolerance")?,
+                symbol => run.symbols.push((symbol.to_string(), value.parse().map_err(|_| "a bad dimension")?)),
+            }
+        }
+        Ok(run)
+    }
+}
+
+/// The outputs on seeded inputs. Symbols without a number are 2.
+fn outputs(graph: &Graph, run: &Run) -> Result<Vec<Tensor>, String> {
+    let number = |s: &str| Some(Dim::Const(run.symbols.iter().find(|(n, _)| n == s).map_or(2, |(_, n)| *n)));
+    let mut inputs = vec![];
+    for (i, &v) in graph.inputs().iter().enumerate() {
+        let ty = graph.ty(v);
+        let shape: Option<Vec<usize>> =
+            ty.shape.iter().map(|d| usize::try_from(d.substitute(&number).as_const()?).ok()).collect();
+        inputs.push(seeded(ty.dtype, shape.ok_or("an input has no shape")?, run.seed + i as u64));
+    }
+    evaluate(graph, &inputs, &mut |_, _| {}).map_err(|e| e.to_string())
+}
+
+/// Values of small outputs; sum and extremes of large ones.
+fn evaluated(graph: &Graph, run: &Run) -> Result<String, String> {
+    let results = match outputs(graph, run) {
+        Ok(results) => results,
+        Err(fault) => return Ok(format!("fault: {fault}\n")),
+    };
+    let mut shown = String::new();
+    for (out, t) in graph.outputs.iter().zip(results) {
+        let values = t.to_f64();
+        let _ = write!(shown, "{}: {} = ", out.name, t.ty());
+        let _ = match values.len() {
+            0..=64 => writeln!(shown, "{:?}", t.to_f32()),
+            n => writeln!(
+                shown,
+                "{n} elements, mean {:.6e}, min {:?}, max {:?}",
+                values.iter().sum::<f64>() / n as f64,
+                values.iter().copied().fold(f64::INFINITY, f64::min) as f32,
+                values.iter().copied().fold(f64::NEG_INFINITY, f64::max) as f32,
+            ),
+        };
+    }
+    Ok(shown)
 }

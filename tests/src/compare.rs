@@ -1,0 +1,17 @@
+//! Comparing tensors within a tolerance.
+
+use lehr_ir::Tensor;
+
+/// The first element that differs by more than `tolerance` times the largest finite magnitude of `expected` (and the
+/// types, if they differ). NaN equals NaN; infinities must be equal; a tolerance of 0 asks for equal values.
+pub fn difference(expected: &Tensor, got: &Tensor, tolerance: f64) -> Option<String> {
+    if expected.ty() != got.ty() {
+        return Some(format!("{} is expected, not {}", expected.ty(), got.ty()));
+    }
+    let (a, b) = (expected.to_f64(), got.to_f64());
+    let largest = a.iter().filter(|v| v.is_finite()).fold(0f64, |m, v| m.max(v.abs()));
+    let allowed = tolerance * largest;
+    let equal = |a: f64, b: f64| a == b || (a.is_nan() && b.is_nan()) || (a - b).abs() <= allowed;
+    let at = (0..a.len()).find(|&i| !equal(a[i], b[i]))?;
+    Some(format!("element {at} of {} is {}, not {} (allowed: {allowed:e})", a.len(), b[at], a[at]))
+}
