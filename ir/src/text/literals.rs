@@ -47,6 +47,12 @@ impl Parser<'_> {
                 "true" | "false" if !negative => Some(AttrValue::Bool(w == "true")),
                 "none" if !negative => Some(AttrValue::Word(w)),
                 "nan" | "inf" => Some(self.float(negative, &w)?),
+                // A keyword; with a parenthesis behind it, a function of dimensions.
+                "max" | "min"
+                    if !negative && self.tokens.get(self.at + 1).map(|t| &t.tok) != Some(&Tok::Punct('(')) =>
+                {
+                    Some(AttrValue::Word(w))
+                }
                 _ => None,
             },
             Tok::Num(n) if n.contains(['.', 'e', 'E', 'x']) => Some(self.float(negative, &n)?),

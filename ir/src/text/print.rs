@@ -1,6 +1,6 @@
 //! The printer. Values appear in [`Graph::order`]; nodes on cycles follow at the end, so that even a broken graph prints.
 
-use super::{elements, is_plain_symbol, quoted};
+use super::{elements, quoted};
 use crate::graph::{Graph, Node, NodeId, ValueId};
 use crate::op::AttrValue;
 use crate::ops::Op;
@@ -232,8 +232,7 @@ fn attr(v: &AttrValue) -> String {
         AttrValue::Int(n) => n.to_string(),
         AttrValue::Float(bits) => elements::print_f32(f32::from_bits(bits.0)),
         AttrValue::Bool(b) => b.to_string(),
-        AttrValue::Word(w) if w == "none" || is_plain_symbol(w) => w.clone(),
-        AttrValue::Word(w) => format!("{w:?}"),
+        AttrValue::Word(w) => quoted(w),
         AttrValue::Text(t) => format!("{t:?}"),
         AttrValue::Dim(d) => d.to_string(),
         AttrValue::List(items) => format!("[{}]", items.iter().map(attr).collect::<Vec<_>>().join(", ")),

@@ -64,10 +64,12 @@ pub(super) fn fold(cx: &mut Cx, id: NodeId, linear: NodeId, scale: Option<&[f64]
         Op::MatMul(MatMul {}) => Gemm { alpha: 1.0, beta: 1.0, trans_a: false, trans_b: false }.into(),
         other => other,
     };
-    let b = cx.add_tensor(vector(dtype, &new_bias));
-    let x = cx.x(linear, 0);
+    let mut inputs = vec![Some(cx.x(linear, 0)), Some(w)];
+    if cx.operand(linear, 2).is_some() || shift.iter().any(|&t| t != 0.0) {
+        inputs.push(Some(cx.add_tensor(vector(dtype, &new_bias))));
+    }
     let origins = cx.origins(&[linear, id]);
-    let new = cx.add(op, &[Some(x), Some(w), Some(b)], origins)?;
+    let new = cx.add(op, &inputs, origins)?;
     replace(id.out(0), new.out(0))
 }
 
