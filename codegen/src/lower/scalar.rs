@@ -211,7 +211,12 @@ fn shift(op: BinOp, x: Expr, y: Expr, t: DType) -> Expr {
     let fits = lt(y.clone(), n(bits));
     let fits = if t.is_signed() { both(fits, Expr::compare(CmpOp::Ge, y.clone(), n(0))) } else { fits };
     let amount = Expr::binary(BinOp::And, y, n(bits - 1));
-    Expr::select(fits, Expr::binary(op, x, amount), n(0))
+    // What is left of a number shifted right too far is its sign; there is no sign otherwise.
+    let rest = match op {
+        BinOp::Shr if t.is_signed() => Expr::binary(op, x.clone(), n(bits - 1)),
+        _ => n(0),
+    };
+    Expr::select(fits, Expr::binary(op, x, amount), rest)
 }
 
 fn pow(x: Expr, y: Expr, tx: DType, ty: DType, b: &mut KernelBuilder) -> Expr {

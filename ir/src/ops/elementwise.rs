@@ -174,8 +174,8 @@ binary_table! {
     BitAnd "bit_and" Int -> Same, "bitwise";
     BitOr "bit_or" Int -> Same, "bitwise";
     BitXor "bit_xor" Int -> Same, "bitwise";
-    ShiftLeft "shift_left" Int -> Same, "x << y, zero when y is the width or more";
-    ShiftRight "shift_right" Int -> Same, "x >> y, zero when y is the width or more";
+    ShiftLeft "shift_left" Int -> Same, "x << y, zero when y is negative or the width or more";
+    ShiftRight "shift_right" Int -> Same, "x >> y, copies of the sign coming in; when y is negative or the width or more, nothing but them";
     Equal "equal" Any -> Bool, "x = y";
     Less "less" Number -> Bool, "x < y";
     LessEqual "less_equal" Number -> Bool, "x <= y";
@@ -466,7 +466,7 @@ impl BinaryFn {
 
     /// The function on integers or booleans of `bits` bits; the caller wraps.
     fn of_ints(self, x: i128, y: i128, bits: u32) -> Result<i128, String> {
-        let shift = |f: fn(i128, i128) -> i128| if (0..i128::from(bits)).contains(&y) { f(x, y) } else { 0 };
+        let fits = (0..i128::from(bits)).contains(&y);
         Ok(match self {
             BinaryFn::Add => x + y,
             BinaryFn::Sub => x - y,
@@ -484,8 +484,9 @@ impl BinaryFn {
             BinaryFn::And | BinaryFn::BitAnd => x & y,
             BinaryFn::Or | BinaryFn::BitOr => x | y,
             BinaryFn::Xor | BinaryFn::BitXor => x ^ y,
-            BinaryFn::ShiftLeft => shift(|x, y| x << y),
-            BinaryFn::ShiftRight => shift(|x, y| x >> y),
+            BinaryFn::ShiftLeft if fits => x << y,
+            BinaryFn::ShiftLeft => 0,
+            BinaryFn::ShiftRight => x >> if fits { y } else { i128::from(bits) - 1 },
             BinaryFn::Equal => i128::from(x == y),
             BinaryFn::Less => i128::from(x < y),
             BinaryFn::LessEqual => i128::from(x <= y),
@@ -571,6 +572,8 @@ mod tests {
     fn division_of_integers_by_zero_is_a_fault() {
         assert!(BinaryFn::Div.of_ints(1, 0, 32).is_err());
         assert_eq!(BinaryFn::ShiftLeft.of_ints(1, 32, 32), Ok(0));
+        assert_eq!(BinaryFn::ShiftRight.of_ints(-8, -1, 32), Ok(-1));
+        assert_eq!(BinaryFn::ShiftRight.of_ints(8, 32, 32), Ok(0));
         assert_eq!(BinaryFn::Pow.of_ints(-2, 3, 32), Ok(-8));
     }
 }
