@@ -60,32 +60,6 @@ pub(crate) fn spread<T: Copy>(values: Vec<T>, from: &[usize], to: &[usize]) -> V
     out
 }
 
-/// The elements in rows: one for each index of the axes that are not in `axes`, in row-major order, holding all elements
-/// along `axes`. Gives the rows' length too.
-pub(crate) fn rows<T: Copy>(values: &[T], shape: &[usize], axes: &[usize]) -> (Vec<T>, usize) {
-    let kept = (0..shape.len()).filter(|a| !axes.contains(a));
-    let order: Vec<usize> = kept.chain(axes.iter().copied()).collect();
-    let own = strides(shape);
-    let sizes: Vec<usize> = order.iter().map(|&a| shape[a]).collect();
-    let steps: Vec<usize> = order.iter().map(|&a| own[a]).collect();
-    let mut out = Vec::with_capacity(values.len());
-    for_each_index(&sizes, |index| out.push(values[flat(index, &steps)]));
-    (out, axes.iter().map(|&a| shape[a]).product())
-}
-
-/// The flat positions of each line along `axis`, in row-major order of the other axes.
-pub(crate) fn for_each_line(shape: &[usize], axis: usize, mut f: impl FnMut(&[usize])) {
-    let inner: usize = shape[axis + 1..].iter().product();
-    let outer: usize = shape[..axis].iter().product();
-    let mut line = vec![0; shape[axis]];
-    for o in 0..outer {
-        for i in 0..inner {
-            line.iter_mut().enumerate().for_each(|(k, at)| *at = (o * shape[axis] + k) * inner + i);
-            f(&line);
-        }
-    }
-}
-
 /// A tensor whose element at each index is the element of `x` at the flat position that `source` gives, or
 /// `filler` (one element's bytes) for `None`.
 pub(crate) fn pick(

@@ -13,6 +13,7 @@ mod einsum;
 mod elementwise;
 mod fusion;
 mod gather;
+mod lines;
 mod loss;
 mod matmul;
 mod move_data;
@@ -21,6 +22,7 @@ mod pool;
 mod reduce;
 mod resize;
 mod shape;
+mod softmax;
 mod sort;
 mod source;
 mod window;
@@ -38,11 +40,12 @@ pub use move_data::{
     Concat, DepthOrder, DepthToSpace, Dropout, Expand, Identity, Pad, PadMode, Reshape, Slice, SpaceToDepth, Tile,
     Transpose, Trilu,
 };
-pub use norm::{BatchNorm, BatchNormTrain, GroupNorm, Hardmax, InstanceNorm, LayerNorm, LogSoftmax, Lrn, Softmax};
+pub use norm::{BatchNorm, BatchNormTrain, GroupNorm, InstanceNorm, LayerNorm, Lrn};
 pub use pool::{AvgPool, LpPool, MaxPool};
 pub use reduce::{ArgExtreme, ArgReduce, CumSum, Reduce, ReduceFn};
 pub use resize::{CoordinateTransform, NearestMode, Resize, ResizeMode, Sample};
 pub use shape::{ShapeOf, SizeOf};
+pub use softmax::{Hardmax, LogSoftmax, Softmax};
 pub use sort::TopK;
 pub use source::{Eye, Range};
 
