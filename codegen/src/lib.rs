@@ -5,6 +5,8 @@
 //! ```
 
 pub mod artefact;
+pub mod clif;
+pub mod compile;
 pub mod kernel;
 pub mod lower;
 pub mod plan;

@@ -20,6 +20,9 @@
 //! names a mutable variable. Indices are trusted by compiled code; the interpreter checks them.
 
 mod build;
+mod check;
+pub mod interp;
+mod print;
 
 pub use build::{Blocks, KernelBuilder};
 

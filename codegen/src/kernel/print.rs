@@ -1,0 +1,158 @@
+//! Kernels as text, for `--emit kernels`.
+
+use super::{Access, BinOp, CmpOp, Expr, Kernel, LeafArg, LoopKind, Stmt, UnOp};
+use lehr_ir::DType;
+use std::fmt;
+
+impl fmt::Display for Kernel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for o in &self.origins {
+            match o.index {
+                Some(index) => writeln!(f, "; node {index} '{}' ({})", o.name, o.op)?,
+                None => writeln!(f, "; node '{}' ({})", o.name, o.op)?,
+            }
+        }
+        write!(f, "kernel {} (", self.name)?;
+        for (k, p) in self.params.iter().enumerate() {
+            let access = match p.access {
+                Access::Read => "read",
+                Access::Write => "write",
+                Access::ReadWrite => "read write",
+            };
+            write!(f, "{}b{k}: {}[{}] {access}", if k == 0 { "" } else { ", " }, p.dtype, p.len)?;
+        }
+        writeln!(f, ") parallel v0 < {} {{", self.extent)?;
+        self.block(f, &self.body, 1)?;
+        writeln!(f, "}}")
+    }
+}
+
+impl Kernel {
+    fn block(&self, f: &mut fmt::Formatter<'_>, body: &[Stmt], depth: usize) -> fmt::Result {
+        body.iter().try_for_each(|s| self.statement(f, s, depth))
+    }
+
+    fn statement(&self, f: &mut fmt::Formatter<'_>, s: &Stmt, depth: usize) -> fmt::Result {
+        let pad = "  ".repeat(depth);
+        match s {
+            Stmt::Let { var, value } => {
+                writeln!(f, "{pad}let v{var}: {} = {}", self.vars[*var as usize], Top(value))
+            }
+            Stmt::Set { var, value } => writeln!(f, "{pad}v{var} = {}", Top(value)),
+            Stmt::Store { buf, index, value } => writeln!(f, "{pad}b{buf}[{}] = {}", Top(index), Top(value)),
+            Stmt::For { var, start, end, step, kind, body } => {
+                let kind = match kind {
+                    LoopKind::Serial => "",
+                    LoopKind::Vector => "vector ",
+                };
+                let step = if *step == 1 { String::new() } else { format!(" step {step}") };
+                writeln!(f, "{pad}{kind}for v{var} in {} .. {}{step} {{", Top(start), Top(end))?;
+                self.block(f, body, depth + 1)?;
+                writeln!(f, "{pad}}}")
+            }
+            Stmt::If { cond, then, otherwise } => {
+                writeln!(f, "{pad}if {} {{", Top(cond))?;
+                self.block(f, then, depth + 1)?;
+                if !otherwise.is_empty() {
+                    writeln!(f, "{pad}}} else {{")?;
+                    self.block(f, otherwise, depth + 1)?;
+                }
+                writeln!(f, "{pad}}}")
+            }
+            Stmt::While { cond, body } => {
+                writeln!(f, "{pad}while {} {{", Top(cond))?;
+                self.block(f, body, depth + 1)?;
+                writeln!(f, "{pad}}}")
+            }
+            Stmt::Fault(id) => {
+                writeln!(f, "{pad}fault {:?}", self.faults.get(*id as usize).map_or("?", |text| text.as_str()))
+            }
+            Stmt::Leaf { leaf, args } => {
+                write!(f, "{pad}leaf {leaf} (")?;
+                for (k, arg) in args.iter().enumerate() {
+                    let comma = if k == 0 { "" } else { ", " };
+                    match arg {
+                        LeafArg::Address { buf, index } => write!(f, "{comma}&b{buf}[{}]", Top(index))?,
+                        LeafArg::Int(e) => write!(f, "{comma}{}", Top(e))?,
+                    }
+                }
+                writeln!(f, ")")
+            }
+        }
+    }
+}
+
+impl fmt::Display for Expr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Expr::Int(DType::I64, n) => write!(f, "{n}"),
+            Expr::Int(DType::Bool, n) => write!(f, "{}", *n != 0),
+            Expr::Int(t, n) => write!(f, "{n}{t}"),
+            Expr::Float(DType::F32, bits) => write!(f, "{:?}", f64::from_bits(*bits) as f32),
+            Expr::Float(_, bits) => write!(f, "{:?}f64", f64::from_bits(*bits)),
+            Expr::Var(v) => write!(f, "v{v}"),
+            Expr::Load { buf, index } => write!(f, "b{buf}[{}]", Top(index)),
+            Expr::Unary(op, a) => write!(f, "{}({})", unary_name(*op), Top(a)),
+            Expr::Binary(op, a, b) => match infix(*op) {
+                Some(sign) => write!(f, "({a} {sign} {b})"),
+                None => write!(f, "{}({}, {})", call_name(*op), Top(a), Top(b)),
+            },
+            Expr::Compare(op, a, b) => write!(f, "({a} {} {b})", compare_sign(*op)),
+            Expr::Select(c, a, b) => write!(f, "select({}, {}, {})", Top(c), Top(a), Top(b)),
+            Expr::Cast(t, a) => write!(f, "{t}({})", Top(a)),
+        }
+    }
+}
+
+/// An expression where nothing is around it: without the outer parentheses.
+struct Top<'e>(&'e Expr);
+
+impl fmt::Display for Top<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Expr::Binary(op, a, b) if infix(*op).is_some() => write!(f, "{a} {} {b}", infix(*op).unwrap_or_default()),
+            Expr::Compare(op, a, b) => write!(f, "{a} {} {b}", compare_sign(*op)),
+            e => write!(f, "{e}"),
+        }
+    }
+}
+
+fn infix(op: BinOp) -> Option<&'static str> {
+    Some(match op {
+        BinOp::Add => "+",
+        BinOp::Sub => "-",
+        BinOp::Mul => "*",
+        BinOp::Div => "/",
+        BinOp::Rem => "%",
+        BinOp::And => "&",
+        BinOp::Or => "|",
+        BinOp::Xor => "^",
+        BinOp::Shl => "<<",
+        BinOp::Shr => ">>",
+        BinOp::Min | BinOp::Max | BinOp::Pow => return None,
+    })
+}
+
+fn call_name(op: BinOp) -> &'static str {
+    match op {
+        BinOp::Min => "min",
+        BinOp::Max => "max",
+        BinOp::Pow => "pow",
+        other => infix(other).unwrap_or_default(),
+    }
+}
+
+fn compare_sign(op: CmpOp) -> &'static str {
+    match op {
+        CmpOp::Eq => "==",
+        CmpOp::Ne => "!=",
+        CmpOp::Lt => "<",
+        CmpOp::Le => "<=",
+        CmpOp::Gt => ">",
+        CmpOp::Ge => ">=",
+    }
+}
+
+fn unary_name(op: UnOp) -> String {
+    format!("{op:?}").to_lowercase()
+}
