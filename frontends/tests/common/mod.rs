@@ -99,7 +99,7 @@ pub fn try_import(proto: ModelProto) -> Result<Imported, ImportError> {
     import(&load(proto), &ImportOptions::default())
 }
 
-/// One node whose first output is the graph's; the type of that output, and the operators that were made.
+/// A graph of one node; the type of its first output, and the operators that were made.
 pub fn one(
     opset: i64,
     inputs: &[&str],
@@ -108,7 +108,7 @@ pub fn one(
 ) -> Result<(String, Vec<String>), String> {
     let outputs: Vec<String> = node.output.clone();
     let outputs: Vec<&str> = outputs.iter().map(String::as_str).collect();
-    let imported = try_import(model(opset, inputs, weights, vec![node], &outputs[..1])).map_err(|e| e.to_string())?;
+    let imported = try_import(model(opset, inputs, weights, vec![node], &outputs)).map_err(|e| e.to_string())?;
     let g = imported.graph;
     let ops =
         g.order().into_iter().map(|id| &g.node(id).op).filter(|op| !op.is_source()).map(|op| op.name().to_string());

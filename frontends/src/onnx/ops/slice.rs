@@ -58,9 +58,9 @@ fn slice(site: &mut Site, starts: Vec<Dim>, ends: Vec<Dim>, axes: Vec<i64>, step
 fn range(d: &Dim, start: &Dim, end: &Dim, step: i64) -> (Dim, Dim) {
     if step > 0 {
         let (start, end) = (clamp(d, start, d), clamp(d, end, d));
-        // Of `min(k, d)..d`, the length in a form without the minimum: two ways to the same expression must agree.
-        let len = match end == *d {
-            true => past(d, &start),
+        // Both ends lie in 0..=d, so only a range within the axis can be empty by its ends' order.
+        let len = match start.is(0) || end == *d {
+            true => &end - &start,
             false => (&end - &start).maximum(&Dim::ZERO),
         };
         return (start, len.ceil_div(&Dim::Const(step)));
@@ -71,11 +71,6 @@ fn range(d: &Dim, start: &Dim, end: &Dim, step: i64) -> (Dim, Dim) {
     let end = clamp_back(d, end, &last);
     let len = (&start - &end).maximum(&Dim::ZERO).ceil_div(&Dim::Const(step.saturating_neg()));
     (start.maximum(&Dim::ZERO), len)
-}
-
-/// `max(d - start, 0)` where start lies in 0..=d already.
-fn past(d: &Dim, start: &Dim) -> Dim {
-    d - start
 }
 
 /// An index counted from either end, into `0..=top`. An index with symbols in it is a size: not negative.
