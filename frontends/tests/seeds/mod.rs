@@ -251,7 +251,7 @@ fn elementwise() -> ModelProto {
         node("Mod", &["x", "y"], &["f"], vec![int("fmod", 1)]),
         node("Less", &["x", "y"], &["g"], vec![]),
         node("Where", &["g", "x", "y"], &["h"], vec![]),
-        node("PRelu", &["x", "y"], &["i"], vec![]),
+        node("PRelu", &["x", "hi"], &["i"], vec![]),
         node("CastLike", &["g", "x"], &["j"], vec![]),
         node("Pow", &["x", "y"], &["k"], vec![]),
     ]);
