@@ -123,15 +123,11 @@ pub trait OpMeta: Sized {
 /// The meaning of an operator.
 pub trait OpDef: OpMeta {
     /// Types of all results. Errors name the constraint (`conv.c1`).
-    fn infer(&self, _x: In<TensorType>) -> Result<Vec<TensorType>, Diag> {
-        Err(Diag::new("op.missing", "inference is missing"))
-    }
+    fn infer(&self, x: In<TensorType>) -> Result<Vec<TensorType>, Diag>;
 
     /// The oracle: naive, with wide accumulators, sharing no arithmetic with lowering. `out` are the inferred
     /// types, without symbols. Errors are faults of the data (an index out of range), in words.
-    fn eval(&self, _x: In<Tensor>, _out: &[TensorType]) -> Result<Vec<Tensor>, String> {
-        Err("evaluation is missing".into())
-    }
+    fn eval(&self, x: In<Tensor>, out: &[TensorType]) -> Result<Vec<Tensor>, String>;
 
     /// Arithmetic operations, a multiply-add counted as two. By default one per result element.
     fn flops(&self, _x: In<TensorType>, out: &[TensorType]) -> Dim {
