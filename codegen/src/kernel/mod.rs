@@ -345,4 +345,6 @@ operators! {
     Mul mul Mul;
     Div div Div;
     Rem rem Rem;
+    BitAnd bitand And;
+    BitOr bitor Or;
 }

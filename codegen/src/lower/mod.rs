@@ -21,10 +21,18 @@
 //! Zero-sized results need no kernel and never reach a lowering, except reductions, which are asked only for
 //! non-empty results. Fusion is invisible here: see [`cx`].
 
+mod conv;
 pub mod cx;
 mod elementwise;
+mod gather;
+mod matmul;
+mod memory;
+mod move_data;
 mod nest;
+mod pool;
+mod resize;
 mod scalar;
+mod source;
 pub mod view;
 
 pub use nest::unflatten;
@@ -279,6 +287,35 @@ fn operator(graph: &Graph, anchor: Option<NodeId>, last: ValueId, cx: &mut NodeC
         Op::Unary(_) | Op::Binary(_) | Op::Where(_) | Op::Cast(_) | Op::Clip(_) | Op::Identity(_) | Op::Dropout(_) => {
             unreachable!("elementwise operators are never anchors")
         }
+        Op::Conv(op) => conv::conv(op, cx),
+        Op::ConvTranspose(op) => conv::conv_transpose(op, cx),
+        Op::MatMul(op) => matmul::matmul(op, cx),
+        Op::Gemm(op) => matmul::gemm(op, cx),
+        Op::Einsum(op) => matmul::einsum(op, cx),
+        Op::MaxPool(op) => pool::max_pool(op, cx),
+        Op::AvgPool(op) => pool::avg_pool(op, cx),
+        Op::LpPool(op) => pool::lp_pool(op, cx),
+        Op::Concat(op) => move_data::concat(op, cx),
+        Op::Slice(op) => move_data::slice(op, cx),
+        Op::Pad(op) => move_data::pad(op, cx),
+        Op::Reshape(op) => move_data::reshape(op, cx),
+        Op::Transpose(op) => move_data::transpose(op, cx),
+        Op::Expand(op) => move_data::expand(op, cx),
+        Op::Tile(op) => move_data::tile(op, cx),
+        Op::Trilu(op) => move_data::trilu(op, cx),
+        Op::DepthToSpace(op) => move_data::depth_to_space(op, cx),
+        Op::SpaceToDepth(op) => move_data::space_to_depth(op, cx),
+        Op::Gather(op) => gather::gather(op, cx),
+        Op::GatherElements(op) => gather::gather_elements(op, cx),
+        Op::GatherNd(op) => gather::gather_nd(op, cx),
+        Op::ScatterElements(op) => gather::scatter_elements(op, cx),
+        Op::ScatterNd(op) => gather::scatter_nd(op, cx),
+        Op::OneHot(op) => gather::one_hot(op, cx),
+        Op::Range(op) => source::range(op, cx),
+        Op::Eye(op) => source::eye(op, cx),
+        Op::ShapeOf(op) => source::shape_of(op, cx),
+        Op::SizeOf(op) => source::size_of(op, cx),
+        Op::Resize(op) => resize::resize(op, cx),
         _ => Err(Diag::new("lower.missing", format!("{} has no lowering", op.name())).at_if_unset(|| Location::Node {
             name: "".into(),
             index: None,

@@ -1,0 +1,199 @@
+//! Pools: windows over a bordered operand, the last spatial axis vectorised.
+
+use super::cx::NodeCx;
+use super::memory::{Axis, bordered};
+use crate::kernel::{BinOp, Blocks, CmpOp, Expr, LoopKind, UnOp, computing_type};
+use lehr_ir::ops::{AvgPool, LpPool, MaxPool};
+use lehr_ir::{DType, Diag, Tensor};
+
+macro_rules! axes {
+    ($op:expr, $cx:expr) => {{
+        let (x, y) = ($cx.in_shape(0), $cx.out_shape(0));
+        let axis = |a: usize| Axis {
+            size: x[2 + a],
+            kernel: $op.kernel[a],
+            stride: $op.strides[a],
+            begin: $op.pads[a],
+            dilation: $op.dilations[a],
+            out: y[2 + a],
+        };
+        (0..$op.kernel.len()).map(axis).collect::<Vec<Axis>>()
+    }};
+}
+
+pub fn max_pool(op: &MaxPool, cx: &mut NodeCx) -> Result<(), Diag> {
+    let axes = axes!(op, cx);
+    let t = computing_type(cx.in_dtype(0));
+    let lowest = match t {
+        DType::I8 => Expr::Int(t, i64::from(i8::MIN)),
+        DType::U8 => Expr::Int(t, 0),
+        _ => Expr::number(t, f64::NEG_INFINITY),
+    };
+    if cx.used(1) {
+        return max_pool_with_indices(op, cx, &axes, lowest);
+    }
+    fold(cx, &axes, lowest.clone(), lowest, BinOp::Max, |v| v, |_, _, v| v);
+    Ok(())
+}
+
+pub fn avg_pool(op: &AvgPool, cx: &mut NodeCx) -> Result<(), Diag> {
+    let axes = axes!(op, cx);
+    let t = computing_type(cx.in_dtype(0));
+    let n = axes.len();
+    // How many elements, along each axis, the divisor counts for each output.
+    let counts: Vec<Vec<usize>> = axes
+        .iter()
+        .enumerate()
+        .map(|(a, axis)| (0..axis.out).map(|o| counted(axis, o, op.count_include_pad, op.pads[n + a])).collect())
+        .collect();
+    let zero = || Expr::number(t, 0.0);
+    let same = counts.iter().all(|c| c.iter().all(|v| *v == c[0]));
+    if same {
+        let divisor: f64 = counts.iter().map(|c| c[0] as f64).product();
+        fold(cx, &axes, zero(), zero(), BinOp::Add, |v| v, |_, _, v| v / Expr::number(t, divisor));
+        return Ok(());
+    }
+    let tables: Vec<_> = counts
+        .iter()
+        .map(|c| {
+            let table = Tensor::from_f64(t, vec![c.len()], c.iter().map(|&v| v as f64));
+            super::view::View::dense(cx.table(&table), t, vec![c.len()])
+        })
+        .collect();
+    fold(
+        cx,
+        &axes,
+        zero(),
+        zero(),
+        BinOp::Add,
+        |v| v,
+        |k, at, v| {
+            let divisors = tables.iter().zip(&at[2..]).map(|(table, o)| k.load_view(table, std::slice::from_ref(o)));
+            let divisor = divisors.reduce(|a, b| a * b).unwrap_or(Expr::number(t, 1.0));
+            v / divisor
+        },
+    );
+    Ok(())
+}
+
+fn counted(axis: &Axis, o: usize, include_pad: bool, end: usize) -> usize {
+    let first = o * axis.stride;
+    let positions = (0..axis.kernel).map(|k| first + k * axis.dilation);
+    let range = if include_pad { 0..axis.begin + axis.size + end } else { axis.begin..axis.begin + axis.size };
+    positions.filter(|p| range.contains(p)).count()
+}
+
+pub fn lp_pool(op: &LpPool, cx: &mut NodeCx) -> Result<(), Diag> {
+    let axes = axes!(op, cx);
+    let t = computing_type(cx.in_dtype(0));
+    let zero = || Expr::number(t, 0.0);
+    let p = op.p as f64;
+    let power = |v: Expr| match op.p {
+        1 => Expr::unary(UnOp::Abs, v),
+        2 => v.clone() * v,
+        _ => Expr::binary(BinOp::Pow, Expr::unary(UnOp::Abs, v), Expr::number(t, p)),
+    };
+    fold(cx, &axes, zero(), zero(), BinOp::Add, power, |_, _, v| match op.p {
+        1 => v,
+        2 => Expr::unary(UnOp::Sqrt, v),
+        _ => Expr::binary(BinOp::Pow, v, Expr::number(t, 1.0 / p)),
+    });
+    Ok(())
+}
+
+/// `y = finish(start op each(x) op ...)` over every window, outside of which x is `fill`.
+fn fold(
+    cx: &mut NodeCx,
+    axes: &[Axis],
+    fill: Expr,
+    start: Expr,
+    op: BinOp,
+    each: impl Fn(Expr) -> Expr,
+    finish: impl FnOnce(&mut super::cx::KernelCx, &[Expr], Expr) -> Expr,
+) {
+    let input = bordered(cx, axes, fill);
+    let y = cx.out_shape(0);
+    let window: Vec<usize> = axes.iter().map(|a| a.kernel).collect();
+    let cost = window.iter().product::<usize>() as i64;
+    // A global pool has nothing to vectorise but its window.
+    let over_window = y.last() == Some(&1);
+    let kind = if over_window { LoopKind::Serial } else { LoopKind::Vector };
+    let mut k = cx.kernel("");
+    k.nest(&y, cost, kind, |k, at| {
+        let acc = k.mutable(start);
+        let tap = |k: &mut super::cx::KernelCx, tap: &[Expr]| {
+            let mut coords = at[..2].to_vec();
+            coords.extend(axes.iter().enumerate().map(|(a, axis)| axis.at(&at[2 + a], &tap[a])));
+            let v = k.load_view(&input, &coords);
+            let v = k.let_(v);
+            k.set(acc, Expr::binary(op, Expr::Var(acc), each(v)));
+        };
+        if over_window {
+            k.vector_loops(&window, tap)
+        } else {
+            k.loops(&window, tap)
+        }
+        let value = finish(k, at, Expr::Var(acc));
+        k.store(0, at, value);
+    });
+    k.finish();
+}
+
+/// The first of the largest elements, and its position; elements are read where they are, since the border has none.
+fn max_pool_with_indices(op: &MaxPool, cx: &mut NodeCx, axes: &[Axis], lowest: Expr) -> Result<(), Diag> {
+    let (x, y) = (cx.in_shape(0), cx.out_shape(0));
+    let input = cx.materialized(0);
+    if input.is_empty() {
+        // Windows that hold padding alone.
+        let mut k = cx.kernel("");
+        k.nest(&y, 1, LoopKind::Vector, |k, at| {
+            k.store(0, at, lowest);
+            k.store(1, at, Expr::i64(-1));
+        });
+        k.finish();
+        return Ok(());
+    }
+    let float = cx.in_dtype(0).is_float();
+    let plane: usize = x[2..].iter().product();
+    let window: Vec<usize> = axes.iter().map(|a| a.kernel).collect();
+    let mut k = cx.kernel("");
+    k.nest(&y, 4 * window.iter().product::<usize>() as i64, LoopKind::Serial, |k, at| {
+        let best = k.mutable(lowest);
+        let index = k.mutable(Expr::i64(-1));
+        k.loops(&window, |k, tap| {
+            let mut coords = at[..2].to_vec();
+            let mut inside = Expr::Int(DType::Bool, 1);
+            for (a, axis) in axes.iter().enumerate() {
+                let p = k.let_(axis.at(&at[2 + a], &tap[a]) - axis.begin as i64);
+                inside = inside & super::conv::in_range(&p, axis.size);
+                coords.push(p);
+            }
+            k.if_(inside, |k| {
+                let v = k.load_view(&input, &coords);
+                let v = k.let_(v);
+                let first = Expr::compare(CmpOp::Lt, Expr::Var(index), Expr::i64(0));
+                let mut better = Expr::compare(CmpOp::Gt, v.clone(), Expr::Var(best)) | first;
+                if float {
+                    let is_nan = |e: Expr| Expr::compare(CmpOp::Ne, e.clone(), e);
+                    let was = Expr::compare(CmpOp::Eq, Expr::Var(best), Expr::Var(best));
+                    better = better | (is_nan(v.clone()) & was);
+                }
+                k.if_(better, |k| {
+                    k.set(best, v);
+                    let mut within = Expr::i64(0);
+                    let order: Vec<usize> =
+                        if op.column_major { (0..axes.len()).rev().collect() } else { (0..axes.len()).collect() };
+                    for a in order {
+                        within = within * axes[a].size as i64 + coords[2 + a].clone();
+                    }
+                    let channel = coords[0].clone() * x[1] as i64 + coords[1].clone();
+                    k.set(index, channel * plane as i64 + within);
+                });
+            });
+        });
+        k.store(0, at, Expr::Var(best));
+        k.store(1, at, Expr::Var(index));
+    });
+    k.finish();
+    Ok(())
+}
