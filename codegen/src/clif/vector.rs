@@ -100,14 +100,14 @@ pub(super) fn emit(e: &mut Emit, s: &Stmt) -> bool {
 /// All lanes of a partial result as one: vectors by halves, then the lanes of the last one by halves.
 fn combine(e: &mut Emit, op: BinOp, var: Var, partial: &Val) -> Value {
     let t = e.k.vars[var as usize];
-    let mut values = match partial {
-        Val::Regs(regs) => halve(e, op, t, regs.clone(), Form::Regs),
-        other => e.to_lanes(other),
-    };
-    if let Val::Regs(_) = partial {
-        let reg = values[0];
-        let lanes = vector_type(t).lane_count();
-        values = (0..lanes).map(|k| e.b.ins().extractlane(reg, k as u8)).collect();
+    let mut values = vec![];
+    match partial {
+        // Bytes have no vector multiplication.
+        Val::Regs(regs) if op != BinOp::Mul || t.size() > 1 => {
+            let reg = halve(e, op, t, regs.clone(), Form::Regs)[0];
+            values.extend((0..vector_type(t).lane_count()).map(|k| e.b.ins().extractlane(reg, k as u8)));
+        }
+        other => values = e.to_lanes(other),
     }
     halve(e, op, t, values, Form::Uniform)[0]
 }
