@@ -53,8 +53,13 @@ pub(super) fn lex(text: &str) -> Vec<Token> {
     let mut lexer = Lexer { rest: text, line: 1, first: true };
     let mut tokens = vec![];
     loop {
-        let token = lexer.next();
+        let mut token = lexer.next();
         let end = token.tok == Tok::End;
+        if let (true, Some(last)) = (end, tokens.last()) {
+            // What is missing is missing behind the last token, not behind empty lines.
+            let last: &Token = last;
+            token.line = last.line;
+        }
         tokens.push(token);
         if end {
             return tokens;

@@ -47,12 +47,8 @@ impl Parser<'_> {
                 "true" | "false" if !negative => Some(AttrValue::Bool(w == "true")),
                 "none" if !negative => Some(AttrValue::Word(w)),
                 "nan" | "inf" => Some(self.float(negative, &w)?),
-                // A keyword; with a parenthesis behind it, a function of dimensions.
-                "max" | "min"
-                    if !negative && self.tokens.get(self.at + 1).map(|t| &t.tok) != Some(&Tok::Punct('(')) =>
-                {
-                    Some(AttrValue::Word(w))
-                }
+                // A keyword or a symbol, unless it begins an expression.
+                _ if !negative && !self.expression_follows() => Some(AttrValue::Word(w)),
                 _ => None,
             },
             Tok::Num(n) if n.contains(['.', 'e', 'E', 'x']) => Some(self.float(negative, &n)?),
@@ -66,7 +62,6 @@ impl Parser<'_> {
         let first = self.peek().clone();
         match dims::expression(&self.tokens, &mut self.at) {
             Ok(dim) if self.at == start + 1 => Ok(match first {
-                Tok::Ident(w) => AttrValue::Word(w),
                 Tok::Str(s) => AttrValue::Text(s),
                 _ => dim.to_value(),
             }),
@@ -76,6 +71,12 @@ impl Parser<'_> {
                 Err(Stop)
             }
         }
+    }
+
+    /// Whether the token after this one continues a dimension expression.
+    fn expression_follows(&self) -> bool {
+        let next = self.tokens.get(self.at + 1).map(|t| &t.tok);
+        matches!(next, Some(Tok::Punct('(' | '+' | '-' | '*' | '/')))
     }
 
     fn attr_list(&mut self, depth: usize) -> Parsed<AttrValue> {

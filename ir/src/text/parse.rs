@@ -175,16 +175,17 @@ impl Parser<'_> {
         self.expect(')')?;
         self.expect('{')?;
         loop {
+            let start = self.at;
             match self.peek() {
                 Tok::Value { .. } => {
                     if self.statement(&mut g, &mut scope, depth).is_err() {
-                        self.skip_statement();
+                        self.skip_statement(start);
                     }
                 }
                 Tok::Ident(w) if w == "return" => {
                     self.advance();
                     if self.returns(&mut g, &scope).is_err() {
-                        self.skip_statement();
+                        self.skip_statement(start);
                     }
                     self.expect('}')?;
                     return Ok(g);
@@ -192,19 +193,21 @@ impl Parser<'_> {
                 Tok::Punct('}') | Tok::End => return self.fail("a statement or `return`"),
                 _ => {
                     let _: Parsed<()> = self.fail("a statement or `return`");
-                    self.skip_statement();
+                    self.skip_statement(start);
                 }
             }
         }
     }
 
-    /// To the next line that opens like a statement. A region that was broken is passed over line by line.
-    fn skip_statement(&mut self) {
-        self.advance();
+    /// From inside the statement at `start` to the next line that opens like one. A region that was broken is passed over line by line.
+    fn skip_statement(&mut self, start: usize) {
+        if self.at == start {
+            self.advance();
+        }
         loop {
             let opens = match self.peek() {
                 Tok::End => return,
-                Tok::Value { .. } | Tok::Punct('}') => true,
+                Tok::Value { .. } | Tok::Punct('}') | Tok::Bad(_) => true,
                 Tok::Ident(w) => w == "return",
                 _ => false,
             };
@@ -369,6 +372,11 @@ impl Parser<'_> {
             return Ok(Some(operands));
         }
         loop {
+            if self.opens_line() {
+                let line = self.tokens[self.at.saturating_sub(1)].line;
+                self.complain(line, "parse.syntax", "a value on this line is expected after the comma");
+                return Err(Stop);
+            }
             if self.eat_word("_") {
                 operands.push(None);
             } else {
