@@ -189,3 +189,76 @@ fn location(g: &Graph, id: NodeId) -> Location {
         _ => g.location(id),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dtype::DType;
+    use crate::graph::Origin;
+    use crate::ops::{Binary, BinaryFn, Unary, UnaryFn};
+    use crate::types::TensorType;
+
+    fn origin(name: &str) -> Vec<Origin> {
+        vec![Origin { name: name.into(), index: Some(0), op: "Op".into() }]
+    }
+
+    /// y = neg(relu(x))
+    fn chain() -> (Graph, [NodeId; 3]) {
+        let mut g = Graph::new("chain");
+        let x = g.add_input("x", TensorType::new(DType::F32, [2]));
+        let relu = g.add1(Unary { f: UnaryFn::Relu }, &[x], origin("relu_1")).unwrap();
+        let neg = g.add1(Unary { f: UnaryFn::Neg }, &[relu], origin("neg_1")).unwrap();
+        g.add_output("y", neg);
+        (g, [x, relu, neg].map(|v| v.node))
+    }
+
+    fn codes(g: &Graph) -> Vec<&'static str> {
+        verify(g).iter().map(|d| d.code).collect()
+    }
+
+    #[test]
+    fn sound_graphs_have_nothing_to_complain_of() {
+        assert!(codes(&chain().0).is_empty());
+    }
+
+    #[test]
+    fn dangling_ids_and_ports_are_all_found() {
+        let (mut g, [x, relu, neg]) = chain();
+        g.node_mut(neg).inputs[0] = Some(relu.out(3));
+        g.outputs[0].value = NodeId(99).out(0);
+        g.node_mut(relu).inputs[0] = Some(x.out(1));
+        assert_eq!(codes(&g), ["node.operand", "node.operand", "graph.output"]);
+        let (mut g, [_, relu, _]) = chain();
+        g.remove(relu);
+        assert_eq!(codes(&g), ["node.operand"]);
+    }
+
+    #[test]
+    fn cycles_name_their_nodes() {
+        let (mut g, [_, relu, neg]) = chain();
+        g.node_mut(relu).inputs[0] = Some(neg.out(0));
+        let diags = verify(&g);
+        assert_eq!(diags.len(), 1);
+        assert!(diags[0].message.contains("relu_1") && diags[0].message.contains("neg_1"), "{}", diags[0]);
+        // A broken graph prints nevertheless.
+        assert!(g.to_string().contains("neg"));
+    }
+
+    #[test]
+    fn types_and_arity_are_compared_with_inference() {
+        let (mut g, [_, relu, neg]) = chain();
+        g.node_mut(relu).results[0].ty = TensorType::new(DType::F32, [3]).into();
+        assert_eq!(codes(&g), ["node.type", "node.type"]);
+        let (mut g, _) = chain();
+        g.node_mut(neg).op = Binary { f: BinaryFn::Add }.into();
+        assert_eq!(codes(&g), ["op.arity"]);
+        assert!(verify(&g)[0].to_string().contains("neg_1"));
+    }
+
+    #[test]
+    fn regions_belong_to_fusions() {
+        let (mut g, [_, relu, _]) = chain();
+        g.node_mut(relu).regions.push(Graph::new("region"));
+        assert_eq!(codes(&g), ["node.regions"]);
+    }
+}

@@ -122,3 +122,61 @@ impl<'v> IntoNeighborsDirected for &'v View<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dtype::DType;
+    use crate::ops::{Binary, BinaryFn, Unary, UnaryFn};
+    use crate::types::TensorType;
+    use petgraph::algo::{dominators::simple_fast, kosaraju_scc, toposort};
+
+    /// x -> relu -> (neg, abs) -> add, and what leads back when `cyclic`.
+    fn diamond(cyclic: bool) -> (Graph, [NodeId; 5]) {
+        let mut g = Graph::new("diamond");
+        let x = g.add_input("x", TensorType::new(DType::F32, [2]));
+        let relu = g.add1(Unary { f: UnaryFn::Relu }, &[x], vec![]).unwrap();
+        let neg = g.add1(Unary { f: UnaryFn::Neg }, &[relu], vec![]).unwrap();
+        let abs = g.add1(Unary { f: UnaryFn::Abs }, &[relu], vec![]).unwrap();
+        let add = g.add1(Binary { f: BinaryFn::Add }, &[neg, abs], vec![]).unwrap();
+        if cyclic {
+            g.node_mut(relu.node).inputs[0] = Some(add);
+        }
+        g.add_output("y", add);
+        (g, [x, relu, neg, abs, add].map(|v| v.node))
+    }
+
+    #[test]
+    fn petgraph_sorts_and_dominates() {
+        let (g, [x, relu, neg, _, add]) = diamond(false);
+        let view = View::new(&g);
+        let order = toposort(&view, None).unwrap();
+        let at = |id| order.iter().position(|&n| n == id).unwrap();
+        assert!(at(x) < at(relu) && at(relu) < at(neg) && at(neg) < at(add));
+        let dominators = simple_fast(&view, x);
+        assert_eq!(dominators.immediate_dominator(add), Some(relu));
+        assert_eq!(kosaraju_scc(&view).len(), 5);
+        assert_eq!((view.node_count(), view.node_bound()), (5, 5));
+    }
+
+    #[test]
+    fn petgraph_finds_the_cycle() {
+        let (g, [_, relu, ..]) = diamond(true);
+        let view = View::new(&g);
+        assert!(toposort(&view, None).is_err());
+        let cycle = kosaraju_scc(&view).into_iter().find(|scc| scc.len() > 1).unwrap();
+        assert!(cycle.len() == 4 && cycle.contains(&relu));
+    }
+
+    #[test]
+    fn a_deep_chain_does_not_overflow_the_stack() {
+        let mut g = Graph::new("deep");
+        let mut v = g.add_input("x", TensorType::new(DType::F32, [2]));
+        for _ in 0..100_000 {
+            v = g.add1(Unary { f: UnaryFn::Relu }, &[v], vec![]).unwrap();
+        }
+        g.add_output("y", v);
+        assert_eq!(kosaraju_scc(&View::new(&g)).len(), 100_001);
+        assert!(crate::verify(&g).is_empty());
+    }
+}

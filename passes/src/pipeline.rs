@@ -64,6 +64,11 @@ const WEIGHTS: Pass = Pass {
     doc: "Moves normalisation, scales and offsets into the weights beside them.",
     kind: Kind::Rules(&[&FOLD_BATCH_NORM, &FOLD_BATCH_NORM_BEFORE_CONV, &FOLD_SCALE, &MATMUL_TO_GEMM]),
 };
+const NORMALISATION: Pass = Pass {
+    name: "split-batch-norm",
+    doc: "Makes a product and a sum of a normalisation that no weights could take.",
+    kind: Kind::Rules(&[&BATCH_NORM_TO_AFFINE]),
+};
 const EPILOGUES: Pass = Pass {
     name: "fuse-epilogues",
     doc: "Lets convolutions, products, pools and reductions do the elementwise work behind them.",
@@ -91,7 +96,8 @@ static O2: &[Pass] = &[
     EPILOGUES,
     ELEMENTWISE,
 ];
-static ALL: &[Pass] = &[DEAD_CODE, CONSTANTS, EQUAL_NODES, CLEAN_UP, PADDING, WEIGHTS, EPILOGUES, ELEMENTWISE];
+static ALL: &[Pass] =
+    &[DEAD_CODE, CONSTANTS, EQUAL_NODES, CLEAN_UP, PADDING, WEIGHTS, NORMALISATION, EPILOGUES, ELEMENTWISE];
 
 /// The passes of a level, in order.
 pub fn pipeline(level: OptLevel) -> &'static [Pass] {

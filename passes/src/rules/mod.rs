@@ -1,6 +1,7 @@
 //! The rewrite rules, one per file. Each opens with its equation, what it needs, and its exactness.
 
 mod affine;
+mod batch_norm_to_affine;
 mod fold_batch_norm;
 mod fold_batch_norm_before_conv;
 mod fold_scale;
@@ -16,6 +17,7 @@ mod merge_transposes;
 mod remove_no_op;
 mod transpose_to_reshape;
 
+pub use batch_norm_to_affine::BATCH_NORM_TO_AFFINE;
 pub use fold_batch_norm::FOLD_BATCH_NORM;
 pub use fold_batch_norm_before_conv::FOLD_BATCH_NORM_BEFORE_CONV;
 pub use fold_scale::FOLD_SCALE;
