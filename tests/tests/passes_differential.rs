@@ -193,11 +193,10 @@ fn check(original: &Graph, level: OptLevel, stop_after: Option<usize>) -> Result
     let report = manager.run(&mut g, pipeline(level));
     let report = report.map_err(|d| TestCaseError::fail(format!("{d:#?}\n{original}\n{g}")))?;
     let (before, after) = (run(original), run(&g));
-    let (Ok(before), Ok(after)) = (&before, &after) else {
-        prop_assert_eq!(before, after);
-        return Ok(());
-    };
-    for (a, b) in before.iter().zip(after) {
+    // A graph that fits its symbols only sometimes may fail in a node that no output needs: that goes away.
+    let Ok(before) = &before else { return Ok(()) };
+    let after = after.map_err(|why| TestCaseError::fail(format!("{level}: {why}\n{original}\n{g}")))?;
+    for (a, b) in before.iter().zip(&after) {
         if let Some(why) = difference(a, b, tolerance) {
             return Err(TestCaseError::fail(format!("{level}: {why}\n{original}\n{g}\n{report}")));
         }
