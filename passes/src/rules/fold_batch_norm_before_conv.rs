@@ -49,10 +49,11 @@ fn apply(id: NodeId, cx: &mut Cx) -> Outcome {
         .collect();
     let new_w = scaled(&w, 0, Some(1), |o, i| scale[channel(o, i)]);
     let dtype = w.dtype();
-    let w = cx.add_tensor(new_w);
-    let b = cx.add_tensor(vector(dtype, &new_bias));
-    let x = cx.x(bn, 0);
+    let mut inputs = vec![cx.operand(bn, 0), Some(cx.add_tensor(new_w))];
+    if bias.is_some() || new_bias.iter().any(|&b| b != 0.0) {
+        inputs.push(Some(cx.add_tensor(vector(dtype, &new_bias))));
+    }
     let origins = cx.origins(&[bn, id]);
-    let new = cx.add(conv, &[Some(x), Some(w), Some(b)], origins)?;
+    let new = cx.add(conv, &inputs, origins)?;
     replace(id.out(0), new.out(0))
 }
