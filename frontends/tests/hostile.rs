@@ -44,6 +44,28 @@ fn seed_models_import() {
     }
 }
 
+/// Models made to grow without bound: each is refused, or imported, within its time.
+#[test]
+fn bombs_do_not_go_off() {
+    for (name, proto, refused) in [
+        ("functions that call the next one twice", seeds::doubling_functions(40), true),
+        ("a function that calls itself", seeds::doubling_functions(0), true),
+        ("dimensions squared over and over", seeds::squared_dims(60), true),
+        ("shapes squared over and over", seeds::squared_shapes(200), true),
+        ("many nodes that need one input's value", seeds::needy_nodes(3_000), true),
+        ("a node with many attributes", seeds::many_attributes(100_000), true),
+        ("a long chain", seeds::chain(20_000), false),
+    ] {
+        let start = Instant::now();
+        let result = import(&load(proto), &ImportOptions::default());
+        assert!(start.elapsed() < 2 * SLOW, "{name}: {:?}", start.elapsed());
+        assert_eq!(result.is_err(), refused, "{name}");
+        if let Err(e) = result {
+            assert!(e.to_string().len() < 1 << 20, "{name}: the complaint is too long");
+        }
+    }
+}
+
 fn attempt(bytes: &[u8]) {
     let Ok(model) = Model::from_bytes(bytes.to_vec().into(), None) else { return };
     let options = ImportOptions { default_dim: (bytes.len() % 2 == 0).then_some(2), ..ImportOptions::default() };

@@ -6,6 +6,9 @@ use super::proto::{AttributeProto, TensorProto};
 use super::types::computable_from_onnx;
 use lehr_ir::{DType, Diag};
 
+/// More than any operator has.
+const MAX_ATTRIBUTES: usize = 256;
+
 /// The attributes of a node; reading takes them.
 #[derive(Debug)]
 pub struct Attrs<'m> {
@@ -16,6 +19,9 @@ impl<'m> Attrs<'m> {
     /// Attributes under the names they have here: inside a function, a value may come from the caller's attribute
     /// of another name.
     pub fn new(list: Vec<(&'m str, &'m AttributeProto)>) -> Result<Attrs<'m>, Diag> {
+        if list.len() > MAX_ATTRIBUTES {
+            return Err(Diag::new("import.attribute", format!("{} attributes are absurd", list.len())));
+        }
         for (i, (name, _)) in list.iter().enumerate() {
             if list[..i].iter().any(|(n, _)| n == name) {
                 return Err(Diag::new("import.attribute", format!("attribute {name} is given twice")));

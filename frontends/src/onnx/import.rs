@@ -3,11 +3,14 @@
 
 use super::data;
 use super::model::Model;
-use super::proto::{OperatorSetIdProto, TensorShapeProto, TypeProto, ValueInfoProto, tensor_shape_proto, type_proto};
+use super::proto::{
+    FunctionProto, OperatorSetIdProto, TensorShapeProto, TypeProto, ValueInfoProto, tensor_shape_proto, type_proto,
+};
 use super::scope::{Scope, Slot};
 use super::types::computable_from_onnx;
 use super::values::Build;
 use lehr_ir::{ConstValue, DType, Diag, Dim, Graph, Location, NodeId, Op, Tensor, TensorType};
+use prost::Message;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
@@ -16,6 +19,9 @@ use std::sync::Arc;
 const IR_VERSIONS: std::ops::RangeInclusive<i64> = 3..=14;
 /// The newest opset whose operators are known.
 pub const LATEST_OPSET: i64 = 28;
+
+/// Complaints that are kept. A model with more is not an ONNX model of this world.
+const MAX_DIAGS: usize = 1000;
 
 /// What the user decides about a model.
 #[derive(Clone, Debug, Default)]
@@ -67,6 +73,10 @@ pub fn import(model: &Model, options: &ImportOptions) -> Result<Imported, Import
         sweep(&mut graph);
         return Ok(Imported { graph, warnings: import.warnings });
     }
+    if import.errors.len() > MAX_DIAGS {
+        let rest = import.errors.split_off(MAX_DIAGS).len();
+        import.errors.push(Diag::new("import.more", format!("and {rest} more complaints")));
+    }
     Err(ImportError { diags: import.errors, needed_bindings: import.needed.into_iter().collect() })
 }
 
@@ -88,7 +98,9 @@ pub(super) struct Import<'m> {
     warnings: Vec<Diag>,
     pub needed: BTreeSet<String>,
     symbols: Symbols,
-    /// Nodes made from functions so far: functions that call each other twice grow without bound.
+    /// Local functions by domain, name and overload, with their sizes in bytes.
+    pub functions: HashMap<(&'m str, &'m str, &'m str), (&'m FunctionProto, usize)>,
+    /// Bytes of functions copied so far.
     pub inlined: usize,
 }
 
@@ -103,6 +115,12 @@ impl<'m> Import<'m> {
             warnings: vec![],
             needed: BTreeSet::new(),
             symbols: Symbols { numbers: options.dims.clone(), default: options.default_dim, ..Symbols::default() },
+            functions: model
+                .proto
+                .functions
+                .iter()
+                .map(|f| ((&*f.domain, &*f.name, &*f.overload), (f, f.encoded_len())))
+                .collect(),
             inlined: 0,
         }
     }
@@ -130,6 +148,7 @@ impl<'m> Import<'m> {
         let mut scope = Scope::top(opset.unwrap_or(LATEST_OPSET), &model.proto.opset_import);
         self.bind_symbols(&graph.input);
         self.inputs(&mut scope);
+        self.warn_of_unused_dims();
         self.initializers(&mut scope);
         self.nodes(&graph.node, &mut scope, 0);
         self.outputs(&graph.output, &scope);
@@ -198,6 +217,18 @@ impl<'m> Import<'m> {
                 },
             };
             scope.define(name, slot);
+        }
+    }
+
+    /// A number for a dimension that the model does not have is a slip of the pen.
+    fn warn_of_unused_dims(&mut self) {
+        let known = |name: &str| self.symbols.names.iter().any(|(param, made)| param == name || made == name);
+        for name in self.options.dims.keys().filter(|n| !known(n)) {
+            let mut list: Vec<&str> = self.symbols.names.values().map(String::as_str).collect();
+            list.sort_unstable();
+            let has = if list.is_empty() { "none".to_string() } else { list.join(", ") };
+            let diag = Diag::new("import.dim", format!("the model has no symbolic dimension {name}"));
+            self.warnings.push(diag.note(format!("its symbolic dimensions: {has}")));
         }
     }
 

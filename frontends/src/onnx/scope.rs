@@ -12,8 +12,8 @@ use std::collections::{BinaryHeap, HashMap};
 
 /// Functions may call functions this deep.
 const MAX_DEPTH: usize = 32;
-/// Nodes that inlining may make in all.
-const MAX_INLINED: usize = 200_000;
+/// Bytes of functions that inlining may copy in all: functions that call each other twice grow without bound.
+const MAX_INLINED: usize = 1 << 28;
 
 /// What a name stands for.
 #[derive(Clone, Copy, Debug)]
@@ -29,7 +29,8 @@ pub enum Slot {
 pub struct Scope<'m> {
     values: HashMap<String, Slot>,
     opset: i64,
-    imports: &'m [OperatorSetIdProto],
+    /// Versions of other domains.
+    imports: HashMap<&'m str, i64>,
     /// Inside a function: the attributes of the call.
     attributes: HashMap<&'m str, &'m AttributeProto>,
     /// Put before the names of values, so that two calls of a function differ.
@@ -38,6 +39,7 @@ pub struct Scope<'m> {
 
 impl<'m> Scope<'m> {
     pub fn top(opset: i64, imports: &'m [OperatorSetIdProto]) -> Scope<'m> {
+        let imports = imports.iter().map(|o| (o.domain.as_str(), o.version)).collect();
         Scope { values: HashMap::new(), opset, imports, attributes: HashMap::new(), prefix: String::new() }
     }
 
@@ -174,15 +176,11 @@ impl<'m> Import<'m> {
             });
         }
         let model = self.model;
-        let function = model
-            .proto
-            .functions
-            .iter()
-            .find(|f| f.name == node.op_type && f.domain == node.domain && f.overload == node.overload);
-        if let Some(function) = function {
+        let function = self.functions.get(&(&*node.domain, &*node.op_type, &*node.overload)).copied();
+        if let Some((function, size)) = function {
             let slot = |n: &String| if n.is_empty() { Slot::Absent } else { scope.get(n).unwrap_or(Slot::Unknown) };
             let slots = node.input.iter().map(slot).collect();
-            return self.inline(function, slots, attributes, &origin, depth).map(Some);
+            return self.inline(function, size, slots, attributes, &origin, depth).map(Some);
         }
         let opset = opset_of(node, scope)?;
         let row = ops::find(&node.op_type, opset)?;
@@ -224,12 +222,14 @@ impl<'m> Import<'m> {
     fn inline(
         &mut self,
         function: &'m FunctionProto,
+        size: usize,
         operands: Vec<Slot>,
         attributes: Vec<(&'m str, &'m AttributeProto)>,
         call: &Origin,
         depth: usize,
     ) -> Result<Vec<Slot>, Diag> {
-        self.inlined += function.node.len();
+        // Every node gets the call's name as well.
+        self.inlined = self.inlined.saturating_add(size).saturating_add(function.node.len() * (call.name.len() + 64));
         if depth >= MAX_DEPTH || self.inlined > MAX_INLINED {
             let why = format!("the function {} calls itself, or functions grow beyond measure", function.name);
             return Err(Diag::new("import.function", why));
@@ -240,13 +240,9 @@ impl<'m> Import<'m> {
         }
         let defaults = function.attribute_proto.iter().map(|a| (a.name.as_str(), a));
         let opset = default_opset(&function.opset_import).unwrap_or(LATEST_OPSET);
-        let mut inner = Scope {
-            values: HashMap::new(),
-            opset,
-            imports: &function.opset_import,
-            attributes: defaults.chain(attributes).collect(),
-            prefix: format!("{}/", call.name),
-        };
+        let mut inner = Scope::top(opset, &function.opset_import);
+        inner.attributes = defaults.chain(attributes).collect();
+        inner.prefix = format!("{}/", call.name);
         for (i, name) in function.input.iter().enumerate() {
             inner.define(name, operands.get(i).copied().unwrap_or(Slot::Absent));
         }
@@ -287,8 +283,7 @@ fn opset_of(node: &NodeProto, scope: &Scope) -> Result<i64, Diag> {
     if is_onnx_domain(&node.domain) {
         return Ok(scope.opset);
     }
-    let version = scope.imports.iter().find(|o| o.domain == node.domain).map(|o| o.version.to_string());
-    let version = version.unwrap_or_else(|| "not imported".into());
+    let version = scope.imports.get(node.domain.as_str()).map_or("not imported".into(), |v| v.to_string());
     Err(Diag::new(
         "import.unsupported-op",
         format!("the operator {} of the domain {} (opset {version}) is not supported", node.op_type, node.domain),

@@ -7,6 +7,9 @@ use super::values::{Build, Known};
 use lehr_ir::{ConstValue, DType, Diag, Dim, NodeId, Op, Origin, Tensor, TensorType, ValueId};
 use std::collections::BTreeSet;
 
+/// Names that a message lists.
+const MAX_NAMES: usize = 16;
+
 /// One ONNX node being imported.
 pub struct Site<'a, 'm> {
     pub build: &'a mut Build,
@@ -116,7 +119,7 @@ impl Site<'_, '_> {
             Some(Known::Dims { dims, .. }) => {
                 let mut symbols = BTreeSet::new();
                 dims.iter().for_each(|d| d.symbols(&mut symbols));
-                let list: Vec<&str> = symbols.iter().map(|s| &**s).collect();
+                let list: Vec<&str> = symbols.iter().take(MAX_NAMES).map(|s| &**s).collect();
                 Err(self
                     .error("import.symbolic", format!("the {what} depends on the dimensions {}", list.join(", ")))
                     .note(format!("give numbers: {}", dim_flags(&list))))
@@ -154,7 +157,7 @@ impl Site<'_, '_> {
     fn unknown(&mut self, v: ValueId, what: &str) -> Diag {
         let on = self.build.dependence(v);
         if !on.inputs.is_empty() {
-            let list: Vec<&str> = on.inputs.iter().map(String::as_str).collect();
+            let list: Vec<&str> = on.inputs.iter().take(MAX_NAMES).map(String::as_str).collect();
             let flags: Vec<String> = list.iter().map(|n| format!("--bind {n}=FILE")).collect();
             let diag = self
                 .error("import.needs-value", format!("the {what} is computed from the graph input {}", list.join(", ")))
@@ -166,7 +169,7 @@ impl Site<'_, '_> {
         if on.symbols.is_empty() {
             return self.error("import.needs-value", what).note("it is computed by nodes that only run with the model");
         }
-        let list: Vec<&str> = on.symbols.iter().map(|s| &**s).collect();
+        let list: Vec<&str> = on.symbols.iter().take(MAX_NAMES).map(|s| &**s).collect();
         self.error("import.symbolic", what).note(format!("give numbers: {}", dim_flags(&list)))
     }
 }

@@ -11,8 +11,12 @@ use std::sync::Arc;
 
 /// Values of more elements are not followed: shapes, axes and pads are short.
 const MAX_ELEMENTS: usize = 4096;
+/// Of values with symbols in them: their arithmetic costs more.
+const MAX_DIMS: usize = 256;
 /// Larger expressions in a dimension are refused (see [`Dim::weight`]).
 const MAX_WEIGHT: usize = 512;
+/// Nodes that explaining unknown values may visit in all.
+const MAX_VISITS: usize = 2_000_000;
 
 /// What is known of a value.
 #[derive(Clone, Debug)]
@@ -50,12 +54,10 @@ impl Known {
     }
 
     fn from_dims(dtype: DType, shape: Vec<usize>, dims: Vec<Dim>) -> Option<Known> {
-        if dims.iter().any(|d| d.weight() > MAX_WEIGHT) {
-            return None;
-        }
         let numbers: Option<Vec<i128>> = dims.iter().map(|d| d.as_const().map(i128::from)).collect();
         Some(match numbers {
             Some(n) => Known::Exact(Tensor::from_i128(dtype, shape, n)),
+            None if dims.len() > MAX_DIMS || dims.iter().any(|d| d.weight() > MAX_WEIGHT) => return None,
             None => Known::Dims { shape, dims },
         })
     }
@@ -75,11 +77,12 @@ pub struct Dependence {
 pub struct Build {
     pub graph: Graph,
     known: HashMap<ValueId, Known>,
+    visits: usize,
 }
 
 impl Build {
     pub fn new(name: &str) -> Build {
-        Build { graph: Graph::new(name), known: HashMap::new() }
+        Build { graph: Graph::new(name), known: HashMap::new(), visits: 0 }
     }
 
     /// Adds a node and follows its values.
@@ -106,11 +109,15 @@ impl Build {
         self.known.get(&v).cloned()
     }
 
-    /// Why a value is not known.
-    pub fn dependence(&self, v: ValueId) -> Dependence {
+    /// Why a value is not known. Gives up, with what it found, on models that ask for it over and over.
+    pub fn dependence(&mut self, v: ValueId) -> Dependence {
         let mut found = Dependence::default();
         let (mut stack, mut seen) = (vec![v], HashSet::from([v.node]));
         while let Some(v) = stack.pop() {
+            self.visits += 1;
+            if self.visits > MAX_VISITS {
+                break;
+            }
             let node = self.graph.node(v.node);
             match &node.op {
                 Op::Input(_) => {
@@ -241,7 +248,10 @@ fn symbolic(op: &Op, operands: &[Known], ty: &TensorType) -> Option<Known> {
                 ReduceFn::Min => Dim::minimum,
                 _ => return None,
             };
-            Known::from_dims(ty.dtype, shape, vec![operands[0].dims()?.into_iter().reduce(|a, b| f(&a, &b))?])
+            let mut dims = operands[0].dims()?.into_iter();
+            let first = dims.next()?;
+            let total = dims.try_fold(first, |a, b| Some(f(&a, &b)).filter(|d| d.weight() <= MAX_WEIGHT))?;
+            Known::from_dims(ty.dtype, shape, vec![total])
         }
         _ => None,
     }

@@ -6,6 +6,7 @@ use crate::onnx::site::{Result, Site};
 use lehr_ir::ops::{
     Concat, DepthOrder, DepthToSpace, Expand, Reshape, ShapeOf, SizeOf, SpaceToDepth, Tile, Transpose, Trilu,
 };
+use lehr_ir::types::MAX_RANK;
 use lehr_ir::{Dim, ValueId};
 
 #[rustfmt::skip]
@@ -138,6 +139,9 @@ fn unsqueeze(site: &mut Site) -> Result<Vec<ValueId>> {
     let list = axes(site)?.ok_or_else(|| bad("axes", "it is missing"))?;
     let mut old = site.shape(x).into_iter();
     let rank = old.len() + list.len();
+    if rank > MAX_RANK {
+        return Err(site.error("import.unsqueeze", format!("the result would have {rank} axes")));
+    }
     let axes = site.axes(&list, rank)?;
     let shape = (0..rank).map(|i| if axes.contains(&i) { Dim::ONE } else { old.next().unwrap_or(Dim::ONE) }).collect();
     Ok(vec![site.op(Reshape { shape }, &[x])?])
