@@ -105,20 +105,27 @@ pub fn jit(program: &Program, target: &Target, threads: usize) -> Result<Jitted,
 
 /// Compiles a planned program to an object. `target` is for [`Relocation::Pic`].
 pub fn object(program: &Program, target: &Target, threads: usize) -> Result<Object, Diag> {
-    let failed = |e: String| Diag::new("compile.module", format!("the object could not be written: {e}"));
-    let builder = ObjectBuilder::new(target.isa.clone(), "lehr_model", cranelift_module::default_libcall_names());
-    let mut module = ObjectModule::new(builder.map_err(|e| failed(e.to_string()))?);
+    let mut module = object_module(target)?;
     let functions = Functions::declare(&mut module, program)?;
     let codes = functions.compile(program, target, threads, Listing::No)?;
     functions.define(&mut module, program, &codes)?;
-    let bytes = module.finish().emit().map_err(|e| failed(e.to_string()))?;
+    let bytes = module.finish().emit().map_err(|e| object_failed(&e))?;
     Ok(Object { bytes, sizes: Sizes::of(program, &codes) })
 }
 
-/// The CLIF and the assembly of everything but the leaves, in order.
+fn object_module(target: &Target) -> Result<ObjectModule, Diag> {
+    let names = cranelift_module::default_libcall_names();
+    let builder = ObjectBuilder::new(target.isa.clone(), "lehr_model", names).map_err(|e| object_failed(&e))?;
+    Ok(ObjectModule::new(builder))
+}
+
+fn object_failed(error: &dyn std::fmt::Display) -> Diag {
+    Diag::new("compile.module", format!("the object could not be written: {error}"))
+}
+
+/// The CLIF and the assembly of everything but the leaves, in order. `target` is for [`Relocation::Pic`].
 pub fn listing(program: &Program, target: &Target, threads: usize) -> Result<(String, String), Diag> {
-    let mut module =
-        JITModule::new(JITBuilder::with_isa(target.isa.clone(), cranelift_module::default_libcall_names()));
+    let mut module = object_module(target)?;
     let functions = Functions::declare(&mut module, program)?;
     let codes = functions.compile(program, target, threads, Listing::Yes)?;
     Ok((codes.iter().map(|c| format!("{}\n", c.clif)).collect(), codes.iter().map(|c| c.asm.clone()).collect()))

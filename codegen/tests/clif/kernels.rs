@@ -1,8 +1,6 @@
 //! Compiled kernels against the interpreter: every operation on every type, in scalar code and in vector loops of all lengths.
 
-mod common;
-
-use common::{Rng, agree, buffers};
+use crate::common::{Rng, agree, buffers};
 use lehr_codegen::kernel::{Access, BinOp, Blocks, CmpOp, Expr, Kernel, KernelBuilder, LoopKind, UnOp};
 use lehr_ir::DType;
 

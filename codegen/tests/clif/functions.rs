@@ -1,8 +1,6 @@
 //! The f32 functions of compiled code against the runtime's f64 ones, over all magnitudes and at awkward arguments.
 
-mod common;
-
-use common::{compiled, distance};
+use crate::common::{compiled, distance};
 use lehr_codegen::kernel::{Access, Blocks, Expr, Kernel, KernelBuilder, LoopKind, UnOp};
 use lehr_codegen::runtime::math;
 use lehr_ir::DType;
@@ -121,11 +119,11 @@ fn inline_functions_are_within_their_bounds() {
 
 #[test]
 fn other_functions_are_the_runtime_s() {
-    let mut rng = common::Rng(29);
+    let mut rng = crate::common::Rng(29);
     let ops =
         [UnOp::Tan, UnOp::Asin, UnOp::Acos, UnOp::Atan, UnOp::Sinh, UnOp::Cosh, UnOp::Asinh, UnOp::Acosh, UnOp::Atanh];
     for op in ops {
         let k = kernel(op, 50, LoopKind::Vector);
-        common::agree(&k, &common::buffers(&k, &mut rng), 0);
+        crate::common::agree(&k, &crate::common::buffers(&k, &mut rng), 0);
     }
 }
