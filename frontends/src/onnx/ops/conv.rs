@@ -175,9 +175,8 @@ fn conv_transpose(site: &mut Site) -> Result<Vec<ValueId>> {
             (None, AutoPad::Explicit) => continue,
         };
         let (less, more) = (total.div_euclid(2), total - total.div_euclid(2));
-        // Opset 11 exchanged the two halves of its rule for an odd total.
-        let less_first = (win.auto == AutoPad::SameUpper) == (site.opset >= 11);
-        let (begin, end) = if less_first { (less, more) } else { (more, less) };
+        // Opset 1's text has the halves the other way round; opset 11 corrected it to what ONNX Runtime had always done.
+        let (begin, end) = if win.auto == AutoPad::SameUpper { (less, more) } else { (more, less) };
         (pads[i], pads[i + n]) = (begin, end);
     }
     let op =
