@@ -9,6 +9,7 @@ pub mod clif;
 pub mod compile;
 pub mod kernel;
 pub mod lower;
+pub mod peak;
 pub mod plan;
 pub mod program;
 pub mod runtime;

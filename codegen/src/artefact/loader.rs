@@ -123,6 +123,24 @@ impl Artefact {
         self.descriptor().isa_required
     }
 
+    /// What [`super::c_header`] describes: the model without its weights.
+    pub fn image(&self) -> ModelImage {
+        let model = self.descriptor();
+        // SAFETY: a descriptor's texts are not null and end with a zero; `Inner::new` has read such texts already.
+        let target = unsafe { CStr::from_ptr(model.target) };
+        ModelImage {
+            name: self.name().to_string(),
+            target: target.to_string_lossy().into_owned(),
+            isa: self.isa(),
+            inputs: self.inputs().to_vec(),
+            outputs: self.outputs().to_vec(),
+            arena_bytes: self.arena_bytes(),
+            metadata: self.metadata().to_string(),
+            weights_bytes: self.weights_bytes(),
+            ..ModelImage::default()
+        }
+    }
+
     /// The descriptor itself, for callers of the C interface.
     pub fn descriptor(&self) -> &LehrModel {
         // SAFETY: valid and constant as long as `self.0`.

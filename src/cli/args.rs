@@ -1,0 +1,341 @@
+//! The command line. Help texts are the documentation; the words here are what `lehr --help` prints.
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+
+/// Compiles ONNX models to native code.
+#[derive(Parser, Debug)]
+#[command(
+    name = "lehr",
+    version,
+    about = "lehr compiles ONNX models to native code",
+    long_about = "lehr compiles ONNX models to native code: a shared library that needs nothing but libc, or code in \
+                  this process. It prints its intermediate form at every step and says what each rewrite did.\n\n\
+                  MODEL is a path to an .onnx or .lehr (text form) file, '-' for standard input, or zoo:NAME for a network \
+                  built in code (zoo:lenet5).",
+    after_help = "Examples:\n  \
+                  lehr compile resnet50.onnx -o resnet50.so --header resnet50.h\n  \
+                  lehr run resnet50.onnx --input data=image.npy --output-dir out\n  \
+                  lehr bench resnet50.so --threads 2\n  \
+                  lehr inspect resnet50.onnx --after fuse-epilogue --filter conv1\n  \
+                  lehr check broken.onnx"
+)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+pub enum Command {
+    Compile(CompileArgs),
+    Run(RunArgs),
+    Test(TestArgs),
+    Inspect(InspectArgs),
+    Check(CheckArgs),
+    Bench(BenchArgs),
+}
+
+/// A pair given as `NAME=VALUE`.
+#[derive(Clone, Debug)]
+pub struct Pair {
+    pub name: String,
+    pub value: String,
+}
+
+impl std::str::FromStr for Pair {
+    type Err = String;
+    fn from_str(s: &str) -> Result<Pair, String> {
+        // The last '=': ONNX names may hold one, files rarely do.
+        let (name, value) = s.rsplit_once('=').ok_or("it must look like NAME=VALUE")?;
+        Ok(Pair { name: name.to_string(), value: value.to_string() })
+    }
+}
+
+/// The model and what fixes it.
+#[derive(Args, Debug, Clone)]
+pub struct ModelArgs {
+    /// The model: FILE.onnx, FILE.lehr, '-' (standard input), or zoo:NAME.
+    pub model: String,
+
+    /// Size of a symbolic dimension; may be repeated.
+    #[arg(long = "dim", value_name = "NAME=N")]
+    pub dims: Vec<Pair>,
+
+    /// Value of an input that decides shapes; the input becomes this constant. FILE as for `run --input`.
+    #[arg(long = "bind", value_name = "NAME=FILE")]
+    pub bindings: Vec<Pair>,
+
+    /// Keep initializers that are also listed as inputs as inputs (old models list them all).
+    #[arg(long)]
+    pub initializers_are_inputs: bool,
+}
+
+/// How code is generated.
+#[derive(Args, Debug, Clone)]
+pub struct CodeArgs {
+    /// Optimisation level: 0 keeps every intermediate value, 1 folds and cleans up, 2 also fuses.
+    #[arg(short = 'O', value_name = "LEVEL", default_value = "2", value_parser = ["0", "1", "2"])]
+    pub opt: String,
+
+    /// CPU to generate code for: native, x86-64, x86-64-v2, x86-64-v3 (AVX2), x86-64-v4 (AVX-512).
+    #[arg(long, value_name = "CPU", default_value = "native")]
+    pub target_cpu: String,
+}
+
+/// Compile a model into a shared library.
+#[derive(Args, Debug)]
+#[command(
+    about = "Compile a model into a shared library that needs nothing but libc",
+    after_help = "The library exports one symbol, the model's descriptor; the header (--header) declares it and says how to \
+                  call the model from C or C++.\n\nExamples:\n  \
+                  lehr compile lenet.onnx -o lenet.so --header lenet.h\n  \
+                  lehr compile net.onnx -o net.so --dim batch=8 --target-cpu x86-64-v3\n  \
+                  lehr compile net.onnx -o net.txt --emit ir"
+)]
+pub struct CompileArgs {
+    #[command(flatten)]
+    pub model: ModelArgs,
+    #[command(flatten)]
+    pub code: CodeArgs,
+
+    /// Where to write the result; '-' writes text forms to standard output.
+    #[arg(short, long, value_name = "FILE")]
+    pub output: PathBuf,
+
+    /// What to write.
+    #[arg(long, value_enum, default_value_t = Emit::So)]
+    pub emit: Emit,
+
+    /// Also write a C header.
+    #[arg(long, value_name = "FILE")]
+    pub header: Option<PathBuf>,
+
+    /// Name of the model in the descriptor symbol and in the header; from the output file's name by default.
+    #[arg(long, value_name = "NAME")]
+    pub prefix: Option<String>,
+
+    /// What links the library: our own writer, or the C compiler `cc`.
+    #[arg(long, value_enum, default_value_t = Linker::Builtin)]
+    pub linker: Linker,
+
+    /// Print seconds by stage.
+    #[arg(long)]
+    pub timings: bool,
+
+    /// Print nothing but errors.
+    #[arg(short, long)]
+    pub quiet: bool,
+}
+
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Emit {
+    /// The graph after all passes.
+    Ir,
+    /// Loop nests.
+    Kernels,
+    /// Cranelift's input.
+    Clif,
+    /// Disassembly.
+    Asm,
+    /// A relocatable object, without weights.
+    Obj,
+    /// The shared library.
+    So,
+}
+
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Linker {
+    Builtin,
+    Cc,
+}
+
+/// Run a model once.
+#[derive(Args, Debug)]
+#[command(
+    about = "Run a model once, compiled in this process, or a compiled library",
+    after_help = "Inputs: FILE.npy, FILE.npz (or FILE.npz:NAME), FILE.pb (TensorProto), or random:SEED. A value without \
+                  NAME= is taken for the only input, or, if it is random:SEED, for every input not given. Inputs that decide \
+                  shapes are bound to their values automatically.\n\nExamples:\n  \
+                  lehr run zoo:lenet5 --input random:1\n  \
+                  lehr run net.onnx --input data=cat.npy --output-dir out\n  \
+                  lehr run net.so --input data=cat.npy --threads 2"
+)]
+pub struct RunArgs {
+    #[command(flatten)]
+    pub model: ModelArgs,
+    #[command(flatten)]
+    pub code: CodeArgs,
+
+    /// An input; may be repeated.
+    #[arg(long = "input", value_name = "[NAME=]FILE")]
+    pub inputs: Vec<String>,
+
+    /// Write each output to DIR/NAME.npy ('/' in a name becomes '_') instead of printing a summary.
+    #[arg(long, value_name = "DIR")]
+    pub output_dir: Option<PathBuf>,
+
+    /// Threads; 0 means as many as this process may use.
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    pub threads: u32,
+
+    /// Use the reference evaluator instead of compiled code.
+    #[arg(long)]
+    pub eval: bool,
+}
+
+/// Run ONNX backend test directories.
+#[derive(Args, Debug)]
+#[command(
+    about = "Run ONNX backend test directories (model.onnx, test_data_set_*/)",
+    after_help = "Each test runs in a process of its own: one that crashes or hangs fails alone. Prints a line per test and a \
+                  last line 'N passed, N failed, N skipped'. A test is skipped when the model needs something lehr does not \
+                  have yet; the reason is printed. Exit code 1 if any test failed.\n\nExample:\n  \
+                  lehr test --backend so --jobs 2 tests/node/*"
+)]
+pub struct TestArgs {
+    /// Test directories.
+    #[arg(required = true)]
+    pub dirs: Vec<PathBuf>,
+
+    #[arg(long, value_enum, default_value_t = Backend::Jit)]
+    pub backend: Backend,
+
+    #[command(flatten)]
+    pub code: CodeArgs,
+
+    /// Tests to run at the same time.
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    pub jobs: usize,
+
+    /// Seconds after which a test has hung.
+    #[arg(long, default_value_t = 120, value_name = "SECONDS")]
+    pub timeout: u64,
+
+    /// Relative tolerance, at least two units in the last place of the type (f16, bf16).
+    #[arg(long, default_value_t = 1e-3)]
+    pub rtol: f64,
+
+    /// Absolute tolerance.
+    #[arg(long, default_value_t = 1e-7)]
+    pub atol: f64,
+
+    /// Print one json object instead of lines.
+    #[arg(long)]
+    pub json: bool,
+
+    /// Run the one test in this process (how `test` isolates tests).
+    #[arg(long, hide = true)]
+    pub in_process: bool,
+}
+
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Backend {
+    /// The reference evaluator.
+    Eval,
+    /// Code in this process.
+    Jit,
+    /// A shared library, written and loaded.
+    So,
+}
+
+/// Show a model at any stage.
+#[derive(Args, Debug)]
+#[command(
+    about = "Show the graph at any stage, with operator counts, parameters, FLOPs and the memory plan",
+    after_help = "Examples:\n  \
+                  lehr inspect net.onnx                          # after all passes of -O2\n  \
+                  lehr inspect net.onnx -O0                      # as imported\n  \
+                  lehr inspect net.onnx --after fold-batch-norm\n  \
+                  lehr inspect net.onnx --print-changed --filter conv_7\n  \
+                  lehr inspect net.onnx --format dot | dot -Tsvg > net.svg"
+)]
+pub struct InspectArgs {
+    #[command(flatten)]
+    pub model: ModelArgs,
+    #[command(flatten)]
+    pub code: CodeArgs,
+
+    /// Stop after this pass of the pipeline.
+    #[arg(long, value_name = "PASS")]
+    pub after: Option<String>,
+
+    /// Print the graph after every pass that changed it.
+    #[arg(long)]
+    pub print_changed: bool,
+
+    /// Stop after N rewrites (to find the one that breaks a model).
+    #[arg(long, value_name = "N")]
+    pub stop_after: Option<usize>,
+
+    /// Show only nodes whose ONNX name contains this.
+    #[arg(long, value_name = "NODE")]
+    pub filter: Option<String>,
+
+    /// Show at most so many nodes of the graph.
+    #[arg(long, default_value_t = 400, value_name = "N")]
+    pub max_nodes: usize,
+
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    pub format: Format,
+}
+
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    Text,
+    Json,
+    Dot,
+}
+
+/// Report everything that is wrong with a model.
+#[derive(Args, Debug)]
+#[command(
+    about = "Report everything about a model that is wrong or that lehr cannot do, all at once",
+    after_help = "Exit codes: 0 the model compiles; 1 the model is wrong (malformed, contradictory); 2 the command line is \
+                  wrong, or the file cannot be read; 3 the model is fine but lehr cannot do all of it; 4 sizes or values must be given \
+                  (--dim, --bind).\n\nExample:\n  lehr check net.onnx"
+)]
+pub struct CheckArgs {
+    #[command(flatten)]
+    pub model: ModelArgs,
+
+    /// Print json.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Measure latency.
+#[derive(Args, Debug)]
+#[command(
+    about = "Measure a model's latency on random inputs",
+    after_help = "--compare takes two levels or the words unfused and fused, runs both in turn in one process, and prints the ratio \
+                  of medians.\n\nExamples:\n  \
+                  lehr bench resnet50.onnx --threads 1\n  \
+                  lehr bench resnet50.so --seconds 5 --json\n  \
+                  lehr bench resnet50.onnx --compare unfused,fused"
+)]
+pub struct BenchArgs {
+    #[command(flatten)]
+    pub model: ModelArgs,
+    #[command(flatten)]
+    pub code: CodeArgs,
+
+    /// Threads; 0 means as many as this process may use.
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    pub threads: u32,
+
+    /// Seconds to measure.
+    #[arg(long, default_value_t = 3.0, value_name = "S")]
+    pub seconds: f64,
+
+    /// Binds the first dimension of every input that leaves it open.
+    #[arg(long, value_name = "B")]
+    pub batch: Option<i64>,
+
+    /// Two variants to compare: O0,O2 or unfused,fused.
+    #[arg(long, value_name = "A,B", value_delimiter = ',')]
+    pub compare: Vec<String>,
+
+    /// Print json.
+    #[arg(long)]
+    pub json: bool,
+}

@@ -1,0 +1,101 @@
+//! `lehr compile`: a library, or any stage on the way to it.
+
+use super::args::{CompileArgs, Emit, Linker};
+use super::progress::Progress;
+use super::{CliResult, Failure, warn};
+use crate::{CompileError, CompileOptions, Compiled, compile_so, load, lower, optimize};
+use lehr_codegen::artefact;
+use lehr_codegen::compile as code;
+use std::path::Path;
+use std::time::Instant;
+
+pub fn run(args: &CompileArgs) -> CliResult {
+    let started = Instant::now();
+    let progress = Progress::start(format!("compiling {}", args.model.model));
+    let loaded = load(&args.model.model, &args.model.load_options()?)?;
+    warn(&loaded.warnings);
+    let mut options = CompileOptions::new(&args.code.opt, &args.code.target_cpu)?;
+    options.prefix = args.prefix.clone();
+    options.linker = match args.linker {
+        Linker::Builtin => artefact::Linker::Builtin,
+        Linker::Cc => artefact::Linker::Cc("cc".into()),
+    };
+    let codegen = options.codegen("{}".into());
+    let listing = |graph| Ok::<_, CompileError>(code::listing(&mut lower(graph, &options)?, &codegen)?);
+    let text = match args.emit {
+        Emit::So => {
+            let import = started.elapsed();
+            let mut done = compile_so(loaded.graph, &options, &args.output)?;
+            done.timings.insert(0, ("import", import));
+            if let Some(header) = &args.header {
+                write_header(&args.output, header)?;
+            }
+            drop(progress);
+            if !args.quiet {
+                println!("{}", summary(&args.output, &done, started.elapsed().as_secs_f64()));
+            }
+            if args.timings {
+                for (stage, time) in &done.timings {
+                    println!("  {stage:<12} {:8.3} s", time.as_secs_f64());
+                }
+            }
+            return Ok(());
+        }
+        Emit::Ir => {
+            lehr_ir::text::print(&optimize(loaded.graph, options.level)?.0, &lehr_ir::text::PrintOptions::default())
+        }
+        Emit::Kernels => {
+            let program = lower(loaded.graph, &options)?;
+            program.kernels.iter().map(|k| format!("{k}\n")).collect()
+        }
+        Emit::Clif => listing(loaded.graph)?.0,
+        Emit::Asm => listing(loaded.graph)?.1,
+        Emit::Obj => {
+            let mut program = lower(loaded.graph, &options)?;
+            let (object, _, _) = code::object(&mut program, &codegen).map_err(CompileError::from)?;
+            return write(&args.output, &object);
+        }
+    };
+    drop(progress);
+    if args.output.as_os_str() == "-" {
+        print!("{text}");
+        return Ok(());
+    }
+    write(&args.output, text.as_bytes())
+}
+
+fn write(path: &Path, bytes: &[u8]) -> CliResult {
+    std::fs::write(path, bytes).map_err(|e| Failure::usage(format!("{}: {e}", path.display())))
+}
+
+/// The header describes the library as it was written: it is made from the library's own descriptor.
+fn write_header(library: &Path, header: &Path) -> CliResult {
+    // dlopen looks for a bare file name in the system's folders.
+    let library = std::path::absolute(library).map_err(|e| Failure::usage(e.to_string()))?;
+    let artefact = artefact::Artefact::open(&library).map_err(|e| Failure::model(e.to_string()))?;
+    write(header, artefact::c_header(&artefact.image(), &artefact::SoOptions::default()).as_bytes())
+}
+
+fn summary(path: &Path, done: &Compiled, seconds: f64) -> String {
+    format!(
+        "{}: {} operators in {} kernels, weights {}, arena {}, file {}, {seconds:.2} s",
+        path.display(),
+        done.operators,
+        done.kernels,
+        size(done.weights_bytes),
+        size(done.arena_bytes),
+        size(done.file_bytes),
+    )
+}
+
+/// Bytes for people: `1.5 MB`.
+pub fn size(bytes: u64) -> String {
+    let units = ["B", "kB", "MB", "GB"];
+    let mut value = bytes as f64;
+    let mut unit = 0;
+    while value >= 1000.0 && unit + 1 < units.len() {
+        value /= 1000.0;
+        unit += 1;
+    }
+    if unit == 0 { format!("{bytes} B") } else { format!("{value:.1} {}", units[unit]) }
+}

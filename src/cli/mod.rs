@@ -1,0 +1,139 @@
+//! The command line: one file per subcommand. Nothing here knows how to compile; it reads arguments, calls the
+//! library, and prints.
+
+mod args;
+mod bench;
+mod check;
+mod compile;
+mod inputs;
+mod inspect;
+mod progress;
+mod run;
+mod test;
+
+use crate::compile::CompileError;
+use crate::{CompileOptions, LoadError, LoadOptions};
+use args::{Cli, Command, ModelArgs};
+use clap::Parser;
+use lehr_ir::Diag;
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+/// An end with an exit code. Messages go to standard error.
+#[derive(Debug)]
+pub struct Failure {
+    code: u8,
+    message: String,
+}
+
+pub type CliResult = Result<(), Failure>;
+
+/// Exit codes; `lehr check --help` lists them.
+pub mod exit {
+    pub const MODEL: u8 = 1;
+    pub const USAGE: u8 = 2;
+    pub const UNSUPPORTED: u8 = 3;
+    pub const UNBOUND: u8 = 4;
+}
+
+impl Failure {
+    pub fn usage(message: impl Into<String>) -> Failure {
+        Failure { code: exit::USAGE, message: message.into() }
+    }
+
+    pub fn model(message: impl Into<String>) -> Failure {
+        Failure { code: exit::MODEL, message: message.into() }
+    }
+
+    /// Everything has been printed already.
+    pub fn silent(code: u8) -> Failure {
+        Failure { code, message: String::new() }
+    }
+}
+
+/// The exit code for a set of complaints: the worst of them.
+pub fn exit_code(diags: &[Diag]) -> u8 {
+    let kind = |d: &Diag| match d.code {
+        "load.io" | "load.zoo" | "load.bind" | "model.open" => exit::USAGE,
+        c if c.contains("unsupported") || c == "lower.missing" => exit::UNSUPPORTED,
+        c if c.contains("unbound") || c.contains("unknown-value") => exit::UNBOUND,
+        _ => exit::MODEL,
+    };
+    let order = [exit::USAGE, exit::MODEL, exit::UNSUPPORTED, exit::UNBOUND];
+    order.into_iter().find(|&c| diags.iter().any(|d| kind(d) == c)).unwrap_or(exit::MODEL)
+}
+
+impl From<LoadError> for Failure {
+    fn from(e: LoadError) -> Failure {
+        Failure { code: exit_code(&e.diags), message: e.to_string() }
+    }
+}
+
+impl From<CompileError> for Failure {
+    fn from(e: CompileError) -> Failure {
+        let code = exit_code(&e.0);
+        Failure { code, message: e.to_string() }
+    }
+}
+
+impl From<String> for Failure {
+    fn from(message: String) -> Failure {
+        Failure::model(message)
+    }
+}
+
+/// Runs the command line and gives the exit code.
+pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let cli = Cli::parse_from(args);
+    let result = match &cli.command {
+        Command::Compile(a) => compile::run(a),
+        Command::Run(a) => run::run(a),
+        Command::Test(a) => test::run(a),
+        Command::Inspect(a) => inspect::run(a),
+        Command::Check(a) => check::run(a),
+        Command::Bench(a) => bench::run(a),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(f) => {
+            if !f.message.is_empty() {
+                eprintln!("error: {}", f.message.replace('\n', "\nerror: ").replace("\nerror:     note", "\n    note"));
+            }
+            ExitCode::from(f.code)
+        }
+    }
+}
+
+impl ModelArgs {
+    /// The options that say how to load; reads the files of `--bind`.
+    pub fn load_options(&self) -> Result<LoadOptions, Failure> {
+        let mut options =
+            LoadOptions { initializers_are_inputs: self.initializers_are_inputs, ..LoadOptions::default() };
+        for pair in &self.dims {
+            let n = pair.value.parse::<i64>().ok().filter(|n| *n >= 0);
+            let n = n.ok_or_else(|| Failure::usage(format!("--dim {}: '{}' is no size", pair.name, pair.value)))?;
+            options.dims.push((pair.name.clone(), n));
+        }
+        for pair in &self.bindings {
+            let tensor =
+                inputs::read_file(&pair.value).map_err(|why| Failure::usage(format!("--bind {}: {why}", pair.name)))?;
+            options.bindings.push((pair.name.clone(), tensor));
+        }
+        Ok(options)
+    }
+}
+
+impl CompileOptions {
+    /// From the words of the command line.
+    pub fn new(level: &str, cpu: &str) -> Result<CompileOptions, String> {
+        let level = level.parse()?;
+        Ok(CompileOptions { level, cpu: cpu.to_string(), ..CompileOptions::default() })
+    }
+}
+
+/// Warnings go to standard error.
+fn warn(warnings: &[Diag]) {
+    for w in warnings {
+        eprintln!("warning: {w}");
+    }
+}

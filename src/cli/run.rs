@@ -1,0 +1,96 @@
+//! `lehr run`: one inference.
+
+use super::args::RunArgs;
+use super::inputs::{Given, bind_open_dims, load_binding};
+use super::progress::Progress;
+use super::{CliResult, Failure, warn};
+use crate::runner::dtype_of;
+use crate::{CompileOptions, Runner, npy};
+use lehr_ir::Tensor;
+use std::path::Path;
+use std::time::Instant;
+
+pub fn run(args: &RunArgs) -> CliResult {
+    let given = Given::parse(&args.inputs)?;
+    let is_library = Path::new(&args.model.model).extension().is_some_and(|e| e == "so");
+    let (mut runner, inputs, names) = if is_library { open(args, &given)? } else { compile(args, &given)? };
+    let started = Instant::now();
+    let outputs = runner.run(&inputs)?;
+    let seconds = started.elapsed().as_secs_f64();
+    match &args.output_dir {
+        Some(dir) => write(dir, &names, &outputs),
+        None => {
+            for (name, t) in names.iter().zip(&outputs) {
+                println!("{}", summary(name, t));
+            }
+            println!("run: {:.3} ms (first run)", seconds * 1e3);
+            Ok(())
+        }
+    }
+}
+
+type Ready = (Runner, Vec<Tensor>, Vec<String>);
+
+fn open(args: &RunArgs, given: &Given) -> Result<Ready, Failure> {
+    let runner = Runner::open(Path::new(&args.model.model), args.threads)?;
+    let artefact = runner.artefact().expect("a library is compiled");
+    let specs = artefact.inputs();
+    let known: Vec<&str> = specs.iter().map(|s| s.name.as_str()).collect();
+    given.check_names(&known)?;
+    let inputs = specs.iter().enumerate().map(|(k, s)| {
+        let dtype =
+            dtype_of(s.dtype).ok_or_else(|| Failure::model(format!("input '{}' has an unknown dtype", s.name)))?;
+        let shape = s.dims.iter().map(|&d| d as usize).collect();
+        given.value(&s.name, k, specs.len(), Some((dtype, shape)))
+    });
+    let inputs = inputs.collect::<Result<Vec<_>, _>>()?;
+    let names = artefact.outputs().iter().map(|s| s.name.clone()).collect();
+    Ok((runner, inputs, names))
+}
+
+fn compile(args: &RunArgs, given: &Given) -> Result<Ready, Failure> {
+    let progress = Progress::start("compiling");
+    let (mut loaded, _) = load_binding(&args.model.model, &args.model.load_options()?, &given.values)?;
+    warn(&loaded.warnings);
+    bind_open_dims(&mut loaded, &given.values)?;
+    let inputs = given.for_graph(&loaded.graph)?;
+    loaded.bind_dims(&inputs)?;
+    let names = loaded.graph.outputs.iter().map(|o| o.name.to_string()).collect();
+    let options = CompileOptions::new(&args.code.opt, &args.code.target_cpu)?;
+    let runner = match args.eval {
+        true => Runner::eval(loaded.graph),
+        false => Runner::jit(loaded.graph, &options, args.threads)?,
+    };
+    drop(progress);
+    Ok((runner, inputs, names))
+}
+
+fn write(dir: &Path, names: &[String], outputs: &[Tensor]) -> CliResult {
+    let failed = |e: std::io::Error| Failure::usage(format!("{}: {e}", dir.display()));
+    std::fs::create_dir_all(dir).map_err(failed)?;
+    for (name, t) in names.iter().zip(outputs) {
+        let file = name.replace(['/', '\\'], "_");
+        std::fs::write(dir.join(format!("{file}.npy")), npy::encode(t)).map_err(failed)?;
+    }
+    Ok(())
+}
+
+/// `prob: f32[1,10] min 0.01 max 0.4 mean 0.1, largest at 3` and the first few elements.
+fn summary(name: &str, t: &Tensor) -> String {
+    let values = t.to_f64();
+    let finite: Vec<f64> = values.iter().copied().filter(|v| v.is_finite()).collect();
+    let mut line = format!("{name}: {}", t.ty());
+    if let Some(at) =
+        (0..values.len()).filter(|&i| !values[i].is_nan()).max_by(|&a, &b| values[a].total_cmp(&values[b]))
+    {
+        let (min, max) = finite.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(a, b), &v| (a.min(v), b.max(v)));
+        let mean = finite.iter().sum::<f64>() / finite.len().max(1) as f64;
+        line += &format!("  min {min:.6} max {max:.6} mean {mean:.6}  largest at {at}");
+    }
+    if finite.len() < values.len() {
+        line += &format!("  ({} not finite)", values.len() - finite.len());
+    }
+    let first: Vec<String> = values.iter().take(8).map(|v| format!("{v:.6}")).collect();
+    let dots = if values.len() > 8 { ", ..." } else { "" };
+    format!("{line}\n  [{}{dots}]", first.join(", "))
+}

@@ -1,0 +1,155 @@
+//! Passes, lowering and code generation in one place, with the options that steer them.
+
+use lehr_codegen::artefact::{Artefact, Linker, SoOptions};
+use lehr_codegen::compile as code;
+use lehr_codegen::lower::LowerOptions;
+use lehr_codegen::program::Program;
+use lehr_ir::graph::Graph;
+use lehr_ir::{Diag, Dim};
+pub use lehr_passes::OptLevel;
+use lehr_passes::{Manager, Report, pipeline};
+use std::fmt;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+#[derive(Clone, Debug)]
+pub struct CompileOptions {
+    pub level: OptLevel,
+    /// `native`, or a name like `x86-64-v3`.
+    pub cpu: String,
+    /// Name of the model in the descriptor symbol; from the output file's name if `None`.
+    pub prefix: Option<String>,
+    pub linker: Linker,
+}
+
+impl Default for CompileOptions {
+    fn default() -> CompileOptions {
+        CompileOptions { level: OptLevel::O2, cpu: "native".into(), prefix: None, linker: Linker::Builtin }
+    }
+}
+
+/// What went wrong between graph and code.
+#[derive(Clone, Debug)]
+pub struct CompileError(pub Vec<Diag>);
+
+impl fmt::Display for CompileError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, d) in self.0.iter().enumerate() {
+            write!(f, "{}{d}", if i > 0 { "\n" } else { "" })?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for CompileError {}
+
+impl From<Diag> for CompileError {
+    fn from(d: Diag) -> CompileError {
+        CompileError(vec![d])
+    }
+}
+
+/// Figures of a finished compilation.
+#[derive(Clone, Debug)]
+pub struct Compiled {
+    /// Operators after the passes.
+    pub operators: usize,
+    pub kernels: usize,
+    pub weights_bytes: u64,
+    pub arena_bytes: u64,
+    pub file_bytes: u64,
+    /// The exported descriptor.
+    pub symbol: String,
+    /// Seconds by stage, in order.
+    pub timings: Vec<(&'static str, Duration)>,
+}
+
+/// Runs the pipeline of a level.
+pub fn optimize(graph: Graph, level: OptLevel) -> Result<(Graph, Report), CompileError> {
+    let manager = Manager::default();
+    let mut graph = graph;
+    let report = manager.run(&mut graph, pipeline(level)).map_err(CompileError)?;
+    Ok((graph, report))
+}
+
+/// Passes and lowering.
+pub fn lower(graph: Graph, options: &CompileOptions) -> Result<Program, CompileError> {
+    let (graph, _) = optimize(graph, options.level)?;
+    lehr_codegen::lower::lower(&graph, &options.lowering()).map_err(CompileError)
+}
+
+/// Compiles in this process.
+pub fn compile_jit(graph: Graph, options: &CompileOptions) -> Result<Artefact, CompileError> {
+    let metadata = metadata(&graph, options);
+    let mut program = lower(graph, options)?;
+    let (artefact, _) = code::jit(&mut program, &options.codegen(metadata))?;
+    Ok(artefact)
+}
+
+/// Writes a shared library.
+pub fn compile_so(graph: Graph, options: &CompileOptions, path: &Path) -> Result<Compiled, CompileError> {
+    let mut clock = Clock::new();
+    let metadata = metadata(&graph, options);
+    let (graph, _) = optimize(graph, options.level)?;
+    clock.lap("passes");
+    let operators = graph.ids().filter(|&id| !graph.node(id).op.is_source()).count();
+    let mut program = lehr_codegen::lower::lower(&graph, &options.lowering()).map_err(CompileError)?;
+    clock.lap("lower");
+    drop(graph);
+    if let Some(name) = options.prefix.clone().or_else(|| stem(path)) {
+        program.name = name;
+    }
+    let so = SoOptions { linker: options.linker.clone(), ..SoOptions::default() };
+    let (written, report) = code::write_so(&mut program, &options.codegen(metadata), &so, path)?;
+    clock.laps.extend([("plan", report.plan), ("codegen", report.codegen), ("link", report.link)]);
+    Ok(Compiled {
+        operators,
+        kernels: program.kernels.len(),
+        weights_bytes: report.weights_bytes,
+        arena_bytes: report.arena_bytes,
+        file_bytes: written.file_bytes,
+        symbol: written.symbol,
+        timings: clock.laps,
+    })
+}
+
+/// What the artefact says of itself, in json: the work of one run, and how it was compiled.
+fn metadata(graph: &Graph, options: &CompileOptions) -> String {
+    let flops = total_flops(graph);
+    serde_json::json!({ "flops": flops, "level": options.level.to_string(), "cpu": options.cpu }).to_string()
+}
+
+/// Arithmetic operations of one run of the graph as it is; `None` while dimensions are open.
+pub fn total_flops(graph: &Graph) -> Option<i64> {
+    graph.ids().fold(Dim::ZERO, |sum, id| &sum + &graph.flops(id)).as_const()
+}
+
+fn stem(path: &Path) -> Option<String> {
+    path.file_stem().map(|s| s.to_string_lossy().into_owned())
+}
+
+impl CompileOptions {
+    pub fn codegen(&self, metadata: String) -> code::CompileOptions {
+        code::CompileOptions { cpu: self.cpu.clone(), metadata, ..code::CompileOptions::default() }
+    }
+
+    pub fn lowering(&self) -> LowerOptions {
+        LowerOptions {}
+    }
+}
+
+struct Clock {
+    last: Instant,
+    laps: Vec<(&'static str, Duration)>,
+}
+
+impl Clock {
+    fn new() -> Clock {
+        Clock { last: Instant::now(), laps: vec![] }
+    }
+
+    fn lap(&mut self, name: &'static str) {
+        self.laps.push((name, self.last.elapsed()));
+        self.last = Instant::now();
+    }
+}

@@ -1,0 +1,166 @@
+//! Tensors in numpy's files: `.npy` (format versions 1 to 3, C and Fortran order, little-endian) and members of an `.npz`.
+//! Source: numpy's `lib/format.py` documentation.
+
+use bytes::Bytes;
+use lehr_ir::{DType, Tensor};
+use std::io::{Cursor, Read};
+use std::path::Path;
+
+const MAGIC: &[u8] = b"\x93NUMPY";
+/// Largest header that numpy itself writes without complaint.
+const MAX_HEADER: usize = 1 << 20;
+
+/// Parses the contents of a `.npy` file.
+pub fn parse(data: Bytes) -> Result<Tensor, String> {
+    if !data.starts_with(MAGIC) || data.len() < 10 {
+        return Err("this is not a .npy file".into());
+    }
+    let (length, start) = match data[6] {
+        1 => (u16::from_le_bytes([data[8], data[9]]) as usize, 10),
+        2 | 3 if data.len() >= 12 => (u32::from_le_bytes([data[8], data[9], data[10], data[11]]) as usize, 12),
+        v => return Err(format!("version {v} of the .npy format is not known")),
+    };
+    let end = start + length.min(MAX_HEADER);
+    let header = data.get(start..end).ok_or("the .npy header is truncated")?;
+    let header = std::str::from_utf8(header).map_err(|_| "the .npy header is not text")?;
+    let descr = field(header, "descr").ok_or("the .npy header lacks 'descr'")?;
+    let descr = descr.trim_matches(['\'', '"']);
+    let dtype = dtype_of(descr).ok_or_else(|| format!("the numpy dtype {descr} is not supported"))?;
+    let shape = shape_of(field(header, "shape").ok_or("the .npy header lacks 'shape'")?)?;
+    let fortran = field(header, "fortran_order").is_some_and(|v| v.starts_with("True"));
+    let wanted = shape.iter().try_fold(dtype.size(), |n, &d| n.checked_mul(d)).ok_or("the array is too large")?;
+    if data.len() - end < wanted {
+        return Err(format!("the file holds {} bytes of elements, its header says {wanted}", data.len() - end));
+    }
+    let elements = data.slice(end..end + wanted);
+    let elements = if fortran { to_row_major(&elements, &shape, dtype.size()).into() } else { elements };
+    Tensor::new(dtype, shape, elements)
+}
+
+/// The text of one value in the header's dictionary, up to the comma that ends it.
+fn field<'a>(header: &'a str, name: &str) -> Option<&'a str> {
+    let at = header.find(&format!("'{name}'"))?;
+    let rest = header[at + name.len() + 2..].trim_start().strip_prefix(':')?.trim_start();
+    let end = match rest.starts_with('(') {
+        true => rest.find(')')? + 1,
+        false => rest.find([',', '}'])?,
+    };
+    Some(rest[..end].trim())
+}
+
+fn shape_of(text: &str) -> Result<Vec<usize>, String> {
+    let inner = text.trim_start_matches('(').trim_end_matches(')');
+    let dims = inner.split(',').map(str::trim).filter(|d| !d.is_empty());
+    dims.map(|d| d.parse().map_err(|_| format!("'{d}' is no dimension"))).collect()
+}
+
+/// numpy's name of a dtype. bf16 has none: ml_dtypes writes it as the void type `V2`.
+fn dtype_of(descr: &str) -> Option<DType> {
+    Some(match descr {
+        "<f8" => DType::F64,
+        "<f4" => DType::F32,
+        "<f2" => DType::F16,
+        "|V2" | "<V2" => DType::BF16,
+        "|i1" => DType::I8,
+        "<i2" => DType::I16,
+        "<i4" => DType::I32,
+        "<i8" => DType::I64,
+        "|u1" => DType::U8,
+        "<u2" => DType::U16,
+        "<u4" => DType::U32,
+        "<u8" => DType::U64,
+        "|b1" => DType::Bool,
+        _ => return None,
+    })
+}
+
+fn descr_of(dtype: DType) -> Option<&'static str> {
+    ["<f8", "<f4", "<f2", "|V2", "|i1", "<i2", "<i4", "<i8", "|u1", "<u2", "<u4", "<u8", "|b1"]
+        .into_iter()
+        .find(|d| dtype_of(d) == Some(dtype))
+}
+
+fn to_row_major(data: &[u8], shape: &[usize], size: usize) -> Vec<u8> {
+    let mut out = Vec::with_capacity(data.len());
+    let mut at = vec![0usize; shape.len()];
+    for _ in 0..data.len() / size {
+        let position = at.iter().zip(shape).rev().fold(0, |p, (&i, &n)| p * n + i);
+        out.extend_from_slice(&data[position * size..][..size]);
+        for d in (0..shape.len()).rev() {
+            at[d] += 1;
+            if at[d] < shape[d] {
+                break;
+            }
+            at[d] = 0;
+        }
+    }
+    out
+}
+
+/// The bytes of a `.npy` file, format version 1.
+pub fn encode(tensor: &Tensor) -> Vec<u8> {
+    let descr = descr_of(tensor.dtype()).expect("every computable dtype has a numpy name");
+    let dims: Vec<String> = tensor.shape().iter().map(|d| format!("{d},")).collect();
+    let header = format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': ({}), }}", dims.join(" "));
+    // The data start at a multiple of 64; the header ends in a newline.
+    let padded = (10 + header.len() + 1).next_multiple_of(64) - 10;
+    let mut out = Vec::with_capacity(10 + padded + tensor.bytes().len());
+    out.extend_from_slice(MAGIC);
+    out.extend_from_slice(&[1, 0]);
+    out.extend_from_slice(&(padded as u16).to_le_bytes());
+    out.extend_from_slice(header.as_bytes());
+    out.resize(10 + padded - 1, b' ');
+    out.push(b'\n');
+    out.extend_from_slice(tensor.bytes());
+    out
+}
+
+/// One array of an `.npz` archive: `member`, or the only one.
+pub fn from_npz(path: &Path, member: Option<&str>) -> Result<Tensor, String> {
+    let data = std::fs::read(path).map_err(|e| e.to_string())?;
+    let mut archive = zip::ZipArchive::new(Cursor::new(data)).map_err(|e| e.to_string())?;
+    let names: Vec<String> = archive.file_names().map(str::to_string).collect();
+    let name = match (member, &names[..]) {
+        (Some(m), _) => format!("{m}.npy"),
+        (None, [only]) => only.clone(),
+        (None, _) => return Err(format!("it holds {} arrays; say which: FILE.npz:NAME", names.len())),
+    };
+    let mut file =
+        archive.by_name(&name).map_err(|_| format!("it has no array {name}; it has {}", names.join(", ")))?;
+    let mut bytes = vec![];
+    file.read_to_end(&mut bytes).map_err(|e| e.to_string())?;
+    parse(bytes.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn round_trips_every_dtype() {
+        for &dtype in DType::ALL.iter().filter(|d| d.is_computable()) {
+            for shape in [vec![], vec![0, 3], vec![2, 3], vec![7]] {
+                let t = lehr_ir::tensor::seeded(dtype, shape, 3);
+                assert_eq!(parse(encode(&t).into()).unwrap(), t);
+            }
+        }
+    }
+
+    #[test]
+    fn reads_fortran_order() {
+        let mut file = b"\x93NUMPY\x01\x00\x40\x00".to_vec();
+        let header = "{'descr': '|u1', 'fortran_order': True, 'shape': (2, 3), }";
+        file.extend(format!("{header:<63}\n").bytes());
+        file.extend([1, 4, 2, 5, 3, 6]);
+        let t = parse(file.into()).unwrap();
+        assert_eq!(t.to_i64(), [1, 2, 3, 4, 5, 6]);
+    }
+
+    #[test]
+    fn refuses_what_is_cut_short() {
+        let whole = encode(&lehr_ir::tensor::seeded(DType::F32, vec![4], 1));
+        for n in 0..whole.len() {
+            assert!(parse(whole[..n].to_vec().into()).is_err(), "{n} bytes");
+        }
+    }
+}

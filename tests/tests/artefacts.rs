@@ -1,0 +1,89 @@
+//! What a compiled network promises beyond its numbers: what it imports and exports, that it can share a process,
+//! run on many threads at once, and be made again byte for byte.
+
+use lehr::ir::{Tensor, tensor};
+use lehr::{CompileOptions, LoadOptions, Runner, compile_so, load};
+use object::{Object, ObjectSymbol};
+use std::path::Path;
+
+fn compile(dir: &Path, name: &str, level: &str) -> std::path::PathBuf {
+    let options = LoadOptions { dims: vec![("batch".into(), 1)], ..LoadOptions::default() };
+    let model = load("zoo:lenet5", &options).unwrap();
+    let path = dir.join(format!("{name}.so"));
+    compile_so(model.graph, &CompileOptions::new(level, "native").unwrap(), &path).unwrap();
+    path
+}
+
+fn image(seed: u64) -> Tensor {
+    tensor::seeded(lehr::ir::DType::F32, vec![1, 1, 28, 28], seed)
+}
+
+fn run(path: &Path, threads: u32, seed: u64) -> Vec<Tensor> {
+    Runner::open(path, threads).unwrap().run(&[image(seed)]).unwrap()
+}
+
+#[test]
+fn a_library_needs_libc_alone_and_exports_its_descriptor_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let bytes = std::fs::read(compile(dir.path(), "lenet5", "2")).unwrap();
+    let file = object::read::elf::ElfFile64::<object::Endianness>::parse(&bytes[..]).unwrap();
+    let exported: Vec<&str> = file.dynamic_symbols().filter(|s| s.is_definition()).map(|s| s.name().unwrap()).collect();
+    assert_eq!(exported, ["lehr_model_lenet5"]);
+    let needed: Vec<&[u8]> = file.imports().unwrap().iter().map(|i| i.library()).filter(|l| !l.is_empty()).collect();
+    assert!(needed.iter().all(|l| *l == b"libc.so.6"), "{needed:?}");
+}
+
+#[test]
+fn the_same_model_and_options_give_the_same_bytes() {
+    let (a, b) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let read = |dir: &Path| std::fs::read(compile(dir, "lenet5", "2")).unwrap();
+    assert!(read(a.path()) == read(b.path()), "two compilations differ");
+}
+
+#[test]
+fn two_models_in_one_process_and_any_number_of_threads_give_the_same_bits() {
+    let dir = tempfile::tempdir().unwrap();
+    let (first, second) = (compile(dir.path(), "first", "2"), compile(dir.path(), "second", "0"));
+    let (alone_first, alone_second) = (run(&first, 1, 5), run(&second, 1, 5));
+    let mut one = Runner::open(&first, 2).unwrap();
+    let mut two = Runner::open(&second, 3).unwrap();
+    for _ in 0..10 {
+        assert_eq!(one.run(&[image(5)]).unwrap(), alone_first);
+        assert_eq!(two.run(&[image(5)]).unwrap(), alone_second);
+    }
+}
+
+#[test]
+fn one_model_runs_on_eight_threads_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = compile(dir.path(), "lenet5", "2");
+    let alone: Vec<Vec<Tensor>> = (0..8).map(|seed| run(&path, 1, seed)).collect();
+    std::thread::scope(|scope| {
+        for (seed, expected) in alone.iter().enumerate() {
+            let path = &path;
+            scope.spawn(move || {
+                let mut runner = Runner::open(path, 1).unwrap();
+                for _ in 0..20 {
+                    assert_eq!(&runner.run(&[image(seed as u64)]).unwrap(), expected);
+                }
+            });
+        }
+    });
+}
+
+#[test]
+fn levels_agree_with_the_evaluator() {
+    let options = LoadOptions { dims: vec![("batch".into(), 2)], ..LoadOptions::default() };
+    let model = load("zoo:lenet5", &options).unwrap();
+    let x = tensor::seeded(lehr::ir::DType::F32, vec![2, 1, 28, 28], 9);
+    let expected = Runner::eval(model.graph.clone()).run(&[x.clone()]).unwrap()[0].to_f64();
+    for level in ["0", "1", "2"] {
+        for cpu in ["native", "x86-64"] {
+            let options = CompileOptions::new(level, cpu).unwrap();
+            let got = Runner::jit(model.graph.clone(), &options, 2).unwrap().run(&[x.clone()]).unwrap()[0].to_f64();
+            for (g, e) in got.iter().zip(&expected) {
+                assert!((g - e).abs() < 2e-6, "-O{level} {cpu}: {g} {e}");
+            }
+        }
+    }
+}
