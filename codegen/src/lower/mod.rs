@@ -42,7 +42,7 @@ use crate::program::{BufferId, BufferInfo, IoInfo, Place, Program, Weight};
 use bytes::Bytes;
 use cx::{NodeCx, Source, is_elementwise, shape_of};
 use lehr_ir::graph::{Graph, NodeId, Uses, ValueId};
-use lehr_ir::{ConstValue, DType, Diag, Location, Op};
+use lehr_ir::{ConstValue, DType, Diag, Op};
 use std::collections::HashMap;
 use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
@@ -316,10 +316,6 @@ fn operator(graph: &Graph, anchor: Option<NodeId>, last: ValueId, cx: &mut NodeC
         Op::ShapeOf(op) => source::shape_of(op, cx),
         Op::SizeOf(op) => source::size_of(op, cx),
         Op::Resize(op) => resize::resize(op, cx),
-        _ => Err(Diag::new("lower.missing", format!("{} has no lowering", op.name())).at_if_unset(|| Location::Node {
-            name: "".into(),
-            index: None,
-            op: op.name().into(),
-        })),
+        _ => Err(Diag::new("lower.missing", format!("{} has no lowering", op.name()))),
     }
 }
