@@ -68,7 +68,7 @@ fn bombs_do_not_go_off() {
 
 fn attempt(bytes: &[u8]) {
     let Ok(model) = Model::from_bytes(bytes.to_vec().into(), None) else { return };
-    let options = ImportOptions { default_dim: (bytes.len() % 2 == 0).then_some(2), ..ImportOptions::default() };
+    let options = ImportOptions { default_dim: bytes.len().is_multiple_of(2).then_some(2), ..ImportOptions::default() };
     match import(&model, &options) {
         Ok(imported) => assert_eq!(verify(&imported.graph), [], "what was imported does not verify"),
         Err(e) => assert!(!e.diags.is_empty() && !e.to_string().is_empty()),

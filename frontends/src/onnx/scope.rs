@@ -15,6 +15,10 @@ const MAX_DEPTH: usize = 32;
 /// Bytes of functions that inlining may copy in all: functions that call each other twice grow without bound.
 const MAX_INLINED: usize = 1 << 28;
 
+/// Operands that a complaint lists, and how long their names may be.
+const MAX_LISTED: usize = 8;
+const MAX_NAME: usize = 200;
+
 /// What a name stands for.
 #[derive(Clone, Copy, Debug)]
 pub enum Slot {
@@ -147,10 +151,26 @@ impl<'m> Import<'m> {
             }
             Ok(None) => node.output.iter().for_each(|name| scope.define(name, Slot::Unknown)),
             Err(diag) => {
-                self.errors.push(diag.at_if_unset(|| location));
+                let diag = diag.at_if_unset(|| location);
+                self.errors.push(match self.operands(node, scope) {
+                    Some(list) => diag.note(format!("its operands: {list}")),
+                    None => diag,
+                });
                 node.output.iter().for_each(|name| scope.define(name, Slot::Unknown));
             }
         }
+    }
+
+    /// Names and types of a node's operands, for a complaint; `None` if there are none, or too many to read.
+    fn operands(&self, node: &NodeProto, scope: &Scope<'m>) -> Option<String> {
+        let describe = |name: &String| match scope.get(name) {
+            Some(Slot::Value(v)) => format!("{name} {}", self.build.graph.ty(v)),
+            Some(Slot::Absent) => format!("{name} left out"),
+            Some(Slot::Unknown) | None if name.is_empty() => "none".to_string(),
+            Some(Slot::Unknown) | None => format!("{name} unknown"),
+        };
+        let readable = (1..=MAX_LISTED).contains(&node.input.len()) && node.input.iter().all(|n| n.len() < MAX_NAME);
+        readable.then(|| node.input.iter().map(describe).collect::<Vec<_>>().join(", "))
     }
 
     /// The results of a node; `None` if an operand is unknown, which has been reported.

@@ -15,6 +15,9 @@ pub const ROWS: &[Row] = &[
     row("Split", (13, MAX), (1, 2), Own(split)),
 ];
 
+/// Exporters write the largest integer, of 32 or 64 bits, for "to the end", and its negative for the other end.
+const TO_THE_END: i64 = i32::MAX as i64;
+
 fn slice_by_attr(site: &mut Site) -> Result<Vec<ValueId>> {
     let list = |v: Vec<i64>| v.into_iter().map(Dim::Const).collect::<Vec<_>>();
     let (starts, ends) = (list(site.attrs.required_ints("starts")?), list(site.attrs.required_ints("ends")?));
@@ -79,11 +82,10 @@ fn clamp(d: &Dim, index: &Dim, top: &Dim) -> Dim {
         Some(0) => Dim::ZERO,
         Some(i) if i < 0 => match d.as_const() {
             Some(n) => Dim::Const(n.saturating_add(i).max(0)),
-            None if i < -(1 << 31) => Dim::ZERO,
+            None if i <= -TO_THE_END => Dim::ZERO,
             None => (d + i).maximum(&Dim::ZERO),
         },
-        // Exporters write the largest integer for "to the end".
-        Some(i) if i >= 1 << 31 - 1 && top.as_const().is_none() => top.clone(),
+        Some(i) if i >= TO_THE_END && top.as_const().is_none() => top.clone(),
         Some(_) | None => index.minimum(top),
     }
 }
@@ -93,10 +95,10 @@ fn clamp_back(d: &Dim, index: &Dim, last: &Dim) -> Dim {
     match index.as_const() {
         Some(i) if i < 0 => match d.as_const() {
             Some(n) => Dim::Const(n.saturating_add(i).clamp(-1, n - 1)),
-            None if i < -(1 << 31) => Dim::Const(-1),
+            None if i <= -TO_THE_END => Dim::Const(-1),
             None => (d + i).maximum(&Dim::Const(-1)),
         },
-        Some(i) if i >= 1 << 31 - 1 && last.as_const().is_none() => last.clone(),
+        Some(i) if i >= TO_THE_END && last.as_const().is_none() => last.clone(),
         Some(_) | None => index.minimum(last),
     }
 }
