@@ -6,8 +6,12 @@ use crate::onnx::site::{Result, Site};
 use lehr_ir::ops::{Conv, ConvTranspose};
 use lehr_ir::{Dim, ValueId};
 
-pub const ROWS: &[Row] =
-    &[row("Conv", (1, MAX), (2, 3), Own(conv)), row("ConvTranspose", (1, MAX), (2, 3), Own(conv_transpose))];
+#[rustfmt::skip]
+pub const ROWS: &[Row] = &[
+    //  operator         opsets    operands importer
+    row("Conv",          (1, MAX), (2, 3), Own(conv)),
+    row("ConvTranspose", (1, MAX), (2, 3), Own(conv_transpose)),
+];
 
 /// How padding is chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

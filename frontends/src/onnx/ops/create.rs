@@ -12,6 +12,9 @@ pub const ROWS: &[Row] = &[
     //  operator           opsets     operands importer
     row("Constant",        (1, MAX),  (0, 0), Own(constant)),
     row("ConstantOfShape", (9, MAX),  (1, 1), Own(constant_of_shape)),
+    row("HannWindow",      (17, MAX), (1, 1), Own(hann)),
+    row("HammingWindow",   (17, MAX), (1, 1), Own(hamming)),
+    row("BlackmanWindow",  (17, MAX), (1, 1), Own(blackman)),
     row("Range",           (11, MAX), (3, 3), Own(range)),
     row("EyeLike",         (9, MAX),  (1, 1), Own(eye_like)),
 ];
@@ -121,4 +124,41 @@ fn eye_like(site: &mut Site) -> Result<Vec<ValueId>> {
     };
     let op = Eye { dtype, rows: rows.clone(), cols: cols.clone(), k };
     Ok(vec![site.node(op, &[])?.out(0)])
+}
+
+/// Coefficients of a window that is a sum of cosines: `a0 - a1 cos(t) + a2 cos(2t)`, t going once around.
+type Cosines = [f64; 3];
+
+fn hann(site: &mut Site) -> Result<Vec<ValueId>> {
+    cosine_window(site, [0.5, 0.5, 0.0])
+}
+
+/// 25/46 is the value of Hamming's coefficient that cancels the first side lobe.
+fn hamming(site: &mut Site) -> Result<Vec<ValueId>> {
+    cosine_window(site, [25.0 / 46.0, 21.0 / 46.0, 0.0])
+}
+
+fn blackman(site: &mut Site) -> Result<Vec<ValueId>> {
+    cosine_window(site, [0.42, 0.5, 0.08])
+}
+
+/// Windows are a few thousand samples long.
+const MAX_WINDOW: i64 = 1 << 24;
+
+fn cosine_window(site: &mut Site, [a0, a1, a2]: Cosines) -> Result<Vec<ValueId>> {
+    let periodic = site.attrs.flag("periodic", true)?;
+    let dtype = site.attrs.dtype("output_datatype")?.unwrap_or(DType::F32);
+    let size = site.x(0)?;
+    let n = site.int(size, "size")?;
+    if !(0..=MAX_WINDOW).contains(&n) {
+        return Err(site.error("import.window", format!("a window of {n} samples is absurd")));
+    }
+    // A symmetric window ends where it began; a window of one sample has no period.
+    let period = if periodic { n } else { n - 1 }.max(1) as f64;
+    let sample = |i: i64| {
+        let t = 2.0 * std::f64::consts::PI * i as f64 / period;
+        a0 - a1 * t.cos() + a2 * (2.0 * t).cos()
+    };
+    let window = Tensor::from_f64(dtype, vec![n as usize], (0..n).map(sample));
+    Ok(vec![site.constant(window)])
 }

@@ -57,6 +57,7 @@ pub const ROWS: &[Row] = &[
     row("Mul",             (7, MAX),  (2, 2),   How::Binary(BinaryFn::Mul)),
     row("Div",             (7, MAX),  (2, 2),   How::Binary(BinaryFn::Div)),
     row("Pow",             (7, MAX),  (2, 2),   How::Binary(BinaryFn::Pow)),
+    row("SwiGLU",          (28, MAX), (2, 2),   Own(swiglu)),
     row("PRelu",           (7, MAX),  (2, 2),   How::Binary(BinaryFn::Prelu)),
     row("And",             (7, MAX),  (2, 2),   How::Binary(BinaryFn::And)),
     row("Or",              (7, MAX),  (2, 2),   How::Binary(BinaryFn::Or)),
@@ -109,6 +110,17 @@ fn shrink(site: &mut Site) -> Result<Vec<ValueId>> {
     let (up, down) = (binary(site, BinaryFn::Add, x, bias)?, binary(site, BinaryFn::Sub, x, bias)?);
     let inner = site.op(Where {}, &[above, down, zero])?;
     Ok(vec![site.op(Where {}, &[below, up, inner])?])
+}
+
+/// `swish(a) * b`
+fn swiglu(site: &mut Site) -> Result<Vec<ValueId>> {
+    let alpha = site.attrs.float("alpha", 1.0)?;
+    let (a, b) = (site.x(0)?, site.x(1)?);
+    if site.shape(a) != site.shape(b) {
+        return Err(site.error("import.operand", "its operands must have one shape"));
+    }
+    let gate = site.op(Unary { f: UnaryFn::Swish { alpha } }, &[a])?;
+    Ok(vec![binary(site, BinaryFn::Mul, gate, b)?])
 }
 
 fn modulo(site: &mut Site) -> Result<Vec<ValueId>> {
