@@ -96,10 +96,7 @@ fn unary_float(f: UnaryFn, x: Expr, t: DType, b: &mut KernelBuilder) -> Expr {
         }
         UnaryFn::Relu => x.max(zero()),
         UnaryFn::LeakyRelu { alpha } => Expr::select(negative(&x), a(alpha) * x.clone(), x),
-        UnaryFn::ThresholdedRelu { alpha } => {
-            // "Not at most", so that NaN stays.
-            Expr::select(Expr::compare(CmpOp::Le, x.clone(), a(alpha)), zero(), x)
-        }
+        UnaryFn::ThresholdedRelu { alpha } => Expr::select(gt(x.clone(), a(alpha)), x, zero()),
         UnaryFn::Elu { alpha } => Expr::select(negative(&x), a(alpha) * un(UnOp::Expm1, x.clone()), x),
         UnaryFn::Celu { alpha } => {
             let below = a(alpha) * un(UnOp::Expm1, x.clone() / a(alpha));

@@ -106,7 +106,7 @@ unary_table! {
     IsInf { negative = 1.0, positive = 1.0 } "is_inf" Float -> Bool, "x is infinite, of a sign whose flag is 1";
     Relu "relu" Number -> Same, "max(x, 0)";
     LeakyRelu { alpha = 0.01 } "leaky_relu" Float -> Same, "x < 0 ? alpha*x : x";
-    ThresholdedRelu { alpha = 1.0 } "thresholded_relu" Float -> Same, "x > alpha ? x : 0";
+    ThresholdedRelu { alpha = 1.0 } "thresholded_relu" Float -> Same, "x > alpha ? x : 0; NaN gives 0";
     Elu { alpha = 1.0 } "elu" Float -> Same, "x < 0 ? alpha*(e^x - 1) : x";
     Celu { alpha = 1.0 } "celu" Float -> Same, "max(0, x) + min(0, alpha*(e^(x/alpha) - 1))";
     Selu { alpha = 1.673_263_2, gamma = 1.050_701 } "selu" Float -> Same, "x <= 0 ? gamma*alpha*(e^x - 1) : gamma*x";
@@ -331,6 +331,8 @@ impl UnaryFn {
             UnaryFn::Cosh => x.cosh(),
             UnaryFn::Tanh => x.tanh(),
             UnaryFn::Asinh => libm::asinh(x),
+            // libm gives a number for some x below 1.
+            UnaryFn::Acosh if x < 1.0 => f64::NAN,
             UnaryFn::Acosh => libm::acosh(x),
             UnaryFn::Atanh => libm::atanh(x),
             UnaryFn::Erf => libm::erf(x),
@@ -355,7 +357,7 @@ impl UnaryFn {
                 }
             }
             UnaryFn::ThresholdedRelu { alpha } => {
-                if x > wide(alpha) || x.is_nan() {
+                if x > wide(alpha) {
                     x
                 } else {
                     0.0
@@ -470,7 +472,8 @@ impl BinaryFn {
         Ok(match self {
             BinaryFn::Add => x + y,
             BinaryFn::Sub => x - y,
-            BinaryFn::Mul => x * y,
+            // The product of two u64 may need 128 bits without a sign.
+            BinaryFn::Mul => x.wrapping_mul(y),
             BinaryFn::Div | BinaryFn::Mod | BinaryFn::Fmod if y == 0 => return Err("integer division by zero".into()),
             BinaryFn::Div => x / y,
             BinaryFn::Fmod => x % y,
@@ -486,7 +489,7 @@ impl BinaryFn {
             BinaryFn::Xor | BinaryFn::BitXor => x ^ y,
             BinaryFn::ShiftLeft if fits => x << y,
             BinaryFn::ShiftLeft => 0,
-            BinaryFn::ShiftRight => x >> if fits { y } else { i128::from(bits) - 1 },
+            BinaryFn::ShiftRight => x >> if fits { y } else { i128::from(bits) },
             BinaryFn::Equal => i128::from(x == y),
             BinaryFn::Less => i128::from(x < y),
             BinaryFn::LessEqual => i128::from(x <= y),
@@ -574,6 +577,9 @@ mod tests {
         assert_eq!(BinaryFn::ShiftLeft.of_ints(1, 32, 32), Ok(0));
         assert_eq!(BinaryFn::ShiftRight.of_ints(-8, -1, 32), Ok(-1));
         assert_eq!(BinaryFn::ShiftRight.of_ints(8, 32, 32), Ok(0));
+        assert_eq!(BinaryFn::ShiftRight.of_ints(255, 8, 8), Ok(0));
+        let most = i128::from(u64::MAX);
+        assert_eq!(BinaryFn::Mul.of_ints(most, most, 64).map(|v| v as u64), Ok(1));
         assert_eq!(BinaryFn::Pow.of_ints(-2, 3, 32), Ok(-8));
     }
 }

@@ -164,7 +164,7 @@ impl Reduce {
             ReduceFn::Max => cells.fold(x, lowest, i128::max),
             ReduceFn::Min => cells.fold(x, highest, i128::min),
             ReduceFn::L1 => cells.fold(x, 0, |y, x| y + x.abs()),
-            ReduceFn::SumSquare => cells.fold(x, 0, |y, x| y.wrapping_add(x * x)),
+            ReduceFn::SumSquare => cells.fold(x, 0, |y, x| y.wrapping_add(x.wrapping_mul(x))),
             ReduceFn::L2 | ReduceFn::LogSum | ReduceFn::LogSumExp => return None,
         })
     }
