@@ -196,6 +196,12 @@ impl Emit<'_, '_> {
             t if dense && in_regs(t, self.lanes) => {
                 Val::Regs(self.load_vectors(vector_type(t), flags, address, offset))
             }
+            DType::F32 | DType::I32 | DType::U32 if stride == 8 && in_regs(stored, self.lanes) => {
+                let t = vector_type(stored);
+                Val::Regs(
+                    (0..self.lanes as i32 / 4).map(|k| self.load_even(t, flags, address, offset + 32 * k)).collect(),
+                )
+            }
             _ => {
                 let lanes = (0..self.lanes as i64).map(|k| {
                     let (address, offset) = self.lane_address(address, offset, k * stride);
@@ -210,6 +216,13 @@ impl Emit<'_, '_> {
     fn load_vectors(&mut self, t: Type, flags: MemFlagsData, address: Value, offset: i32) -> Vec<Value> {
         let count = self.lanes as u32 / t.lane_count();
         (0..count as i32).map(|k| self.b.ins().load(t, flags, address, offset + 16 * k)).collect()
+    }
+
+    /// Words 0, 2, 4 and 6. The second vector starts at word 3, so that nothing behind word 6 is read.
+    fn load_even(&mut self, t: Type, flags: MemFlagsData, address: Value, offset: i32) -> Value {
+        let low = self.b.ins().load(t, flags, address, offset);
+        let high = self.b.ins().load(t, flags, address, offset + 12);
+        self.shuffle(low, high, [0, 1, 2, 3, 8, 9, 10, 11, 20, 21, 22, 23, 28, 29, 30, 31], t)
     }
 
     fn lane_address(&mut self, address: Value, offset: i32, distance: i64) -> (Value, i32) {

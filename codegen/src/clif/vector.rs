@@ -33,6 +33,8 @@ struct Shape {
     largest: usize,
     /// Operations on lanes, roughly.
     work: usize,
+    /// Variables that are set again and again, which stay in registers.
+    accumulators: HashSet<Var>,
 }
 
 /// Emits `s`, a loop, with several iterations at once. False, and nothing emitted, if it is to be run serially.
@@ -170,7 +172,10 @@ impl Shape {
             25..=60 => 2,
             _ => 1,
         };
-        while lanes * self.largest < 16 * vectors {
+        // There are 16 registers, for the accumulators and as many operands as one of them has.
+        let fit = 15 / (self.accumulators.len() + 1);
+        let vectors = vectors.min(fit.max(1));
+        while lanes * self.largest * 2 <= 16 * vectors {
             lanes *= 2;
         }
         let mut all = vec![];
@@ -193,8 +198,14 @@ impl Shape {
 fn analyse(k: &Kernel, var: Var, body: &[Stmt]) -> Option<Shape> {
     let mut inside = HashSet::from([var]);
     defined(body, &mut inside);
-    let mut shape =
-        Shape { varying: HashSet::from([var]), reductions: BTreeMap::new(), smallest: 16, largest: 0, work: 0 };
+    let mut shape = Shape {
+        varying: HashSet::from([var]),
+        reductions: BTreeMap::new(),
+        smallest: 16,
+        largest: 0,
+        work: 0,
+        accumulators: HashSet::new(),
+    };
     find_reductions(body, &inside, &mut shape.reductions)?;
     shape.varying.extend(shape.reductions.keys());
     // A variable is varying once anything it is set to is; that may make others so.
@@ -322,17 +333,20 @@ impl Walk<'_> {
         for s in body {
             match s {
                 Stmt::Let { value, .. } => self.expr(value),
-                Stmt::Set { var, value } => match self.shape.reductions.contains_key(var) {
-                    // Reading a partial result elsewhere would see one lane's share.
-                    true => match reduction(*var, value) {
-                        Some((_, e)) => {
-                            self.expr(e);
-                            self.touch(self.k.vars[*var as usize]);
-                        }
-                        None => self.ok = false,
-                    },
-                    false => self.expr(value),
-                },
+                Stmt::Set { var, value } => {
+                    self.shape.accumulators.insert(*var);
+                    match self.shape.reductions.contains_key(var) {
+                        // Reading a partial result elsewhere would see one lane's share.
+                        true => match reduction(*var, value) {
+                            Some((_, e)) => {
+                                self.expr(e);
+                                self.touch(self.k.vars[*var as usize]);
+                            }
+                            None => self.ok = false,
+                        },
+                        false => self.expr(value),
+                    }
+                }
                 Stmt::Store { buf, index, value } => {
                     self.expr(index);
                     self.expr(value);

@@ -4,3 +4,4 @@ mod common;
 mod functions;
 mod kernels;
 mod programs;
+mod random;
