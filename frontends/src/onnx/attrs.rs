@@ -132,7 +132,9 @@ impl<'m> Attrs<'m> {
     pub fn dtype(&mut self, name: &str) -> Result<Option<DType>, Diag> {
         match self.opt_int(name)? {
             None => Ok(None),
-            Some(n) => computable_from_onnx(n).map(Some).map_err(|why| bad(name, &why)),
+            Some(n) => computable_from_onnx(n)
+                .map(Some)
+                .map_err(|e| Diag::new(e.code, format!("attribute {name}: {}", e.message))),
         }
     }
 }
@@ -140,4 +142,9 @@ impl<'m> Attrs<'m> {
 /// What is wrong with an attribute.
 pub fn bad(name: &str, why: &str) -> Diag {
     Diag::new("import.attribute", format!("attribute {name}: {why}"))
+}
+
+/// What an attribute asks for and lehr does not do.
+pub fn unsupported(name: &str, why: &str) -> Diag {
+    Diag::new("import.unsupported-attribute", format!("attribute {name}: {why}"))
 }

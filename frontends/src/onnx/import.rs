@@ -7,7 +7,7 @@ use super::proto::{
     FunctionProto, OperatorSetIdProto, TensorShapeProto, TypeProto, ValueInfoProto, tensor_shape_proto, type_proto,
 };
 use super::scope::{Scope, Slot};
-use super::types::computable_from_onnx;
+use super::types::{TypeError, computable_from_onnx};
 use super::values::Build;
 use lehr_ir::{ConstValue, DType, Diag, Dim, Graph, Location, NodeId, Op, Tensor, TensorType};
 use prost::Message;
@@ -143,7 +143,7 @@ impl<'m> Import<'m> {
             self.errors.push(why);
         }
         if !graph.sparse_initializer.is_empty() {
-            self.errors.push(Diag::new("import.sparse", "sparse initializers are not supported"));
+            self.errors.push(Diag::new("import.unsupported-type", "sparse initializers are not supported"));
         }
         let mut scope = Scope::top(opset.unwrap_or(LATEST_OPSET), &model.proto.opset_import);
         self.bind_symbols(&graph.input);
@@ -210,8 +210,8 @@ impl<'m> Import<'m> {
                 }
                 None => match self.input_type(info) {
                     Ok(ty) => Slot::Value(self.build.graph.add_input(name, ty)),
-                    Err(why) => {
-                        self.errors.push(Diag::new("import.input-type", why).at(location()));
+                    Err(e) => {
+                        self.errors.push(Diag::new(e.code, e.message).at(location()));
                         Slot::Unknown
                     }
                 },
@@ -232,11 +232,13 @@ impl<'m> Import<'m> {
         }
     }
 
-    fn input_type(&mut self, info: &ValueInfoProto) -> Result<TensorType, String> {
+    fn input_type(&mut self, info: &ValueInfoProto) -> Result<TensorType, TypeError> {
         let (dtype, shape) = tensor_type(info.r#type.as_ref())?;
-        let shape = shape.ok_or("its rank is not given; run ONNX's shape inference, or fix the exporter")?;
+        let shape = shape.ok_or_else(|| {
+            TypeError::wrong("its rank is not given; run ONNX's shape inference, or fix the exporter")
+        })?;
         if shape.dim.len() > lehr_ir::types::MAX_RANK {
-            return Err(format!("its rank {} is too large", shape.dim.len()));
+            return Err(TypeError::wrong(format!("its rank {} is too large", shape.dim.len())));
         }
         let mut dims = vec![];
         for (axis, dim) in shape.dim.iter().enumerate() {
@@ -249,7 +251,7 @@ impl<'m> Import<'m> {
             });
         }
         let ty = TensorType { dtype, shape: dims };
-        ty.check_size()?;
+        ty.check_size().map_err(TypeError::wrong)?;
         Ok(ty)
     }
 
@@ -267,10 +269,14 @@ impl<'m> Import<'m> {
                     .push(Diag::new("import.name", "an initializer's name is empty or given twice").at(location));
                 continue;
             }
-            let slot = match data::read(t, &self.model.external) {
+            let tensor = match computable_from_onnx(t.data_type.into()) {
+                Ok(_) => data::read(t, &self.model.external).map_err(|why| Diag::new("import.initializer", why)),
+                Err(e) => Err(Diag::new(e.code, e.message)),
+            };
+            let slot = match tensor {
                 Ok(tensor) => Slot::Value(self.build.graph.add_const(ConstValue::Dense { tensor, name: Some(name) })),
-                Err(why) => {
-                    self.errors.push(Diag::new("import.initializer", why).at(location));
+                Err(diag) => {
+                    self.errors.push(diag.at(location));
                     Slot::Unknown
                 }
             };
@@ -323,7 +329,7 @@ fn opset_complaint(opset: Option<i64>) -> Option<Diag> {
 }
 
 /// The element type and shape of a declared tensor.
-fn tensor_type(ty: Option<&TypeProto>) -> Result<(DType, Option<&TensorShapeProto>), String> {
+fn tensor_type(ty: Option<&TypeProto>) -> Result<(DType, Option<&TensorShapeProto>), TypeError> {
     let kind = match ty.and_then(|t| t.value.as_ref()) {
         Some(type_proto::Value::TensorType(t)) => {
             return Ok((computable_from_onnx(t.elem_type.into())?, t.shape.as_ref()));
@@ -333,9 +339,9 @@ fn tensor_type(ty: Option<&TypeProto>) -> Result<(DType, Option<&TensorShapeProt
         Some(type_proto::Value::OptionalType(_)) => "an optional",
         Some(type_proto::Value::SparseTensorType(_)) => "a sparse tensor",
         Some(type_proto::Value::OpaqueType(_)) => "an opaque value",
-        None => return Err("its type is not given".into()),
+        None => return Err(TypeError::wrong("its type is not given")),
     };
-    Err(format!("it is {kind}; only tensors are supported"))
+    Err(TypeError::unsupported(format!("it is {kind}; only tensors are supported")))
 }
 
 /// Whether a computed type is what the model declares; undeclared parts agree with everything.

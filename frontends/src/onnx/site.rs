@@ -1,8 +1,11 @@
 //! What the importer of one operator sees: the node's attributes and operands, the graph to add to, and ways to ask
 //! for values that must be known.
 
-use super::attrs::Attrs;
+use super::attrs::{Attrs, bad};
+use super::data;
 use super::external::External;
+use super::proto::TensorProto;
+use super::types::computable_from_onnx;
 use super::values::{Build, Known};
 use lehr_ir::{ConstValue, DType, Diag, Dim, NodeId, Op, Origin, Tensor, TensorType, ValueId};
 use std::collections::BTreeSet;
@@ -80,7 +83,14 @@ impl Site<'_, '_> {
         self.build.graph.add_const(value)
     }
 
-    /// A number in the type of `like`.
+    /// The contents of an attribute that is a tensor.
+    pub fn attribute_tensor(&self, name: &str, t: &TensorProto) -> Result<Tensor> {
+        computable_from_onnx(t.data_type.into())
+            .map_err(|e| Diag::new(e.code, format!("attribute {name}: {}", e.message)))?;
+        data::read(t, self.external).map_err(|why| bad(name, &why))
+    }
+
+    /// A number of a type.
     pub fn scalar(&mut self, value: f64, dtype: DType) -> ValueId {
         self.constant(Tensor::scalar_f64(dtype, value))
     }

@@ -3,8 +3,32 @@
 use super::proto::tensor_proto::DataType;
 use lehr_ir::DType;
 
+/// Why a number in a model is no element type.
+#[derive(Debug)]
+pub struct TypeError {
+    /// The code of a [`lehr_ir::Diag`]: whether ONNX has no such type, or lehr does not support it.
+    pub code: &'static str,
+    pub message: String,
+}
+
+impl TypeError {
+    pub fn unsupported(message: impl Into<String>) -> TypeError {
+        TypeError { code: "import.unsupported-type", message: message.into() }
+    }
+
+    pub fn wrong(message: impl Into<String>) -> TypeError {
+        TypeError { code: "import.type", message: message.into() }
+    }
+}
+
+impl From<TypeError> for String {
+    fn from(e: TypeError) -> String {
+        e.message
+    }
+}
+
 /// The element type that ONNX numbers `n`. Complex numbers and the 6-bit floats have no counterpart.
-pub fn dtype_from_onnx(n: i64) -> Result<DType, String> {
+pub fn dtype_from_onnx(n: i64) -> Result<DType, TypeError> {
     let known = i32::try_from(n).ok().and_then(|n| DataType::try_from(n).ok());
     Ok(match known {
         Some(DataType::Float) => DType::F32,
@@ -32,17 +56,20 @@ pub fn dtype_from_onnx(n: i64) -> Result<DType, String> {
         Some(DataType::Int2) => DType::I2,
         Some(DataType::Uint2) => DType::U2,
         Some(DataType::Complex64 | DataType::Complex128 | DataType::Float6e2m3 | DataType::Float6e3m2) => {
-            return Err(format!("element type {n} (complex or 6-bit float) is not supported"));
+            return Err(TypeError::unsupported(format!("element type {n} (complex or 6-bit float) is not supported")));
         }
-        Some(DataType::Undefined) => return Err("the element type is not given".into()),
-        None => return Err(format!("ONNX has no element type {n}")),
+        Some(DataType::Undefined) => return Err(TypeError::wrong("the element type is not given")),
+        None => return Err(TypeError::wrong(format!("ONNX has no element type {n}"))),
     })
 }
 
 /// As [`dtype_from_onnx`], for types that operators can compute with.
-pub fn computable_from_onnx(n: i64) -> Result<DType, String> {
+pub fn computable_from_onnx(n: i64) -> Result<DType, TypeError> {
     let dtype = dtype_from_onnx(n)?;
-    if dtype.is_computable() { Ok(dtype) } else { Err(format!("element type {dtype} is not supported yet")) }
+    match dtype.is_computable() {
+        true => Ok(dtype),
+        false => Err(TypeError::unsupported(format!("element type {dtype} is not supported yet"))),
+    }
 }
 
 /// The ONNX number of a computable type.

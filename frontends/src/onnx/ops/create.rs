@@ -1,8 +1,7 @@
 //! Tensors made from nothing but numbers.
 
 use super::{How::Own, MAX, Row, row};
-use crate::onnx::attrs::bad;
-use crate::onnx::data;
+use crate::onnx::attrs::{bad, unsupported};
 use crate::onnx::site::{Result, Site};
 use lehr_ir::ops::{Expand, Eye, Range};
 use lehr_ir::{ConstValue, DType, Dim, Tensor, TensorType, ValueId};
@@ -23,7 +22,7 @@ pub const ROWS: &[Row] = &[
 fn constant(site: &mut Site) -> Result<Vec<ValueId>> {
     let mut values = vec![];
     if let Some(t) = site.attrs.tensor("value")? {
-        values.push(data::read(t, site.external).map_err(|why| bad("value", &why))?);
+        values.push(site.attribute_tensor("value", t)?);
     }
     if site.opset >= 12 {
         if let Some(v) = site.attrs.opt_float("value_float")? {
@@ -40,12 +39,12 @@ fn constant(site: &mut Site) -> Result<Vec<ValueId>> {
         }
         for name in ["value_string", "value_strings"] {
             if site.attrs.has(name) {
-                return Err(bad(name, "strings are not supported"));
+                return Err(unsupported(name, "strings are not supported"));
             }
         }
     }
     if site.attrs.has("sparse_value") {
-        return Err(bad("sparse_value", "sparse tensors are not supported"));
+        return Err(unsupported("sparse_value", "sparse tensors are not supported"));
     }
     match values.len() {
         1 => Ok(values.into_iter().map(|t| site.constant(t)).collect()),
@@ -59,7 +58,7 @@ fn constant_of_shape(site: &mut Site) -> Result<Vec<ValueId>> {
     let element = match site.attrs.tensor("value")? {
         None => Tensor::scalar_f64(DType::F32, 0.0),
         Some(t) => {
-            let t = data::read(t, site.external).map_err(|why| bad("value", &why))?;
+            let t = site.attribute_tensor("value", t)?;
             t.reshaped(vec![]).map_err(|_| bad("value", &format!("it has {} elements, one is needed", t.len())))?
         }
     };
@@ -78,7 +77,7 @@ fn range(site: &mut Site) -> Result<Vec<ValueId>> {
     if site.opset >= 27 {
         match site.attrs.dtype("stash_type")? {
             None | Some(DType::F32) => {}
-            Some(other) => return Err(bad("stash_type", &format!("{other} is not supported, only f32"))),
+            Some(other) => return Err(unsupported("stash_type", &format!("{other} is not supported, only f32"))),
         }
     }
     let [start, limit, delta] = [site.x(0)?, site.x(1)?, site.x(2)?];

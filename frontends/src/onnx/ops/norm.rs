@@ -1,7 +1,7 @@
 //! Normalisations.
 
 use super::{How::Own, MAX, Row, row};
-use crate::onnx::attrs::bad;
+use crate::onnx::attrs::{bad, unsupported};
 use crate::onnx::site::{Result, Site};
 use lehr_ir::ops::{
     BatchNorm, BatchNormTrain, Binary, BinaryFn, Cast, Dropout, Expand, GroupNorm, InstanceNorm, LayerNorm, Lrn,
@@ -33,12 +33,12 @@ fn batch_norm_by_outputs(site: &mut Site) -> Result<Vec<ValueId>> {
     let eps = site.attrs.float("epsilon", EPSILON)?;
     site.attrs.float("momentum", 0.9)?;
     if site.opset < 9 && !site.attrs.flag("spatial", true)? {
-        return Err(bad("spatial", "statistics per element (spatial = 0) are not supported")
+        return Err(unsupported("spatial", "statistics per element (spatial = 0) are not supported")
             .note("convert the model to opset 9 or newer"));
     }
     if (1..5).any(|i| site.wants(i)) {
         return Err(site
-            .error("import.training", "it asks for running statistics, which makes it training")
+            .error("import.unsupported-training", "it asks for running statistics, which makes it training")
             .note("export the model for inference"));
     }
     batch_norm(site, eps)
@@ -70,7 +70,7 @@ fn instance_norm(site: &mut Site) -> Result<Vec<ValueId>> {
 fn stash_type(site: &mut Site) -> Result<()> {
     match site.attrs.dtype("stash_type")? {
         None | Some(DType::F32) => Ok(()),
-        Some(other) => Err(bad("stash_type", &format!("{other} is not supported, only f32"))),
+        Some(other) => Err(unsupported("stash_type", &format!("{other} is not supported, only f32"))),
     }
 }
 
@@ -161,7 +161,7 @@ fn dropout_by_mode(site: &mut Site) -> Result<Vec<ValueId>> {
     };
     if !keeps_all {
         return Err(site
-            .error("import.training", "it drops elements at random (training_mode is true)")
+            .error("import.unsupported-training", "it drops elements at random (training_mode is true)")
             .note("export the model for inference"));
     }
     dropped(site)
