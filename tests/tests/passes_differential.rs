@@ -99,7 +99,7 @@ fn random_op(g: &mut Graph, c: &mut Choices, x: ValueId, values: &[ValueId]) -> 
             Some((Binary { f }.into(), if c.flag() { vec![Some(x), Some(k)] } else { vec![Some(k), Some(x)] }))
         }
         8..=10 if rank == 4 => {
-            let groups = if channels % 2 == 0 && c.flag() { 2 } else { 1 };
+            let groups = if channels.is_multiple_of(2) && c.flag() { 2 } else { 1 };
             let outputs = groups * (1 + c.below(3));
             let (kh, kw) = (1 + c.below(3), 1 + c.below(3));
             let w = constant(g, &[outputs, channels / groups, kh, kw]);

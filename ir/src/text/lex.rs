@@ -136,8 +136,8 @@ impl<'t> Lexer<'t> {
 
     fn number(&mut self) -> &'t str {
         let start = self.rest;
-        if start.starts_with("0x") {
-            self.rest = &start[2..];
+        if let Some(digits) = start.strip_prefix("0x") {
+            self.rest = digits;
             self.take_while(|c| c.is_ascii_hexdigit());
         } else {
             self.take_while(|c| c.is_ascii_digit());
