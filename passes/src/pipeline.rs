@@ -89,6 +89,7 @@ static O2: &[Pass] = &[
     EQUAL_NODES,
     PADDING,
     WEIGHTS,
+    NORMALISATION,
     CONSTANTS,
     CLEAN_UP,
     EQUAL_NODES,

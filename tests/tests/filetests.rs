@@ -21,8 +21,9 @@
 
 use lehr_ir::diag::{Diag, Location};
 use lehr_ir::eval::evaluate;
+use lehr_ir::ops::{BinaryFn, UnaryFn};
 use lehr_ir::tensor::{Tensor, seeded};
-use lehr_ir::{DType, Dim, Graph, text, verify};
+use lehr_ir::{DType, Dim, Graph, Op, text, verify};
 use lehr_passes::{Manager, Report};
 use lehr_tests::compare::difference;
 use std::fmt::Write;
@@ -238,4 +239,34 @@ fn evaluated(graph: &Graph, run: &Run) -> Result<String, String> {
         };
     }
     Ok(shown)
+}
+
+/// All files of a subject, one after the other.
+fn texts(subject: &str) -> String {
+    let dir = format!("{}/filetests/{subject}", env!("CARGO_MANIFEST_DIR"));
+    let files = std::fs::read_dir(dir).expect("the subject's directory").map(|f| f.expect("an entry").path());
+    let files = files.filter(|p| p.extension().is_some_and(|e| e == "lehr"));
+    files.map(|p| std::fs::read_to_string(p).expect("text")).collect()
+}
+
+#[test]
+fn every_operator_is_inferred_in_some_file() {
+    let files = texts("infer");
+    let unary = UnaryFn::all().into_iter().map(|f| f.info().name);
+    let binary = BinaryFn::ALL.iter().map(|f| f.info().name);
+    let names = Op::INFOS.iter().map(|i| i.name).chain(unary).chain(binary);
+    let missing: Vec<&str> = names.filter(|n| !files.contains(&format!(" = {n} "))).collect();
+    assert!(missing.is_empty(), "no file under filetests/infer has {missing:?}");
+}
+
+#[test]
+fn every_rule_and_pass_has_a_file() {
+    let (rules, passes) = (texts("rule"), texts("pass"));
+    for pass in lehr_passes::all_passes() {
+        for rule in pass.rules() {
+            assert!(rules.contains(&format!("; test: rule {}\n", rule.name)), "no file tests the rule {}", rule.name);
+        }
+        let covered = !pass.rules().is_empty() || passes.contains(&format!("; test: pass {}\n", pass.name));
+        assert!(covered, "no file tests the pass {}", pass.name);
+    }
 }

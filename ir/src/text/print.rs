@@ -238,3 +238,35 @@ fn attr(v: &AttrValue) -> String {
         AttrValue::List(items) => format!("[{}]", items.iter().map(attr).collect::<Vec<_>>().join(", ")),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dtype::DType;
+    use crate::graph::Origin;
+    use crate::ops::{Unary, UnaryFn};
+    use crate::types::TensorType;
+
+    fn chain(n: usize) -> Graph {
+        let mut g = Graph::new("chain");
+        let mut v = g.add_input("x", TensorType::new(DType::F32, [2]));
+        for i in 0..n {
+            let origin = Origin { name: format!("relu_{i}").into(), index: Some(i), op: "Relu".into() };
+            v = g.add1(Unary { f: UnaryFn::Relu }, &[v], vec![origin]).unwrap();
+        }
+        g.add_output("y", v);
+        g
+    }
+
+    #[test]
+    fn caps_and_filters_say_what_they_leave_out() {
+        let capped = print(&chain(10), &PrintOptions { max_nodes: Some(2), ..PrintOptions::default() });
+        assert!(
+            capped.contains("relu_1") && !capped.contains("relu_2") && capped.contains("8 of 10 nodes are not shown")
+        );
+        let filtered = print(&chain(10), &PrintOptions { filter: Some("relu_7".into()), ..PrintOptions::default() });
+        assert!(filtered.contains("relu_7") && filtered.contains("9 of 10 nodes are not shown"));
+        let bare = print(&chain(1), &PrintOptions { origins: false, ..PrintOptions::default() });
+        assert!(!bare.contains("from"));
+    }
+}
