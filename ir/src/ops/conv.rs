@@ -209,13 +209,13 @@ impl OpDef for ConvTranspose {
         check_bias("conv_transpose.c6", t.opt(2), &channels)?;
         // conv_transpose.c7: the kernel has elements and the output size is not negative
         let mut shape = vec![x.shape[0].clone(), channels];
-        for a in 0..n {
+        for (a, &extra) in extra.iter().enumerate() {
             let (size, kernel) = (&x.shape[2 + a], &w.shape[2 + a]);
             if kernel.as_const().is_some_and(|k| k < 1) {
                 return Err(Diag::new("conv_transpose.c7", format!("the weights {w} have an empty kernel")));
             }
             let span = &(&(size - 1) * &dim(self.strides[a])) + &(&(kernel - 1) * &dim(self.dilations[a]));
-            let out = &(&(&(&span + extra[a]) + 1) - self.pads[a]) - self.pads[n + a];
+            let out = &(&(&(&span + extra) + 1) - self.pads[a]) - self.pads[n + a];
             if out.as_const().is_some_and(|d| d < 0) {
                 return Err(Diag::new(
                     "conv_transpose.c7",

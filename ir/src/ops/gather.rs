@@ -347,7 +347,10 @@ impl OpDef for OneHot {
         let (i, values) = (v.get(0), v.get(1));
         let shape = shape_of(out)?;
         let depth = shape[self.axis] as i128;
-        let wanted = i.to_i128();
+        // NaN is no index.
+        let truncated = |v: f64| if v.is_nan() { i128::MAX } else { v as i128 };
+        let wanted: Vec<i128> =
+            if i.dtype().is_float() { i.to_f64().into_iter().map(truncated).collect() } else { i.to_i128() };
         let mut steps = strides(i.shape());
         steps.insert(self.axis, 0);
         let y = pick(values, &shape, &[], |index| {

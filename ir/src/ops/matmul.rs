@@ -171,7 +171,8 @@ pub(crate) fn broadcast_dims(a: &Dim, b: &Dim) -> Option<Dim> {
 
 fn check_product_dtypes(code: &'static str, a: &TensorType, b: &TensorType) -> Result<(), Diag> {
     let wide = matches!(a.dtype, DType::I32 | DType::I64 | DType::U32 | DType::U64);
-    if !wide && !(a.dtype.is_float() && a.dtype.is_computable()) {
+    let float = a.dtype.is_float() && a.dtype.is_computable();
+    if !wide && !float {
         return Err(Diag::new(code, format!("matrix products take floats and integers of 32 or 64 bits, a is {a}")));
     }
     if a.dtype != b.dtype {

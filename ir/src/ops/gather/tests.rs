@@ -131,6 +131,8 @@ fn one_hot() {
     let values = floats(&[2], &[0.5, 1.5]);
     let y = run(op(3, 1), &[&floats(&[3], &[1.9, -1.0, 7.0]), &values]);
     assert_eq!(y.to_f64(), [0.5, 1.5, 0.5, 0.5, 0.5, 1.5, 0.5, 0.5, 0.5]);
+    let y = run(op(2, 0), &[&floats(&[2], &[f64::NAN, f64::INFINITY]), &values]);
+    assert_eq!(y.to_f64(), [0.5; 4]);
     let y = run(op(2, 0), &[&ints(&[3], &[0, 1, -3]), &values]);
     assert_eq!(y.to_f64(), [1.5, 0.5, 0.5, 0.5, 1.5, 0.5]);
     assert!(run(op(0, 0), &[&ints(&[3], &[0, 1, -3]), &values]).is_empty());

@@ -1,0 +1,5 @@
+//! Lowering of operators against the reference evaluator, on every type they take and on awkward shapes.
+
+mod harness;
+mod moves;
+mod windows;
