@@ -378,6 +378,8 @@ mod tests {
         assert_eq!(y(ReduceFn::Sum), [5]);
         assert_eq!(y(ReduceFn::Mean), [(2 * i32::MAX as i128 + 7) / 3]);
         assert_eq!(y(ReduceFn::SumSquare), [1 + 1 + 49]);
+        let x = Tensor::from_i128(DType::U64, vec![1], [u64::MAX as i128]);
+        assert_eq!(reduce(ReduceFn::SumSquare, &[0], &x).to_i128(), [1]);
         let x = Tensor::from_i128(DType::I64, vec![2], [-7, 2]);
         assert_eq!(reduce(ReduceFn::Mean, &[0], &x).to_i128(), [-2]);
         assert_eq!(reduce(ReduceFn::L2, &[0], &x).to_i128(), [7]);
