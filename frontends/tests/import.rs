@@ -1,6 +1,7 @@
 //! Importing whole models: names, order, symbols, known values, complaints.
 
 mod common;
+mod seeds;
 use common::*;
 use lehr_frontends::onnx::{ImportOptions, Model, import};
 use lehr_ir::{ConstValue, Op};
@@ -145,4 +146,37 @@ fn external_data_stays_in_the_folder() {
     for (offset, length) in [("8", "8"), ("0", "12"), ("18446744073709551615", "8"), ("-1", "8")] {
         assert!(import_with(&[("location", "w.bin"), ("offset", offset), ("length", length)]).is_err());
     }
+}
+
+#[test]
+fn weights_beyond_two_gigabytes_are_mapped() {
+    use lehr_frontends::onnx::proto::{StringStringEntryProto, TensorProto};
+    let dir = tempfile::tempdir().unwrap();
+    let file = std::fs::File::create(dir.path().join("w.bin")).unwrap();
+    // A file of holes: it takes no room, and reading it all would take seconds.
+    file.set_len(5 << 30).unwrap();
+    let entry = |k: &str, v: String| StringStringEntryProto { key: k.into(), value: v };
+    let elements = 3i64 << 28;
+    let w = TensorProto {
+        name: "w".into(),
+        dims: vec![elements],
+        data_type: 1,
+        data_location: 1,
+        external_data: vec![entry("location", "./w.bin".into()), entry("offset", (2i64 << 30).to_string())],
+        ..Default::default()
+    };
+    let nodes = vec![node("Gather", &["w", "i"], &["y"], vec![])];
+    let mut m = model(OPSET, &["i:i64[2]"], &[], nodes, &["y"]);
+    m.graph.as_mut().unwrap().initializer.push(w);
+    let g = import(&Model::from_proto(m, Some(dir.path())).unwrap(), &ImportOptions::default()).unwrap().graph;
+    let w = g.ids().find_map(|id| g.constant(id.out(0))).unwrap();
+    assert_eq!(w.ty().elements().as_const(), Some(elements));
+}
+
+#[test]
+fn functions_are_inlined_under_the_name_of_the_call() {
+    let (_, proto) = seeds::models().into_iter().find(|(name, _)| *name == "function").unwrap();
+    let g = try_import(proto).unwrap().graph;
+    let names: Vec<String> = g.order().iter().filter_map(|id| g.value_name(id.out(0)).map(str::to_string)).collect();
+    assert_eq!(names, ["x", "m/b", "m/c", "m", "y/b", "y/c", "y"]);
 }
