@@ -7,6 +7,7 @@
 //! ```text
 //! ; test: parse | verify | infer         what is done; the first line
 //! ; test: eval                           the outputs, by the evaluator, on seeded inputs
+//! ; test: run                            likewise, and compiled code at O0 and O2, on 1 and 2 threads, must agree
 //! ; test: rule fold-batch-norm           the text after exactly this rule, what it applied and declined
 //! ; test: pass fold-constants            likewise, of a pass
 //! ; test: pipeline O2                    likewise, of a pipeline
@@ -19,6 +20,7 @@
 //! rule, pass or pipeline makes must verify, and must evaluate as before. Of a file with errors, the snapshot also shows
 //! what its other lines give.
 
+use lehr::{CompileOptions, OptLevel, Runner};
 use lehr_ir::diag::{Diag, Location};
 use lehr_ir::eval::evaluate;
 use lehr_ir::ops::{BinaryFn, UnaryFn};
@@ -72,6 +74,11 @@ fn run(source: &str) -> Result<String, String> {
         ("parse" | "infer", "") => Ok(graph.to_string()),
         ("verify", "") => Ok(format!("{graph}{violations}")),
         ("eval", "") => evaluated(&graph, &Run::of(source)?),
+        ("run", "") => {
+            let run = Run::of(source)?;
+            compiled(&graph, &run)?;
+            evaluated(&graph, &run)
+        }
         ("rule", name) => {
             let rule = lehr_passes::rule(name).ok_or_else(|| format!("there is no rule {name}"))?;
             rewritten(&graph, source, |g| Ok(Report { passes: vec![Manager::default().run_rule(g, rule)?] }))
@@ -204,17 +211,51 @@ impl Run {
     }
 }
 
-/// The outputs on seeded inputs. Symbols without a number are 2.
-fn outputs(graph: &Graph, run: &Run) -> Result<Vec<Tensor>, String> {
-    let number = |s: &str| Some(Dim::Const(run.symbols.iter().find(|(n, _)| n == s).map_or(2, |(_, n)| *n)));
-    let mut inputs = vec![];
-    for (i, &v) in graph.inputs().iter().enumerate() {
-        let ty = graph.ty(v);
-        let shape: Option<Vec<usize>> =
-            ty.shape.iter().map(|d| usize::try_from(d.substitute(&number).as_const()?).ok()).collect();
-        inputs.push(seeded(ty.dtype, shape.ok_or("an input has no shape")?, run.seed + i as u64));
+impl Run {
+    /// Symbols without a number are 2.
+    fn number(&self, symbol: &str) -> Dim {
+        Dim::Const(self.symbols.iter().find(|(n, _)| n == symbol).map_or(2, |(_, n)| *n))
     }
-    evaluate(graph, &inputs, &mut |_, _| {}).map_err(|e| e.to_string())
+}
+
+fn seeded_inputs(graph: &Graph, run: &Run) -> Result<Vec<Tensor>, String> {
+    let number = |s: &str| Some(run.number(s));
+    let types = graph.inputs().iter().map(|&v| graph.ty(v)).enumerate();
+    types
+        .map(|(i, ty)| {
+            let shape: Option<Vec<usize>> =
+                ty.shape.iter().map(|d| usize::try_from(d.substitute(&number).as_const()?).ok()).collect();
+            Ok(seeded(ty.dtype, shape.ok_or("an input has no shape")?, run.seed + i as u64))
+        })
+        .collect()
+}
+
+fn outputs(graph: &Graph, run: &Run) -> Result<Vec<Tensor>, String> {
+    evaluate(graph, &seeded_inputs(graph, run)?, &mut |_, _| {}).map_err(|e| e.to_string())
+}
+
+/// Compiled code gives what the evaluator gives, and the same bits on any number of threads.
+fn compiled(graph: &Graph, run: &Run) -> Result<(), String> {
+    let bound = graph.bind(&|s| Some(run.number(s))).map_err(|d| d.to_string())?;
+    let expected = outputs(&bound, run)?;
+    for level in [OptLevel::O0, OptLevel::O2] {
+        let options = CompileOptions { level, ..CompileOptions::default() };
+        let mut by_threads = vec![];
+        for threads in [1, 2] {
+            let mut runner = Runner::jit(bound.clone(), &options, threads)?;
+            by_threads.push(runner.run(&seeded_inputs(&bound, run)?).map_err(|e| format!("{level}: {e}"))?);
+        }
+        for ((out, a), b) in bound.outputs.iter().zip(&expected).zip(&by_threads[0]) {
+            if let Some(why) = difference(a, b, run.tolerance) {
+                return Err(format!("{level}: output {}: {why}", out.name));
+            }
+        }
+        let bytes = |ts: &[Tensor]| ts.iter().map(|t| t.bytes().clone()).collect::<Vec<_>>();
+        if bytes(&by_threads[0]) != bytes(&by_threads[1]) {
+            return Err(format!("{level}: one and two threads give different bits"));
+        }
+    }
+    Ok(())
 }
 
 /// Values of small outputs; sum and extremes of large ones.
