@@ -110,6 +110,33 @@ impl<'a> NodeCx<'a> {
         }
     }
 
+    /// Whether operand `i`, or all that it is computed from, lies dense in one shape: then neighbouring axes may be walked as one.
+    pub fn is_flat(&self, i: usize) -> bool {
+        let Some(v) = self.operand(i) else { return false };
+        let shape = shape_of(self.graph, v);
+        let mut stack = vec![v];
+        let mut seen = vec![];
+        while let Some(v) = stack.pop() {
+            if seen.contains(&v) {
+                continue;
+            }
+            seen.push(v);
+            let flat = match self.source(v) {
+                Some(Source::Const(c)) if immediate(&c).is_some() => true,
+                Some(Source::Const(_)) => shape_of(self.graph, v) == shape,
+                Some(Source::Buffer(view)) => view.shape == shape && view.is_dense(),
+                None => {
+                    stack.extend(self.graph.node(v.node).inputs.iter().flatten());
+                    true
+                }
+            };
+            if !flat {
+                return false;
+            }
+        }
+        true
+    }
+
     /// Operations for one element of an elementwise group, roughly.
     pub(super) fn elementwise_cost(&self) -> i64 {
         if self.outputs.iter().all(|(v, _)| self.graph.outputs.iter().any(|o| o.value == *v)) {

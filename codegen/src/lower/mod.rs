@@ -21,17 +21,23 @@
 //! Zero-sized results need no kernel and never reach a lowering, except reductions, which are asked only for
 //! non-empty results. Fusion is invisible here: see [`cx`].
 
+mod cells;
 mod conv;
 pub mod cx;
 mod elementwise;
 mod gather;
+mod loss;
 mod matmul;
 mod memory;
 mod move_data;
 mod nest;
+mod norm;
 mod pool;
+mod reduce;
 mod resize;
 mod scalar;
+mod softmax;
+mod sort;
 mod source;
 pub mod view;
 
@@ -316,6 +322,20 @@ fn operator(graph: &Graph, anchor: Option<NodeId>, last: ValueId, cx: &mut NodeC
         Op::ShapeOf(op) => source::shape_of(op, cx),
         Op::SizeOf(op) => source::size_of(op, cx),
         Op::Resize(op) => resize::resize(op, cx),
-        _ => Err(Diag::new("lower.missing", format!("{} has no lowering", op.name()))),
+        Op::Reduce(op) => reduce::reduce(op, cx),
+        Op::ArgReduce(op) => reduce::arg_reduce(op, cx),
+        Op::CumSum(op) => reduce::cum_sum(op, cx),
+        Op::BatchNorm(op) => norm::batch_norm(op, cx),
+        Op::BatchNormTrain(op) => norm::batch_norm_train(op, cx),
+        Op::InstanceNorm(op) => norm::instance_norm(op, cx),
+        Op::LayerNorm(op) => norm::layer_norm(op, cx),
+        Op::GroupNorm(op) => norm::group_norm(op, cx),
+        Op::Lrn(op) => norm::lrn(op, cx),
+        Op::Softmax(op) => softmax::softmax(op.axis, cx),
+        Op::LogSoftmax(op) => softmax::log_softmax(op.axis, cx),
+        Op::Hardmax(op) => softmax::hardmax(op.axis, cx),
+        Op::NllLoss(op) => loss::nll(op, cx),
+        Op::SoftmaxCrossEntropy(op) => loss::cross_entropy(op, cx),
+        Op::TopK(op) => sort::top_k(op, cx),
     }
 }

@@ -1,5 +1,6 @@
 //! Lowering of operators against the reference evaluator, on every type they take and on awkward shapes.
 
+mod axes;
 mod harness;
 mod moves;
 mod windows;
