@@ -13,7 +13,7 @@ use std::collections::{BinaryHeap, HashMap};
 /// Functions may call functions this deep.
 const MAX_DEPTH: usize = 32;
 /// Bytes of functions that inlining may copy in all: functions that call each other twice grow without bound.
-const MAX_INLINED: usize = 1 << 28;
+const MAX_INLINED: usize = 1 << 26;
 
 /// Operands that a complaint lists, and how long their names may be.
 const MAX_LISTED: usize = 8;
