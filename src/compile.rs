@@ -133,8 +133,12 @@ impl CompileOptions {
         code::CompileOptions { cpu: self.cpu.clone(), metadata, ..code::CompileOptions::default() }
     }
 
+    /// Machine-code leaves are an optimisation: level 0 does without, and keeps every intermediate value row-major.
     pub fn lowering(&self) -> LowerOptions {
-        LowerOptions {}
+        match self.level {
+            OptLevel::O0 => LowerOptions::default(),
+            OptLevel::O1 | OptLevel::O2 => LowerOptions::for_cpu(&self.cpu),
+        }
     }
 }
 

@@ -8,6 +8,7 @@ pub mod artefact;
 pub mod clif;
 pub mod compile;
 pub mod kernel;
+pub mod layout;
 pub mod lower;
 pub mod peak;
 pub mod plan;

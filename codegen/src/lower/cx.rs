@@ -25,12 +25,12 @@ pub enum Source {
 /// The operator being lowered, in its graph or region.
 pub struct NodeCx<'a> {
     pub low: &'a mut Lowering,
-    graph: &'a Graph,
+    pub(super) graph: &'a Graph,
     /// `None` in a group of elementwise operators alone.
-    anchor: Option<NodeId>,
+    pub(super) anchor: Option<NodeId>,
     sources: HashMap<ValueId, Source>,
     /// Values to be stored, and where.
-    outputs: Vec<(ValueId, View)>,
+    pub(super) outputs: Vec<(ValueId, View)>,
     pub origins: Provenance,
     name: String,
 }
@@ -48,11 +48,11 @@ impl<'a> NodeCx<'a> {
         NodeCx { low, graph, anchor, sources, outputs, origins, name }
     }
 
-    fn anchor_id(&self) -> NodeId {
+    pub(super) fn anchor_id(&self) -> NodeId {
         self.anchor.expect("an operator is being lowered")
     }
 
-    fn operand(&self, i: usize) -> Option<ValueId> {
+    pub(super) fn operand(&self, i: usize) -> Option<ValueId> {
         self.graph.node(self.anchor_id()).inputs.get(i).copied().flatten()
     }
 
@@ -95,7 +95,7 @@ impl<'a> NodeCx<'a> {
         }
     }
 
-    fn source(&self, v: ValueId) -> Option<Source> {
+    pub(super) fn source(&self, v: ValueId) -> Option<Source> {
         if let Some(s) = self.sources.get(&v) {
             return Some(s.clone());
         }

@@ -21,6 +21,7 @@
 //! Zero-sized results need no kernel and never reach a lowering, except reductions, which are asked only for
 //! non-empty results. Fusion is invisible here: see [`cx`].
 
+pub(crate) mod blocked;
 mod cells;
 mod conv;
 pub mod cx;
@@ -30,7 +31,7 @@ mod loss;
 mod matmul;
 mod memory;
 mod move_data;
-mod nest;
+pub(crate) mod nest;
 mod norm;
 mod pool;
 mod reduce;
@@ -44,7 +45,9 @@ pub mod view;
 pub use nest::unflatten;
 
 use crate::kernel::Kernel;
+use crate::layout::{self, Layouts, Role};
 use crate::program::{BufferId, BufferInfo, IoInfo, Place, Program, Weight};
+use crate::x86::Isa;
 use bytes::Bytes;
 use cx::{NodeCx, Source, is_elementwise, shape_of};
 use lehr_ir::graph::{Graph, NodeId, Uses, ValueId};
@@ -58,8 +61,28 @@ use view::View;
 /// Alignment of weights and of arena buffers.
 pub const ALIGN: u64 = 64;
 
+/// What the lowering may use.
 #[derive(Clone, Debug, Default)]
-pub struct LowerOptions {}
+pub struct LowerOptions {
+    /// The instruction set of the leaves that convolutions and matrix products are built from. `None`: everything is plain
+    /// loops, and every intermediate value lies row-major.
+    pub leaves: Option<Isa>,
+}
+
+impl LowerOptions {
+    /// For a CPU by its name on the command line: AVX-512, else AVX2 with FMA, else no leaves.
+    pub fn for_cpu(cpu: &str) -> LowerOptions {
+        let leaves = match cpu {
+            "native" => [Isa::Avx512, Isa::Avx2].into_iter().find(|isa| isa.on_this_cpu()),
+            "x86-64-v3" | "haswell" | "broadwell" | "skylake" | "znver1" | "znver2" | "znver3" => Some(Isa::Avx2),
+            "x86-64-v4" | "skylake-avx512" | "cascadelake" | "icelake-server" | "sapphirerapids" | "znver4" => {
+                Some(Isa::Avx512)
+            }
+            _ => None,
+        };
+        LowerOptions { leaves }
+    }
+}
 
 /// State over the whole graph.
 #[derive(Default)]
@@ -69,13 +92,18 @@ pub struct Lowering {
     /// Weights buffers by the constant they hold; the `Arc` keeps the address from being reused.
     constants: HashMap<*const ConstValue, (Arc<ConstValue>, BufferId)>,
     kernels: HashMap<u64, Vec<usize>>,
+    layouts: Layouts,
+    /// Values in the other form than they were produced in.
+    converted: HashMap<ValueId, View>,
+    leaves: HashMap<String, u32>,
 }
 
 /// Lowers a graph whose dimensions are all numbers.
-pub fn lower(graph: &Graph, _options: &LowerOptions) -> Result<Program, Vec<Diag>> {
+pub fn lower(graph: &Graph, options: &LowerOptions) -> Result<Program, Vec<Diag>> {
     check_bound(graph)?;
     let mut low =
         Lowering { program: Program { name: graph.name.clone(), ..Program::default() }, ..Lowering::default() };
+    low.layouts = layout::decide(graph, options.leaves);
     let mut diags = vec![];
     for (i, &v) in graph.inputs().iter().enumerate() {
         let (name, dtype, dims) = io(graph, v, graph.value_name(v).unwrap_or("input"));
@@ -179,10 +207,11 @@ impl Lowering {
         at
     }
 
-    fn source(&self, graph: &Graph, v: ValueId) -> Source {
+    /// A value row-major: as it was produced, or converted.
+    fn source(&mut self, graph: &Graph, v: ValueId) -> Source {
         match graph.constant(v) {
             Some(c) => Source::Const(c.clone()),
-            None => Source::Buffer(self.views[&v].clone()),
+            None => Source::Buffer(blocked::plain(self, graph, v)),
         }
     }
 
@@ -194,14 +223,19 @@ impl Lowering {
         if self.reshape(graph, id) {
             return Ok(());
         }
+        let role = self.layouts.role(id);
         let mut outer = vec![];
         for port in 0..node.results.len() as u32 {
             let v = id.out(port);
             let ty = graph.ty(v);
             let shape = shape_of(graph, v);
             let name = graph.value_name(v).map(str::to_string);
-            let buf = self.new_buffer(ty.dtype, shape.iter().product(), name);
-            let view = View::dense(buf, ty.dtype, shape);
+            let view = if self.layouts.is_blocked(v) {
+                blocked::new_view(self, graph, v, name)
+            } else {
+                let buf = self.new_buffer(ty.dtype, shape.iter().product(), name);
+                View::dense(buf, ty.dtype, shape)
+            };
             self.views.insert(v, view.clone());
             outer.push((v, view));
         }
@@ -209,7 +243,13 @@ impl Lowering {
         if wanted.is_empty() {
             return Ok(());
         }
-        let sources: Vec<Source> = node.inputs.iter().flatten().map(|&v| self.source(graph, v)).collect();
+        let mut sources: Vec<Source> = vec![];
+        for (i, v) in node.inputs.iter().enumerate().filter_map(|(i, v)| v.map(|v| (i, v))) {
+            sources.push(match self.layouts.wants_blocked(id, i) {
+                true => Source::Buffer(blocked::in_blocks(self, graph, v)),
+                false => self.source(graph, v),
+            });
+        }
         let origin = node.origins.first().map(|o| o.name.to_string());
         let name = origin.unwrap_or_else(|| format!("{}_{}", node.op.name(), id.0));
         match &node.op {
@@ -224,7 +264,7 @@ impl Lowering {
                 });
                 let last = region.outputs[wanted[0].0.port as usize].value;
                 let mut cx = NodeCx::new(self, region, anchor, sources, outputs, node.origins.clone(), name);
-                operator(region, anchor, last, &mut cx)
+                operator(role, anchor, last, &mut cx)
             }
             op => {
                 let sources = node.inputs.iter().copied().flatten().zip(sources).collect();
@@ -232,7 +272,7 @@ impl Lowering {
                 let anchor = (!is_elementwise(op)).then_some(id);
                 let last = wanted[0].0;
                 let mut cx = NodeCx::new(self, graph, anchor, sources, outputs, node.origins.clone(), name);
-                operator(graph, anchor, last, &mut cx)
+                operator(role, anchor, last, &mut cx)
             }
         }
     }
@@ -280,7 +320,11 @@ impl Lowering {
 }
 
 /// Lowers one operator, or a group of elementwise ones when there is no anchor.
-fn operator(graph: &Graph, anchor: Option<NodeId>, last: ValueId, cx: &mut NodeCx) -> Result<(), Diag> {
+fn operator(role: Role, anchor: Option<NodeId>, last: ValueId, cx: &mut NodeCx) -> Result<(), Diag> {
+    if role != Role::Other {
+        return blocked::lower(role, cx);
+    }
+    let graph = cx.graph;
     let Some(anchor) = anchor else {
         let shape = shape_of(graph, last);
         let cost = cx.elementwise_cost();

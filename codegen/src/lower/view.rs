@@ -17,8 +17,34 @@ pub struct View {
 pub enum Layout {
     /// Position = offset + sum of coordinate * stride. Row-major and dense unless a lowering made it otherwise.
     Strided { strides: Vec<i64>, offset: i64 },
-    /// N, C/block, spatial..., block: channels (axis 1) in blocks, the last block padded with zeros.
-    Blocked { block: usize },
+    /// N, C/block, spatial..., block: channels (axis 1) in blocks. The last block's lanes beyond the channels hold finite
+    /// numbers. Each spatial axis has a border of zeros before and after it.
+    Blocked { block: usize, border: Vec<(usize, usize)> },
+}
+
+/// Where the elements of N C spatial... lie, in elements.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lattice {
+    /// Position of the first element.
+    pub origin: i64,
+    pub image: i64,
+    /// From channel to channel, or from block to block.
+    pub channel: i64,
+    pub spatial: Vec<i64>,
+}
+
+impl Lattice {
+    /// Position of an image's channel (or block) at a place.
+    pub fn at(&self, image: &Expr, channel: Expr, place: &[Expr]) -> Expr {
+        let start = image.clone() * self.image + channel * self.channel;
+        let place = place.iter().zip(&self.spatial).fold(start, |sum, (c, &s)| sum + c.clone() * s);
+        place + self.origin
+    }
+
+    /// Whether the spatial axes follow one another without gaps.
+    pub fn is_flat(&self, dims: &[usize]) -> bool {
+        (1..dims.len()).all(|d| self.spatial[d - 1] == self.spatial[d] * dims[d] as i64)
+    }
 }
 
 /// Row-major strides in elements.
@@ -44,6 +70,31 @@ impl View {
         self.len() == 0
     }
 
+    /// How a tensor of rank 3 and more lies, channel by channel or block by block.
+    pub fn lattice(&self) -> Lattice {
+        match &self.layout {
+            Layout::Strided { strides, offset } => {
+                Lattice { origin: *offset, image: strides[0], channel: strides[1], spatial: strides[2..].to_vec() }
+            }
+            Layout::Blocked { block, border } => {
+                let padded: Vec<usize> =
+                    self.shape[2..].iter().zip(border).map(|(n, (before, after))| before + n + after).collect();
+                let spatial: Vec<i64> = row_major(&padded).iter().map(|s| s * *block as i64).collect();
+                let channel = padded.iter().product::<usize>() as i64 * *block as i64;
+                let origin = border.iter().zip(&spatial).map(|((before, _), s)| *before as i64 * s).sum();
+                Lattice { origin, image: channel * self.shape[1].div_ceil(*block) as i64, channel, spatial }
+            }
+        }
+    }
+
+    /// The blocks of channels, where there are any.
+    pub fn block(&self) -> Option<usize> {
+        match self.layout {
+            Layout::Strided { .. } => None,
+            Layout::Blocked { block, .. } => Some(block),
+        }
+    }
+
     /// Row-major from the buffer's first element on.
     pub fn is_dense(&self) -> bool {
         match &self.layout {
@@ -62,14 +113,10 @@ impl View {
             Layout::Strided { strides, offset } => {
                 coords.iter().zip(strides).fold(Expr::i64(*offset), |sum, (c, &s)| sum + c.clone() * s)
             }
-            Layout::Blocked { block } => {
+            Layout::Blocked { block, .. } => {
                 let block = *block as i64;
-                let blocks = (self.shape[1] as i64 + block - 1) / block;
-                let mut at = coords[0].clone() * blocks + coords[1].clone() / block;
-                for d in 2..self.shape.len() {
-                    at = at * self.shape[d] as i64 + coords[d].clone();
-                }
-                at * block + coords[1].clone() % block
+                let (number, lane) = (coords[1].clone() / block, coords[1].clone() % block);
+                self.lattice().at(&coords[0], number, &coords[2..]) + lane
             }
         }
     }

@@ -1,0 +1,232 @@
+//! What follows an anchor, or an elementwise group, as a vector program of a leaf.
+//!
+//! Values from outside reach the program as operands: of the result's shape, one number per channel, or one number. Used
+//! twice: while layouts are chosen, to see whether a group can be written so, and when it is lowered.
+
+use crate::x86::{Access, MAX_OPERANDS, Pred, VProg, Val};
+use lehr_ir::graph::{Graph, ValueId};
+use lehr_ir::ops::{BinaryFn, UnaryFn};
+use lehr_ir::{ConstValue, DType, Op};
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// A value from outside, by how it is spread over the result.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operand {
+    /// Of the result's shape.
+    Same(ValueId),
+    /// One number per channel; `per_image` if it also differs by the first axis.
+    Channel { value: ValueId, per_image: bool },
+    /// One number.
+    Splat(ValueId),
+}
+
+impl Operand {
+    pub fn value(self) -> ValueId {
+        match self {
+            Operand::Same(v) | Operand::Splat(v) | Operand::Channel { value: v, .. } => v,
+        }
+    }
+}
+
+pub struct Epilogue {
+    pub program: VProg,
+    /// In the program's order.
+    pub operands: Vec<Operand>,
+}
+
+/// The group to translate.
+pub struct Body<'g> {
+    pub graph: &'g Graph,
+    /// What the program gets as its input: the anchor's result, or an operand of an elementwise group.
+    pub start: ValueId,
+    pub result: ValueId,
+    /// The axis of the result that channels, or the columns of a matrix, are on.
+    pub channel_axis: usize,
+    /// Whether there are lanes beyond the last channel. What is computed there must stay finite, since it meets zero weights.
+    pub padded: bool,
+    /// Whether a value comes from outside the group.
+    pub outside: &'g dyn Fn(ValueId) -> bool,
+    /// The constant behind a value from outside.
+    pub constant: &'g dyn Fn(ValueId) -> Option<Arc<ConstValue>>,
+}
+
+/// Translates the group; `access` says how each operand lies. `None` if the group has something that leaves do not have.
+pub fn translate(body: &Body, access: &mut dyn FnMut(Operand) -> Access) -> Option<Epilogue> {
+    let mut operands = vec![];
+    let mut failed = false;
+    let program = VProg::build(|p, input| {
+        let memo = HashMap::from([(body.start, input)]);
+        let mut t = Translation { body, p, memo, operands: &mut operands, access };
+        t.value(body.result).unwrap_or_else(|| {
+            failed = true;
+            input
+        })
+    });
+    (!failed && operands.len() <= MAX_OPERANDS).then_some(Epilogue { program, operands })
+}
+
+struct Translation<'t, 'g> {
+    body: &'t Body<'g>,
+    p: &'t mut VProg,
+    memo: HashMap<ValueId, Val>,
+    operands: &'t mut Vec<Operand>,
+    access: &'t mut dyn FnMut(Operand) -> Access,
+}
+
+impl Translation<'_, '_> {
+    fn value(&mut self, v: ValueId) -> Option<Val> {
+        if let Some(&val) = self.memo.get(&v) {
+            return Some(val);
+        }
+        let graph = self.body.graph;
+        if graph.ty(v).dtype != DType::F32 {
+            return None;
+        }
+        let val = if let Some(number) = number(self.body, v) {
+            self.p.constant(number)
+        } else if (self.body.outside)(v) {
+            let operand = spread(self.body, v)?;
+            let access = (self.access)(operand);
+            self.operands.push(operand);
+            self.p.operand(access)
+        } else if graph.ty(v).shape == graph.ty(self.body.result).shape {
+            self.computed(v)?
+        } else {
+            return None;
+        };
+        self.memo.insert(v, val);
+        Some(val)
+    }
+
+    fn computed(&mut self, v: ValueId) -> Option<Val> {
+        let graph = self.body.graph;
+        let node = graph.node(v.node);
+        let operand = |i: usize| node.inputs.get(i).copied().flatten();
+        match &node.op {
+            Op::Identity(_) | Op::Dropout(_) if v.port == 0 => self.value(operand(0)?),
+            Op::Unary(u) => {
+                let x = self.value(operand(0)?)?;
+                self.unary(u.f, x)
+            }
+            Op::Binary(b) => {
+                let (x, y) = (operand(0)?, operand(1)?);
+                if b.f == BinaryFn::Div && self.body.padded && !self.finite_divisor(y) {
+                    return None;
+                }
+                let (x, y) = (self.value(x)?, self.value(y)?);
+                self.binary(b.f, x, y)
+            }
+            Op::Clip(_) => self.clip(operand(0)?, operand(1), operand(2)),
+            _ => None,
+        }
+    }
+
+    /// Numbers per channel are padded with ones.
+    fn finite_divisor(&self, v: ValueId) -> bool {
+        (self.body.constant)(v).is_some()
+    }
+
+    fn clip(&mut self, x: ValueId, lo: Option<ValueId>, hi: Option<ValueId>) -> Option<Val> {
+        let bound = |v: Option<ValueId>, none: f32| match v {
+            Some(v) => number(self.body, v),
+            None => Some(none),
+        };
+        let (lo, hi) = (bound(lo, f32::NEG_INFINITY)?, bound(hi, f32::INFINITY)?);
+        // The upper bound wins, as in the operator; NaN bounds have no meaning here.
+        if lo.is_nan() || hi.is_nan() || lo > hi {
+            return None;
+        }
+        let x = self.value(x)?;
+        Some(self.p.clip(x, lo, hi))
+    }
+
+    fn unary(&mut self, f: UnaryFn, x: Val) -> Option<Val> {
+        if self.body.padded && matches!(f, UnaryFn::Log | UnaryFn::Reciprocal) {
+            return None;
+        }
+        let p = &mut *self.p;
+        Some(match f {
+            UnaryFn::Neg => p.neg(x),
+            UnaryFn::Abs => p.abs(x),
+            UnaryFn::Floor => p.floor(x),
+            UnaryFn::Ceil => p.ceil(x),
+            UnaryFn::Round => p.round(x),
+            UnaryFn::Sqrt => p.sqrt(x),
+            UnaryFn::Reciprocal => {
+                let one = p.constant(1.0);
+                p.div(one, x)
+            }
+            UnaryFn::Exp => p.exp(x),
+            UnaryFn::Log => p.log(x),
+            UnaryFn::Tanh => p.tanh(x),
+            UnaryFn::Erf => p.erf(x),
+            UnaryFn::Relu => p.relu(x),
+            UnaryFn::LeakyRelu { alpha } => p.leaky_relu(x, alpha),
+            UnaryFn::ThresholdedRelu { alpha } => {
+                // NaN stays.
+                let (alpha, zero) = (p.constant(alpha), p.constant(0.0));
+                p.select(Pred::Le, x, alpha, zero, x)
+            }
+            UnaryFn::Elu { alpha } => p.elu(x, alpha),
+            UnaryFn::Celu { alpha } => p.celu(x, alpha),
+            UnaryFn::Selu { alpha, gamma } => p.selu(x, alpha, gamma),
+            UnaryFn::Sigmoid => p.sigmoid(x),
+            UnaryFn::HardSigmoid { alpha, beta } => p.hard_sigmoid(x, alpha, beta),
+            UnaryFn::HardSwish => p.hard_swish(x),
+            UnaryFn::Swish { alpha } => p.swish(x, alpha),
+            UnaryFn::Softplus => p.softplus(x),
+            UnaryFn::Softsign => p.softsign(x),
+            UnaryFn::Gelu => p.gelu(x),
+            UnaryFn::GeluTanh => p.gelu_tanh(x),
+            UnaryFn::Mish => p.mish(x),
+            _ => return None,
+        })
+    }
+
+    fn binary(&mut self, f: BinaryFn, x: Val, y: Val) -> Option<Val> {
+        let p = &mut *self.p;
+        Some(match f {
+            BinaryFn::Add => p.add(x, y),
+            BinaryFn::Sub => p.sub(x, y),
+            BinaryFn::Mul => p.mul(x, y),
+            BinaryFn::Div => p.div(x, y),
+            BinaryFn::Min => p.min(x, y),
+            BinaryFn::Max => p.max(x, y),
+            BinaryFn::Prelu => p.prelu(x, y),
+            _ => return None,
+        })
+    }
+}
+
+/// The one number that a constant holds.
+fn number(body: &Body, v: ValueId) -> Option<f32> {
+    let c = (body.constant)(v)?;
+    let ty = c.ty();
+    (ty.dtype == DType::F32 && ty.elements().is(1)).then(|| c.tensor().to_f32()[0])
+}
+
+/// How a value broadcasts to the result.
+fn spread(body: &Body, v: ValueId) -> Option<Operand> {
+    let own = body.graph.ty(v).const_shape()?;
+    let shape = body.graph.ty(body.result).const_shape()?;
+    if own.len() > shape.len() {
+        return None;
+    }
+    let skip = shape.len() - own.len();
+    let aligned: Vec<usize> = std::iter::repeat_n(1, skip).chain(own).collect();
+    let only_channels = |from: usize| (from..shape.len()).all(|d| d == body.channel_axis || aligned[d] == 1);
+    let per_channel = aligned[body.channel_axis] == shape[body.channel_axis];
+    if aligned.iter().all(|&n| n == 1) {
+        return Some(Operand::Splat(v));
+    }
+    // Constants are packed per channel; a value of the result's own shape lies as the result does.
+    if only_channels(0) && per_channel && ((body.constant)(v).is_some() || aligned != shape) {
+        return Some(Operand::Channel { value: v, per_image: false });
+    }
+    if aligned == shape {
+        return (skip == 0).then_some(Operand::Same(v));
+    }
+    let per_image = body.channel_axis == 1 && per_channel && aligned[0] == shape[0] && only_channels(1);
+    (per_image && (body.constant)(v).is_none()).then_some(Operand::Channel { value: v, per_image: true })
+}

@@ -1,0 +1,58 @@
+//! Operators on channel-blocked tensors and constant matrices, by machine-code leaves.
+//!
+//! Which operator comes here, and which of its operands lie in blocks, the [layout pass](crate::layout) has decided; a lowering
+//! here may rely on it. Outer loops are kernels like any other; what they call is assembled for the shape.
+
+mod conv;
+mod convert;
+pub(crate) mod epilogue;
+mod map;
+mod operands;
+
+pub(super) use convert::{in_blocks, new_view, plain};
+
+use super::Lowering;
+use super::cx::NodeCx;
+use crate::layout::Role;
+use crate::x86::{Isa, LeafError, LeafSpec};
+use lehr_ir::Diag;
+
+pub(super) fn lower(role: Role, cx: &mut NodeCx) -> Result<(), Diag> {
+    match role {
+        Role::Conv => conv::lower(cx),
+        Role::Map => map::lower(cx),
+        Role::Window | Role::Concat | Role::Mean | Role::Product => unreachable!("not chosen yet"),
+        Role::Other => unreachable!("lowered to plain loops"),
+    }
+}
+
+impl Lowering {
+    /// The instruction set of the leaves.
+    ///
+    /// # Panics
+    /// Without one: nothing has a role then.
+    pub(super) fn isa(&self) -> Isa {
+        self.layouts.isa().expect("roles are given with an instruction set only")
+    }
+
+    /// The position of a leaf in the program's table.
+    pub(super) fn leaf(&mut self, spec: &LeafSpec) -> Result<u32, LeafError> {
+        let isa = self.isa();
+        let name = spec.name(isa);
+        if let Some(&at) = self.leaves.get(&name) {
+            return Ok(at);
+        }
+        let at = self.program.leaves.len() as u32;
+        self.program.leaves.push(spec.emit(isa)?);
+        self.leaves.insert(name, at);
+        Ok(at)
+    }
+}
+
+/// A leaf that cannot be emitted, although the layout pass chose it: our own mistake, told with the operator's name.
+fn leaf_diag(cx: &NodeCx, error: &LeafError) -> Diag {
+    let at = cx.anchor.unwrap_or(cx.outputs[0].0.node);
+    Diag::new("lower.leaf", format!("its machine code could not be made: {error}"))
+        .note("compile with -O0, and report this")
+        .at(cx.graph.location(at))
+}

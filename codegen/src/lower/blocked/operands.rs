@@ -1,0 +1,128 @@
+//! The operands of a leaf's vector program as buffers, and their addresses at a place of the result.
+
+use super::epilogue::{Body, Epilogue, Operand, translate};
+use crate::kernel::{Access as Use, Expr, LeafArg};
+use crate::lower::cx::{KernelCx, NodeCx, Source};
+use crate::lower::view::{Lattice, View};
+use crate::program::BufferId;
+use crate::x86::{Access, VProg};
+use bytes::Bytes;
+use lehr_ir::DType;
+use lehr_ir::graph::ValueId;
+
+/// One operand.
+#[derive(Clone, Debug)]
+pub enum Feed {
+    /// Of the result's shape.
+    Same(View),
+    /// A number per channel, from the first channel on; images are `image` elements apart.
+    Channel {
+        buf: BufferId,
+        offset: i64,
+        image: i64,
+    },
+    Splat(View),
+}
+
+pub struct Fused {
+    pub program: VProg,
+    pub feeds: Vec<Feed>,
+}
+
+/// What is fused behind `start` as a program. Tables of channels are padded to `lanes` with ones.
+///
+/// # Panics
+/// If the group cannot be written so: the layout pass has asked the same question.
+pub fn fused(cx: &mut NodeCx, start: ValueId, lanes: usize, access: &mut dyn FnMut(&Feed) -> Access) -> Fused {
+    let result = cx.outputs[0].0;
+    let rank = cx.graph.ty(result).rank();
+    let channel_axis = if cx.outputs[0].1.block().is_some() { 1 } else { rank - 1 };
+    let channels = cx.outputs[0].1.shape[channel_axis];
+    let padded = channels % lanes != 0;
+    let mut feeds: Vec<(Operand, Feed)> = vec![];
+    for pass in 0..2 {
+        let translated = {
+            let body = Body {
+                graph: cx.graph,
+                start,
+                result,
+                channel_axis,
+                padded,
+                outside: &|v| cx.source(v).is_some(),
+                constant: &|v| match cx.source(v) {
+                    Some(Source::Const(c)) => Some(c),
+                    Some(Source::Buffer(_)) | None => None,
+                },
+            };
+            let mut lies = |o: Operand| match feeds.iter().find(|(known, _)| *known == o) {
+                Some((_, feed)) => access(feed),
+                None => Access::Same,
+            };
+            translate(&body, &mut lies).expect("the layout pass has translated it")
+        };
+        let Epilogue { program, operands } = translated;
+        if pass == 1 {
+            return Fused { program, feeds: feeds.into_iter().map(|(_, f)| f).collect() };
+        }
+        feeds = operands.into_iter().map(|o| (o, feed(cx, o, lanes))).collect();
+    }
+    unreachable!("the second pass returns")
+}
+
+fn feed(cx: &mut NodeCx, operand: Operand, lanes: usize) -> Feed {
+    match (operand, cx.source(operand.value()).expect("operands come from outside")) {
+        (Operand::Same(_), Source::Buffer(view)) => Feed::Same(view),
+        (Operand::Same(_), Source::Const(c)) => Feed::Same(cx.low.const_view(&c)),
+        (Operand::Splat(_), Source::Buffer(view)) => Feed::Splat(view),
+        (Operand::Splat(_), Source::Const(c)) => Feed::Splat(cx.low.const_view(&c)),
+        (Operand::Channel { .. }, Source::Const(c)) => {
+            let buf = channel_table(cx, &c.tensor().to_f32(), lanes, 1.0);
+            Feed::Channel { buf, offset: 0, image: 0 }
+        }
+        (Operand::Channel { per_image, .. }, Source::Buffer(view)) => {
+            let image = if per_image { view.lattice().image } else { 0 };
+            Feed::Channel { buf: view.buf, offset: 0, image }
+        }
+    }
+}
+
+/// Numbers per channel among the weights, padded to whole vectors.
+pub fn channel_table(cx: &mut NodeCx, values: &[f32], lanes: usize, padding: f32) -> BufferId {
+    let len = values.len().next_multiple_of(lanes);
+    let padded = values.iter().copied().chain(std::iter::repeat(padding)).take(len);
+    let bytes: Vec<u8> = padded.flat_map(f32::to_le_bytes).collect();
+    cx.low.add_weights(DType::F32, len, Bytes::from(bytes))
+}
+
+/// A place in the result: the first pixel and channel that a call computes.
+pub struct Place<'p> {
+    pub image: &'p Expr,
+    /// Block of channels.
+    pub block: Expr,
+    pub spatial: &'p [Expr],
+    /// Further pixels along the last axis.
+    pub pixels: Expr,
+}
+
+impl Place<'_> {
+    /// Position in a tensor of the result's shape.
+    pub fn position(&self, lattice: &Lattice) -> Expr {
+        let last = lattice.spatial.last().copied().unwrap_or(0);
+        lattice.at(self.image, self.block.clone(), self.spatial) + self.pixels.clone() * last
+    }
+}
+
+/// Addresses of the operands at a place.
+pub fn addresses(k: &mut KernelCx, feeds: &[Feed], lanes: usize, place: &Place) -> Vec<LeafArg> {
+    let address = |k: &mut KernelCx, feed: &Feed| {
+        let (buf, index) = match feed {
+            Feed::Same(view) => (view.buf, place.position(&view.lattice())),
+            Feed::Channel { buf, offset, image } => {
+                (*buf, place.image.clone() * *image + place.block.clone() * lanes as i64 + *offset)
+            }
+            Feed::Splat(view) => (view.buf, Expr::i64(0)),
+        };
+        LeafArg::Address { buf: k.param_for(buf, Use::Read), index }
+    };
+    feeds.iter().map(|f| address(k, f)).collect()
+}
