@@ -212,8 +212,8 @@ impl Emit<'_, '_> {
         let slot = self.slots[&var].clone();
         let values = match slot.form {
             Form::Uniform => vec![self.uniform(v)],
-            Form::Regs => self.to_regs(self.k.vars[var as usize], v),
-            Form::Lanes => self.to_lanes(v),
+            Form::Regs => self.regs_of(self.k.vars[var as usize], v),
+            Form::Lanes => self.lanes_of(v),
         };
         for (variable, value) in slot.variables.iter().zip(values) {
             self.b.def_var(*variable, value);
@@ -312,7 +312,7 @@ impl Emit<'_, '_> {
             Val::Uniform(v) => v,
             // Only faults follow: one lane is enough.
             varying => {
-                let lanes = self.to_lanes(&varying);
+                let lanes = self.lanes_of(&varying);
                 lanes.into_iter().reduce(|a, b| self.b.ins().bor(a, b)).expect("lanes")
             }
         };

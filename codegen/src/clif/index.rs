@@ -148,7 +148,7 @@ impl Emit<'_, '_> {
             };
         }
         let index = self.eval(index);
-        let lanes = self.to_lanes(&index);
+        let lanes = self.lanes_of(&index);
         let at = |e: &mut Self, lane| {
             let offset = e.scale(lane, size);
             e.b.ins().iadd(base, offset)
@@ -239,7 +239,7 @@ impl Emit<'_, '_> {
         let (address, offset, stride) = match self.place(buf, index) {
             Place::Strided { address, offset, stride } => (address, offset, stride),
             Place::Scattered(addresses) => {
-                let lanes = self.to_lanes(&v);
+                let lanes = self.lanes_of(&v);
                 for (lane, address) in lanes.into_iter().zip(addresses) {
                     let lane = self.narrow_half(stored, lane);
                     self.b.ins().store(flags, lane, address, 0);
@@ -256,18 +256,18 @@ impl Emit<'_, '_> {
         let dense = stride == stored.size() as i64 && (self.lanes * stored.size()).is_multiple_of(16);
         let vectors = match stored {
             DType::F16 | DType::BF16 if dense => {
-                let regs = self.to_regs(DType::F32, &v);
+                let regs = self.regs_of(DType::F32, &v);
                 regs.chunks(2).map(|pair| self.narrow_halves(stored, pair[0], pair[1])).collect()
             }
             DType::Bool if dense => {
                 let one = self.b.ins().iconst(types::I8, 1);
                 let one = self.b.ins().splat(mask_type(1), one);
-                let masks = self.to_mask(&v, 1);
+                let masks = self.mask_of(&v, 1);
                 masks.into_iter().map(|m| self.b.ins().band(m, one)).collect()
             }
-            t if dense && in_regs(t, self.lanes) => self.to_regs(t, &v),
+            t if dense && in_regs(t, self.lanes) => self.regs_of(t, &v),
             _ => {
-                for (k, lane) in self.to_lanes(&v).into_iter().enumerate() {
+                for (k, lane) in self.lanes_of(&v).into_iter().enumerate() {
                     let lane = self.narrow_half(stored, lane);
                     let (address, offset) = self.lane_address(address, offset, k as i64 * stride);
                     self.b.ins().store(flags, lane, address, offset);

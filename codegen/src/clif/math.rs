@@ -386,11 +386,10 @@ impl Math<'_, '_, '_> {
         let r = self.sub(r, part);
         let square = self.mul(r, r);
         let horner = |m: &mut Self, c: &[Value; 7]| {
-            let sum = c[..6].iter().rev().fold(c[6], |sum, &c| {
+            c[..6].iter().rev().fold(c[6], |sum, &c| {
                 let product = m.mul(sum, square);
                 m.add(product, c)
-            });
-            sum
+            })
         };
         let sin = horner(self, &sine);
         let sin = self.mul(sin, r);

@@ -79,11 +79,11 @@ impl Emit<'_, '_> {
         match a {
             Val::Uniform(v) => Val::Uniform(f(self, *v)),
             _ if vector && in_regs(from, self.lanes) => {
-                let regs = self.to_regs(from, a);
+                let regs = self.regs_of(from, a);
                 Val::Regs(regs.into_iter().map(|v| f(self, v)).collect())
             }
             _ => {
-                let lanes = self.to_lanes(a);
+                let lanes = self.lanes_of(a);
                 Val::Lanes(lanes.into_iter().map(|v| f(self, v)).collect())
             }
         }
@@ -102,8 +102,8 @@ impl Emit<'_, '_> {
         }
         let in_vectors = vector && in_regs(t, self.lanes);
         let (a, b) = match in_vectors {
-            true => (self.to_regs(t, a), self.to_regs(t, b)),
-            false => (self.to_lanes(a), self.to_lanes(b)),
+            true => (self.regs_of(t, a), self.regs_of(t, b)),
+            false => (self.lanes_of(a), self.lanes_of(b)),
         };
         let values = a.into_iter().zip(b).map(|(a, b)| f(self, a, b)).collect();
         if in_vectors { Val::Regs(values) } else { Val::Lanes(values) }
@@ -223,7 +223,7 @@ impl Emit<'_, '_> {
             (Val::Mask { bytes, .. }, _) | (_, Val::Mask { bytes, .. }) => *bytes,
             _ => return self.zip(DType::Bool, false, a, b, apply),
         };
-        let (a, b) = (self.to_mask(a, bytes), self.to_mask(b, bytes));
+        let (a, b) = (self.mask_of(a, bytes), self.mask_of(b, bytes));
         Val::Mask { bytes, regs: a.into_iter().zip(b).map(|(a, b)| apply(self, a, b)).collect() }
     }
 
@@ -332,8 +332,8 @@ impl Emit<'_, '_> {
 
     fn compare(&mut self, op: CmpOp, t: DType, a: &Val, b: &Val) -> Val {
         if t == DType::Bool && (matches!(a, Val::Mask { .. }) || matches!(b, Val::Mask { .. })) {
-            let a = self.to_lanes(a);
-            let b = self.to_lanes(b);
+            let a = self.lanes_of(a);
+            let b = self.lanes_of(b);
             let lanes = a.into_iter().zip(b).map(|(a, b)| self.compare_value(op, t, a, b)).collect();
             return Val::Lanes(lanes);
         }
@@ -374,24 +374,24 @@ impl Emit<'_, '_> {
         if let Val::Uniform(c) = c {
             let c = *c;
             if let (Val::Mask { bytes, .. }, _) | (_, Val::Mask { bytes, .. }) = (a, b) {
-                let (a, b) = (self.to_mask(a, *bytes), self.to_mask(b, *bytes));
+                let (a, b) = (self.mask_of(a, *bytes), self.mask_of(b, *bytes));
                 let regs = a.into_iter().zip(b).map(|(a, b)| self.b.ins().select(c, a, b)).collect();
                 return Val::Mask { bytes: *bytes, regs };
             }
             return self.zip(t, true, a, b, |e, a, b| e.b.ins().select(c, a, b));
         }
         if in_regs(t, self.lanes) {
-            let masks = self.to_mask(c, t.size() as u32);
-            let (a, b) = (self.to_regs(t, a), self.to_regs(t, b));
+            let masks = self.mask_of(c, t.size() as u32);
+            let (a, b) = (self.regs_of(t, a), self.regs_of(t, b));
             let regs = masks.into_iter().zip(a.into_iter().zip(b)).map(|(m, (a, b))| self.choose(m, a, b)).collect();
             return Val::Regs(regs);
         }
         if let (DType::Bool, Val::Mask { bytes, regs }) = (t, c) {
-            let (a, b) = (self.to_mask(a, *bytes), self.to_mask(b, *bytes));
+            let (a, b) = (self.mask_of(a, *bytes), self.mask_of(b, *bytes));
             let picked = regs.iter().zip(a.into_iter().zip(b)).map(|(&m, (a, b))| self.b.ins().bitselect(m, a, b));
             return Val::Mask { bytes: *bytes, regs: picked.collect() };
         }
-        let (c, a, b) = (self.to_lanes(c), self.to_lanes(a), self.to_lanes(b));
+        let (c, a, b) = (self.lanes_of(c), self.lanes_of(a), self.lanes_of(b));
         let lanes = c.into_iter().zip(a.into_iter().zip(b)).map(|(c, (a, b))| self.b.ins().select(c, a, b)).collect();
         Val::Lanes(lanes)
     }
@@ -406,7 +406,7 @@ impl Emit<'_, '_> {
         }
         if !matches!(a, Val::Uniform(_)) && in_regs(to, self.lanes) {
             if from == DType::Bool && matches!(a, Val::Mask { .. }) {
-                let masks = self.to_mask(a, to.size() as u32);
+                let masks = self.mask_of(a, to.size() as u32);
                 let one = if to.is_float() { self.float(to, 1.0) } else { self.int(to, 1) };
                 let one = self.splat(to, one);
                 let one = self.cast_bits(mask_type(to.size() as u32), one);
@@ -417,7 +417,7 @@ impl Emit<'_, '_> {
                 return Val::Regs(regs.collect());
             }
             if in_regs(from, self.lanes) && has_vector_cast(from, to) {
-                let regs = self.to_regs(from, a);
+                let regs = self.regs_of(from, a);
                 return Val::Regs(self.cast_vectors(from, to, regs));
             }
         }

@@ -58,7 +58,7 @@ impl Emit<'_, '_> {
     }
 
     /// A value of type `t` as vectors; `in_regs(t)` holds.
-    pub fn to_regs(&mut self, t: DType, v: &Val) -> Vec<Value> {
+    pub fn regs_of(&mut self, t: DType, v: &Val) -> Vec<Value> {
         let per_reg = 16 / t.size();
         match v {
             Val::Regs(regs) => regs.clone(),
@@ -91,7 +91,7 @@ impl Emit<'_, '_> {
     }
 
     /// A value as one scalar per lane.
-    pub fn to_lanes(&mut self, v: &Val) -> Vec<Value> {
+    pub fn lanes_of(&mut self, v: &Val) -> Vec<Value> {
         match v {
             Val::Uniform(v) => vec![*v; self.lanes],
             Val::Lanes(lanes) => lanes.clone(),
@@ -118,17 +118,17 @@ impl Emit<'_, '_> {
     }
 
     /// A bool as masks with lanes of `bytes` bytes, which fill whole vectors.
-    pub fn to_mask(&mut self, v: &Val, bytes: u32) -> Vec<Value> {
+    pub fn mask_of(&mut self, v: &Val, bytes: u32) -> Vec<Value> {
         let count = self.lanes * bytes as usize / 16;
         match v {
             Val::Mask { bytes: b, regs } if *b == bytes => regs.clone(),
             Val::Mask { bytes: b, regs } if *b < bytes => {
                 let wide = regs.iter().flat_map(|&reg| self.widen_mask(*b, reg)).collect();
-                self.to_mask(&Val::Mask { bytes: b * 2, regs: wide }, bytes)
+                self.mask_of(&Val::Mask { bytes: b * 2, regs: wide }, bytes)
             }
             Val::Mask { bytes: b, regs } => {
                 let narrow = regs.chunks(2).map(|pair| self.narrow_mask(*b, pair[0], pair[1])).collect();
-                self.to_mask(&Val::Mask { bytes: b / 2, regs: narrow }, bytes)
+                self.mask_of(&Val::Mask { bytes: b / 2, regs: narrow }, bytes)
             }
             Val::Uniform(v) => {
                 let zero = self.b.ins().iconst(types::I8, 0);

@@ -109,7 +109,7 @@ fn combine(e: &mut Emit, op: BinOp, var: Var, partial: &Val) -> Value {
             let reg = halve(e, op, t, regs.clone(), Form::Regs)[0];
             values.extend((0..vector_type(t).lane_count()).map(|k| e.b.ins().extractlane(reg, k as u8)));
         }
-        other => values = e.to_lanes(other),
+        other => values = e.lanes_of(other),
     }
     halve(e, op, t, values, Form::Uniform)[0]
 }

@@ -57,7 +57,7 @@ impl Gen {
         match self.rng.below(if depth == 0 { 4 } else { 10 }) {
             0 => Expr::number(t, self.rng.below(9) as f64 - if t.is_signed() { 4.0 } else { 0.0 }),
             1 if !known.is_empty() => known[self.rng.below(known.len() as u64) as usize].clone(),
-            0..4 => {
+            1..4 => {
                 let matching: Vec<_> = self.inputs.iter().filter(|(_, u)| computing_type(*u) == t).copied().collect();
                 let Some(&(p, _)) = matching.first() else { return self.convert(t, depth) };
                 let index = self.index();
