@@ -55,7 +55,7 @@ impl Failure {
 pub fn exit_code(diags: &[Diag]) -> u8 {
     let kind = |d: &Diag| match d.code {
         "load.io" | "load.zoo" | "load.bind" | "model.open" => exit::USAGE,
-        c if c.contains("unsupported") || c == "lower.missing" => exit::UNSUPPORTED,
+        c if c.contains("unsupported") => exit::UNSUPPORTED,
         c if c.contains("unbound") || c.contains("unknown-value") => exit::UNBOUND,
         _ => exit::MODEL,
     };

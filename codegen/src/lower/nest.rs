@@ -5,8 +5,9 @@ use crate::kernel::{Blocks, Expr, LoopKind};
 
 /// At least so many parallel iterations are wanted, so that any sensible number of threads gets an even share.
 const PARALLEL_GRAIN: usize = 32;
-/// A vector loop is not split below this length.
-const MIN_CHUNK: usize = 1024;
+/// A vector loop is not split below so many operations, nor below [`MIN_CHUNK`] elements.
+const MIN_OPERATIONS: i64 = 1024;
+const MIN_CHUNK: usize = 64;
 
 impl KernelCx<'_, '_> {
     /// Runs `body` at every point of `dims`, row-major. `cost` is the work of one point in operations. `last` says
@@ -23,8 +24,9 @@ impl KernelCx<'_, '_> {
             split += 1;
         }
         let serial = &outer[split..];
+        let least = usize::try_from(MIN_OPERATIONS / cost.max(1)).map_or(MIN_CHUNK, |n| n.max(MIN_CHUNK));
         let chunks =
-            if extent < PARALLEL_GRAIN && serial.is_empty() { (inner / MIN_CHUNK).clamp(1, PARALLEL_GRAIN) } else { 1 };
+            if extent < PARALLEL_GRAIN && serial.is_empty() { (inner / least).clamp(1, PARALLEL_GRAIN) } else { 1 };
         // Multiples of 64 elements, so that no two threads write one cache line.
         let chunk = if chunks == 1 { inner } else { inner.div_ceil(chunks).next_multiple_of(64) };
         let chunks = inner.div_ceil(chunk.max(1)).max(1);

@@ -3,7 +3,7 @@
 
 use super::cx::{KernelCx, NodeCx};
 use super::view::View;
-use crate::kernel::{Blocks, CmpOp, Expr, LoopKind, UnOp, computing_type};
+use crate::kernel::{CmpOp, Expr, LoopKind, UnOp, computing_type};
 use lehr_ir::ops::{Resize, ResizeMode, Sample};
 use lehr_ir::{DType, Diag, Tensor};
 

@@ -201,7 +201,15 @@ fn the_best_in_order() {
 }
 
 #[test]
-fn reductions_with_neighbours() {
-    // Computed operands: the reduction reads them element by element.
-    check("%x: f32[3,4,5]", "%a = relu %x\n%y = reduce %a {f=sum, axes=[1, 2]}\n%z = sqrt %y\nreturn %z");
+fn fused_reductions() {
+    for (axes, y) in [("1, 2", "3,1,1"), ("0", "1,70,5"), ("1", "3,1,5")] {
+        for f in ["mean", "max", "log_sum_exp"] {
+            check(
+                "%x: f32[3,70,5], %s: f32[5], %t: f32[1]",
+                &format!(
+                    "%y = fusion %x, %s, %t graph @r(%a: f32[3,70,5], %b: f32[5], %c: f32[1]) {{\n%m = mul %a, %b\n%n = relu %a\n%p = add %m, %n\n%q: f32[{y}] = reduce %p {{f={f}, axes=[{axes}]}}\n%r = add %q, %c\n%z = tanh %r\nreturn %z\n}}\nreturn %y"
+                ),
+            );
+        }
+    }
 }
