@@ -78,7 +78,7 @@ pub fn write_so(
     Ok((written, report))
 }
 
-/// CLIF and assembly of all that Cranelift compiles.
+/// CLIF of what Cranelift compiles, and assembly of that and the leaves.
 pub fn listing(program: &mut Program, options: &CompileOptions) -> Result<(String, String), Diag> {
     let target = Target::new(&options.cpu, Relocation::Pic)?;
     plan(program);

@@ -26,6 +26,7 @@ pub use target::{Relocation, Target};
 
 use crate::program::Program;
 use crate::runtime::abi::MainFn;
+use crate::x86;
 use cranelift_jit::{ArenaMemoryProvider, JITBuilder, JITModule};
 use cranelift_object::{ObjectBuilder, ObjectModule};
 use lehr_ir::Diag;
@@ -123,12 +124,16 @@ fn object_failed(error: &dyn std::fmt::Display) -> Diag {
     Diag::new("compile.module", format!("the object could not be written: {error}"))
 }
 
-/// The CLIF and the assembly of everything but the leaves, in order. `target` is for [`Relocation::Pic`].
+/// CLIF of what Cranelift compiles, and assembly of that and the leaves, in order. `target` is for [`Relocation::Pic`].
 pub fn listing(program: &Program, target: &Target, threads: usize) -> Result<(String, String), Diag> {
     let mut module = object_module(target)?;
     let functions = Functions::declare(&mut module, program)?;
     let codes = functions.compile(program, target, threads, Listing::Yes)?;
-    Ok((codes.iter().map(|c| format!("{}\n", c.clif)).collect(), codes.iter().map(|c| c.asm.clone()).collect()))
+    let clif = codes.iter().map(|c| format!("{}\n", c.clif)).collect();
+    let leaves = program.leaves.iter().enumerate();
+    let leaves = leaves.map(|(k, leaf)| format!("leaf{k}: # {}\n{}\n", leaf.name, x86::disassemble(&leaf.code)));
+    let asm = codes.iter().map(|c| c.asm.clone()).chain(leaves).collect();
+    Ok((clif, asm))
 }
 
 /// The symbol of a kernel's function: its position and what of its name a symbol can hold.

@@ -333,3 +333,36 @@ fn the_interpreter_and_the_check_object() {
     let error = lehr_codegen::kernel::interp::run(&k, &mut data, 0..1).unwrap_err();
     assert_eq!(error, "b0[4] is outside of 4 elements");
 }
+
+#[test]
+fn kernels_print_as_their_documentation_shows() {
+    let mut b = KernelBuilder::new("relu");
+    let (x, y) = (b.param(DType::F32, 1000, Access::Read), b.param(DType::F32, 1000, Access::Write));
+    let p = b.parallel(4, 250);
+    b.for_(LoopKind::Vector, p.clone() * 250, p * 250 + 250, 1, |b, i| {
+        let v = b.load(x, i.clone());
+        let v = b.let_(v);
+        b.store(y, i, v.max(Expr::f32(0.0)));
+    });
+    b.if_else(
+        Expr::compare(CmpOp::Lt, Expr::Var(0), Expr::i64(1)),
+        |b| b.store(y, Expr::i64(0), Expr::cast(DType::F32, Expr::Int(DType::U8, 7))),
+        |b| b.fault_if(Expr::Int(DType::Bool, 1), "never"),
+    );
+    let expected = "\
+kernel relu (b0: f32[1000] read, b1: f32[1000] write) parallel v0 < 4 {
+  vector for v1 in v0 * 250 .. (v0 * 250) + 250 {
+    let v2: f32 = b0[v1]
+    b1[v1] = max(v2, 0.0)
+  }
+  if v0 < 1 {
+    b1[0] = f32(7u8)
+  } else {
+    if true {
+      fault \"never\"
+    }
+  }
+}
+";
+    assert_eq!(b.finish(vec![]).to_string(), expected);
+}

@@ -151,5 +151,7 @@ fn leaves_get_addresses_and_numbers() {
     let mut buffers = [vec![0; 320]];
     assert_eq!(crate::common::run(&mut session, &kernel.params, &mut buffers), None);
     let got: Vec<i64> = buffers[0].chunks(8).map(|b| i64::from_le_bytes(b.try_into().unwrap())).collect();
+    let (_, asm) = compile::listing(&mut p, &options()).expect("a listing");
+    assert!(asm.contains("leaf0: # store"), "{asm}");
     assert_eq!(got, (0..40).map(|k| 7 * k).collect::<Vec<i64>>());
 }
