@@ -1,4 +1,4 @@
-//! Comparing tensors within a tolerance.
+//! Comparing tensors within a tolerance, and making memory dirty before compiled code uses it.
 
 use lehr_ir::Tensor;
 
@@ -14,4 +14,11 @@ pub fn difference(expected: &Tensor, got: &Tensor, tolerance: f64) -> Option<Str
     let equal = |a: f64, b: f64| a == b || (a.is_nan() && b.is_nan()) || (a - b).abs() <= allowed;
     let at = (0..a.len()).find(|&i| !equal(a[i], b[i]))?;
     Some(format!("element {at} of {} is {}, not {} (allowed: {allowed:e})", a.len(), b[at], a[at]))
+}
+
+/// Leaves NaNs in freed memory of many sizes, so that a kernel that reads what nobody wrote is likely to show it.
+pub fn dirty_memory() {
+    let sizes = (6..20).flat_map(|log| [1usize << log, 3 << (log - 1)]);
+    let blocks: Vec<Vec<u32>> = sizes.flat_map(|bytes| vec![vec![0x7fc0_0000; bytes / 4]; 4]).collect();
+    drop(std::hint::black_box(blocks));
 }

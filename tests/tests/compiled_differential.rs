@@ -3,7 +3,7 @@
 use lehr::{CompileOptions, OptLevel, Runner};
 use lehr_ir::Dim;
 use lehr_ir::eval::evaluate;
-use lehr_tests::compare::difference;
+use lehr_tests::compare::{difference, dirty_memory};
 use lehr_tests::random_graph::{inputs, random_graph};
 use proptest::prelude::*;
 
@@ -19,6 +19,7 @@ proptest! {
         for level in [OptLevel::O0, OptLevel::O2] {
             let options = CompileOptions { level, ..CompileOptions::default() };
             let fail = |why: String| TestCaseError::fail(format!("{level}: {why}\n{g}"));
+            dirty_memory();
             let mut runner = Runner::jit(g.clone(), &options, 2).map_err(fail)?;
             let got = runner.run(&inputs).map_err(fail)?;
             for (a, b) in expected.iter().zip(&got) {
