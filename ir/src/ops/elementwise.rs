@@ -61,11 +61,16 @@ macro_rules! unary_table {
                 })* }
             }
 
-            pub(crate) fn parse(name: &str, _attrs: &mut Attrs) -> Option<Result<UnaryFn, String>> {
-                match name {
-                    $($name => Some((|| Ok(UnaryFn::$V $({ $($p: _attrs.take(stringify!($p))?.unwrap_or($d)),* })?))()),)*
+            /// The function called `name`, with its parameters; `None` if there is none.
+            pub(crate) fn parse(name: &str, attrs: &mut Attrs) -> Option<Result<UnaryFn, String>> {
+                Self::try_parse(name, attrs).transpose()
+            }
+
+            fn try_parse(name: &str, _attrs: &mut Attrs) -> Result<Option<UnaryFn>, String> {
+                Ok(match name {
+                    $($name => Some(UnaryFn::$V $({ $($p: _attrs.take(stringify!($p))?.unwrap_or($d)),* })?),)*
                     _ => None,
-                }
+                })
             }
 
             /// One instance of each function, with its default parameters.
@@ -379,8 +384,8 @@ impl UnaryFn {
             }
             UnaryFn::Selu { alpha, gamma } => wide(gamma) * if x <= 0.0 { expm1_scaled(alpha, x) } else { x },
             UnaryFn::Sigmoid => 1.0 / (1.0 + (-x).exp()),
-            UnaryFn::HardSigmoid { alpha, beta } => clamp_unit(wide(alpha) * x + wide(beta)),
-            UnaryFn::HardSwish => x * clamp_unit(x / 6.0 + 0.5),
+            UnaryFn::HardSigmoid { alpha, beta } => (wide(alpha) * x + wide(beta)).clamp(0.0, 1.0),
+            UnaryFn::HardSwish => x * (x / 6.0 + 0.5).clamp(0.0, 1.0),
             UnaryFn::Swish { alpha } => x / (1.0 + (-wide(alpha) * x).exp()),
             UnaryFn::Softplus => softplus(x),
             UnaryFn::Softsign => x / (1.0 + x.abs()),
@@ -405,17 +410,6 @@ impl UnaryFn {
             UnaryFn::BitNot => !x,
             other => unreachable!("inference lets no integers reach {other:?}"),
         }
-    }
-}
-
-/// Into [0, 1]; NaN stays.
-fn clamp_unit(x: f64) -> f64 {
-    if x < 0.0 {
-        0.0
-    } else if x > 1.0 {
-        1.0
-    } else {
-        x
     }
 }
 
