@@ -19,10 +19,11 @@
 //! as wide as the widest padding among the convolutions that read it, so that these need not look where a row ends.
 
 use crate::lower::blocked::epilogue::{Body, Operand, translate};
+use crate::lower::blocked::window::{Axis, axes, runs};
 use crate::lower::cx::is_elementwise;
 use crate::x86::{Access, Isa};
 use lehr_ir::graph::{Graph, NodeId, ValueId};
-use lehr_ir::ops::{Conv, ReduceFn};
+use lehr_ir::ops::{Conv, Reduce, ReduceFn};
 use lehr_ir::{ConstValue, DType, Op};
 use std::collections::{HashMap, HashSet};
 use std::fmt::Write;
@@ -53,6 +54,8 @@ pub struct Layouts {
     /// Operands that are wanted in blocks.
     wants: HashSet<(NodeId, usize)>,
     borders: HashMap<ValueId, Border>,
+    /// Values that are produced inside the concatenation they go into, and their first block in it.
+    placed: HashMap<ValueId, (ValueId, usize)>,
 }
 
 /// Tensors beyond this many bytes are left alone: offsets in leaves are 32-bit.
@@ -75,9 +78,19 @@ impl Layouts {
         self.wants.contains(&(id, operand))
     }
 
+    /// The concatenation that a value is produced in, and its first block there.
+    pub fn placed(&self, v: ValueId) -> Option<(ValueId, usize)> {
+        self.placed.get(&v).copied()
+    }
+
+    /// The concatenation that a value lies in in the end: itself if there is none.
+    fn root(&self, v: ValueId) -> ValueId {
+        self.placed.get(&v).map_or(v, |(whole, _)| self.root(*whole))
+    }
+
     /// The border of a value where it lies in blocks.
     pub fn border(&self, v: ValueId, spatial: usize) -> Border {
-        self.borders.get(&v).cloned().unwrap_or_else(|| vec![(0, 0); spatial])
+        self.borders.get(&self.root(v)).cloned().unwrap_or_else(|| vec![(0, 0); spatial])
     }
 
     /// The decision as text, a line per operator that leaves compute.
@@ -175,6 +188,7 @@ impl<'g> Group<'g> {
         let body = Body {
             graph: self.graph,
             start,
+            divisor: None,
             result: self.result,
             channel_axis,
             padded,
@@ -209,14 +223,41 @@ pub fn decide(graph: &Graph, isa: Option<Isa>) -> Layouts {
                 layouts.wants.extend(group.operands(v).into_iter().map(|i| (id, i)));
             }
             if let Some((v, border)) = plan.border {
-                let known = layouts.borders.entry(v).or_insert_with(|| vec![(0, 0); border.len()]);
-                for (k, b) in known.iter_mut().zip(border) {
-                    *k = (k.0.max(b.0), k.1.max(b.1));
-                }
+                layouts.widen(v, &border);
+            }
+            if plan.role == Role::Concat {
+                layouts.place_operands(graph, id, isa.lanes());
             }
         }
     }
+    // What lies in a concatenation has the concatenation's border.
+    let own: Vec<(ValueId, Border)> = layouts.borders.iter().map(|(v, b)| (*v, b.clone())).collect();
+    for (v, border) in own {
+        layouts.widen(layouts.root(v), &border);
+    }
     layouts
+}
+
+impl Layouts {
+    /// Makes the border of a value at least so wide.
+    fn widen(&mut self, v: ValueId, border: &[(usize, usize)]) {
+        let known = self.borders.entry(v).or_insert_with(|| vec![(0, 0); border.len()]);
+        for (k, b) in known.iter_mut().zip(border) {
+            *k = (k.0.max(b.0), k.1.max(b.1));
+        }
+    }
+
+    /// Operands that are produced in blocks and lie nowhere else yet are produced in their place.
+    fn place_operands(&mut self, graph: &Graph, concat: NodeId, lanes: usize) {
+        let mut first = 0;
+        for &v in graph.node(concat).inputs.iter().flatten() {
+            let channels = graph.ty(v).const_shape().map_or(0, |s| s[1]);
+            if self.is_blocked(v) && !self.placed.contains_key(&v) {
+                self.placed.insert(v, (concat.out(0), first / lanes));
+            }
+            first += channels;
+        }
+    }
 }
 
 struct Plan {
@@ -232,10 +273,22 @@ fn choose(group: &Group, isa: Isa, layouts: &Layouts) -> Option<Plan> {
     let lanes = isa.lanes();
     let blocked = |v: ValueId| group.outer(v).is_some_and(|v| layouts.is_blocked(v));
     let Some(anchor) = group.anchor else { return map(group, lanes, &blocked) };
-    match &group.graph.node(anchor).op {
-        Op::Conv(op) => conv(group, op, lanes, &blocked),
+    let op = &group.graph.node(anchor).op;
+    match op {
+        Op::Conv(c) if c.groups > 1 && is_depthwise(group, c) => window(group, op, lanes, &blocked),
+        Op::Conv(c) => conv(group, c, lanes, &blocked),
+        Op::MaxPool(_) | Op::AvgPool(_) => window(group, op, lanes, &blocked),
+        Op::Concat(c) => concat(group, c.axis, lanes, &blocked),
+        Op::Reduce(r) => mean(group, r, lanes, &blocked),
+        Op::Gemm(_) | Op::MatMul(_) => product(group, op),
         _ => None,
     }
+}
+
+fn is_depthwise(group: &Group, op: &Conv) -> bool {
+    let shape = |i: usize| group.operand(i).map(|v| group.shape(v)).unwrap_or_default();
+    let (x, w) = (shape(0), shape(1));
+    x.get(1) == Some(&op.groups) && w.first() == Some(&op.groups) && w.get(1) == Some(&1)
 }
 
 fn same_shaped(operands: Vec<Operand>) -> impl Iterator<Item = ValueId> {
@@ -299,7 +352,85 @@ fn map_start(group: &Group, blocked: &dyn Fn(ValueId) -> bool) -> Option<ValueId
     fitting.find(|&v| blocked(v))
 }
 
-/// Whether a reduction is the mean over every spatial axis.
-pub fn is_global_mean(f: ReduceFn, axes: &[usize], rank: usize) -> bool {
-    f == ReduceFn::Mean && axes.iter().copied().eq(2..rank)
+/// A pool or depthwise convolution of blocks.
+fn window(group: &Group, op: &Op, lanes: usize, blocked: &dyn Fn(ValueId) -> bool) -> Option<Plan> {
+    let (x, y) = (group.operand(0)?, group.anchor?.out(0));
+    let (from, to) = (group.shape(x), group.shape(y));
+    if !blocked(x) || !group.is_image(x) || !group.is_image(y) || !group.outside(x) {
+        return None;
+    }
+    let mut wanted = vec![x];
+    let mut border = None;
+    let mut kernel = None;
+    if let Op::Conv(c) = op {
+        let w = group.operand(1)?;
+        group.constant(w)?;
+        if group.operand(2).is_some_and(|b| group.constant(b).is_none()) {
+            return None;
+        }
+        kernel = Some(group.shape(w)[2..].to_vec());
+        border = Some((group.outer(x)?, pairs(&c.pads)));
+    } else {
+        // Indices are positions in the row-major tensor; windows without elements have results of their own.
+        let uses = group.outer.uses();
+        if !uses.of(group.id.out(1)).is_empty() && group.graph.node(y.node).results.len() > 1 {
+            return None;
+        }
+        let axes = axes(op, &from[2..], None)?;
+        let empty = |(axis, &n): (&Axis, &usize)| runs(*axis, n).iter().any(|r| r.taps == 0);
+        if axes.iter().zip(&to[2..]).any(empty) {
+            return None;
+        }
+    }
+    axes(op, &from[2..], kernel.as_deref())?;
+    wanted.extend(same_shaped(group.epilogue(y, 1, to[1] % lanes != 0)?));
+    Some(Plan { role: Role::Window, gives_blocks: true, blocked: wanted, border })
+}
+
+/// Channels side by side, whole blocks of them; the last operand may end inside a block.
+fn concat(group: &Group, axis: usize, lanes: usize, blocked: &dyn Fn(ValueId) -> bool) -> Option<Plan> {
+    let operands: Vec<ValueId> = group.graph.node(group.anchor?).inputs.iter().copied().flatten().collect();
+    let whole = operands.iter().rev().skip(1).all(|v| group.shape(*v).get(1).is_some_and(|c| c % lanes == 0));
+    let images = operands.iter().all(|&v| group.is_image(v));
+    if axis != 1 || !whole || !images || !group.is_image(group.result) || !operands.iter().any(|&v| blocked(v)) {
+        return None;
+    }
+    Some(Plan { role: Role::Concat, gives_blocks: true, blocked: operands, border: None })
+}
+
+/// The mean over every spatial axis.
+fn mean(group: &Group, op: &Reduce, lanes: usize, blocked: &dyn Fn(ValueId) -> bool) -> Option<Plan> {
+    let x = group.operand(0)?;
+    let shape = group.shape(x);
+    let alone = group.result == group.anchor?.out(0);
+    let global = op.f == ReduceFn::Mean && op.axes.iter().copied().eq(2..shape.len());
+    let fits = alone && global && blocked(x) && group.is_image(x) && shape[1] % lanes == 0;
+    fits.then(|| Plan { role: Role::Mean, gives_blocks: false, blocked: vec![x], border: None })
+}
+
+/// A product with constant weights.
+fn product(group: &Group, op: &Op) -> Option<Plan> {
+    let (a, b, y) = (group.operand(0)?, group.operand(1)?, group.anchor?.out(0));
+    let (left, right, result) = (group.shape(a), group.shape(b), group.shape(y));
+    let bytes = |shape: &[usize]| 4 * shape.iter().product::<usize>();
+    let fits = |shape: &[usize]| (1..=MAX_BYTES).contains(&bytes(shape));
+    let sizes = fits(&left) && fits(&right) && fits(&result);
+    if group.graph.ty(y).dtype != DType::F32 || !sizes || right.len() != 2 || !group.outside(a) {
+        return None;
+    }
+    group.constant(b)?;
+    if let Op::Gemm(g) = op {
+        let bias = |c: ValueId| {
+            let shape = group.shape(c);
+            let n = result.last().copied().unwrap_or(1);
+            let per_column =
+                shape.iter().product::<usize>() == 1 || (shape.last() == Some(&n) && bytes(&shape) == 4 * n);
+            group.constant(c).is_some() && per_column
+        };
+        if g.trans_a || !group.operand(2).is_none_or(bias) {
+            return None;
+        }
+    }
+    group.epilogue(y, result.len() - 1, false)?;
+    Some(Plan { role: Role::Product, gives_blocks: false, blocked: vec![], border: None })
 }

@@ -213,3 +213,124 @@ fn epilogues_that_leaves_do_not_have() {
     let e = n.unary(UnaryFn::Softplus, c);
     n.check(&[d, e]);
 }
+
+fn max_pool(kernel: &[usize], strides: &[usize], pads: &[usize], ceil_mode: bool) -> MaxPool {
+    let (dilations, kernel) = (vec![1; kernel.len()], kernel.to_vec());
+    MaxPool { kernel, strides: strides.into(), pads: pads.into(), dilations, ceil_mode, column_major: false }
+}
+
+fn avg_pool(kernel: &[usize], strides: &[usize], pads: &[usize], count_include_pad: bool) -> AvgPool {
+    let (dilations, kernel) = (vec![1; kernel.len()], kernel.to_vec());
+    AvgPool { kernel, strides: strides.into(), pads: pads.into(), dilations, ceil_mode: true, count_include_pad }
+}
+
+#[test]
+fn pools_and_depthwise_convolutions() {
+    for channels in [32, 20] {
+        let mut n = Net::new();
+        let x = n.input(&[2, 3, 13, 30]);
+        let a = n.conv(x, channels, window(&[3, 3]));
+        let mut outputs = vec![];
+        for p in [
+            max_pool(&[3, 3], &[2, 2], &[1, 1, 1, 1], false),
+            max_pool(&[3, 3], &[2, 2], &[0, 0, 0, 0], true),
+            max_pool(&[2, 4], &[1, 3], &[0, 2, 1, 1], false),
+        ] {
+            outputs.push(n.g.add(p, &[Some(a)], vec![]).unwrap().out(0));
+        }
+        for p in [
+            avg_pool(&[3, 3], &[1, 1], &[1, 1, 1, 1], false),
+            avg_pool(&[3, 3], &[2, 2], &[1, 1, 1, 1], true),
+            avg_pool(&[11, 28], &[1, 1], &[0, 0, 0, 0], true),
+        ] {
+            outputs.push(n.add(p, &[a]));
+        }
+        let d = n.conv(a, channels, window(&[3, 3]).pad(&[1, 1, 1, 1]).groups(channels));
+        let d = n.unary(UnaryFn::Relu, d);
+        outputs.push(n.conv(d, channels, window(&[5, 3]).pad(&[2, 0, 1, 2]).stride(&[2, 1]).groups(channels)));
+        let pooled = outputs[0];
+        outputs.push(n.conv(pooled, 48, window(&[3, 3]).pad(&[1, 1, 1, 1])));
+        outputs.push(n.add(Reduce { f: ReduceFn::Mean, axes: vec![2, 3], keepdims: true }, &[a]));
+        n.check(&outputs);
+    }
+}
+
+#[test]
+fn a_maximum_keeps_nan_and_ignores_the_border() {
+    let mut n = Net::new();
+    let x = n.input(&[1, 3, 9, 9]);
+    let a = n.conv(x, 32, window(&[1, 1]));
+    let low = n.number(-1000.0);
+    let a = n.binary(BinaryFn::Add, a, low);
+    // Read with a border of zeros as well.
+    let b = n.conv(a, 16, window(&[3, 3]).pad(&[1, 1, 1, 1]));
+    let y = n.g.add(max_pool(&[3, 3], &[2, 2], &[1, 1, 1, 1], false), &[Some(a)], vec![]).unwrap().out(0);
+    let nan = n.unary(UnaryFn::Sqrt, a);
+    let z = n.g.add(max_pool(&[3, 3], &[2, 2], &[1, 1, 1, 1], false), &[Some(nan)], vec![]).unwrap().out(0);
+    let z = n.unary(UnaryFn::IsNan, z);
+    let z = n.add(Cast { to: DType::F32 }, &[z]);
+    n.check(&[y, b, z]);
+}
+
+#[test]
+fn concatenations_are_places() {
+    for (a, b) in [(32, 64), (48, 20), (20, 16)] {
+        let mut n = Net::new();
+        let x = n.input(&[2, 3, 8, 9]);
+        let p = n.conv(x, a, window(&[3, 3]).pad(&[1, 1, 1, 1]));
+        let q = n.conv(p, b, window(&[1, 1]));
+        let q = n.unary(UnaryFn::Relu, q);
+        let inner = n.add(Concat { axis: 1 }, &[p, q]);
+        let r = n.conv(inner, 32, window(&[3, 3]).pad(&[1, 1, 1, 1]));
+        let outer = n.add(Concat { axis: 1 }, &[r, inner, p]);
+        let s = n.conv(outer, 32, window(&[1, 1]));
+        let t = n.unary(UnaryFn::Abs, outer);
+        let pooled = n.g.add(max_pool(&[3, 3], &[1, 1], &[1, 1, 1, 1], false), &[Some(r)], vec![]).unwrap().out(0);
+        n.check(&[s, t, inner, pooled]);
+    }
+}
+
+#[test]
+fn products_with_constant_weights() {
+    for (rows, k, columns) in [(1, 300, 40), (1, 64, 257), (3, 17, 64), (150, 40, 100), (33, 128, 10), (1, 1, 1)] {
+        let mut n = Net::new();
+        let x = n.input(&[rows, k]);
+        let (w, c) = (n.weights(&[columns, k]), n.weights(&[columns]));
+        let gemm = Gemm { alpha: 0.5, beta: 2.0, trans_a: false, trans_b: true };
+        let y = n.add(gemm, &[x, w, c]);
+        let y = n.unary(UnaryFn::Relu, y);
+        let v = n.weights(&[k, columns]);
+        let other = n.input(&[rows, columns]);
+        let z = n.add(MatMul {}, &[x, v]);
+        let z = n.binary(BinaryFn::Add, z, other);
+        n.check(&[y, z]);
+    }
+    let mut n = Net::new();
+    let x = n.input(&[2, 3, 5, 40]);
+    let w = n.weights(&[40, 24]);
+    let y = n.add(MatMul {}, &[x, w]);
+    let y = n.unary(UnaryFn::Gelu, y);
+    n.check(&[y]);
+}
+
+#[test]
+fn a_classifier_end_to_end() {
+    let mut n = Net::new();
+    let x = n.input(&[1, 3, 32, 32]);
+    let a = n.conv(x, 32, window(&[7, 7]).stride(&[2, 2]).pad(&[3, 3, 3, 3]));
+    let a = n.unary(UnaryFn::Relu, a);
+    let a = n.g.add(max_pool(&[3, 3], &[2, 2], &[1, 1, 1, 1], false), &[Some(a)], vec![]).unwrap().out(0);
+    let b = n.conv(a, 32, window(&[3, 3]).pad(&[1, 1, 1, 1]));
+    let b = n.binary(BinaryFn::Add, b, a);
+    let m = n.add(Reduce { f: ReduceFn::Mean, axes: vec![2, 3], keepdims: true }, &[b]);
+    // Squeeze and excite.
+    let gate = n.conv(m, 8, window(&[1, 1]));
+    let gate = n.unary(UnaryFn::Relu, gate);
+    let gate = n.conv(gate, 32, window(&[1, 1]));
+    let gate = n.unary(UnaryFn::Sigmoid, gate);
+    let c = n.binary(BinaryFn::Mul, b, gate);
+    let flat = n.add(Reshape { shape: vec![1i64.into(), 2048i64.into()] }, &[c]);
+    let (w, bias) = (n.weights(&[2048, 10]), n.weights(&[10]));
+    let y = n.add(Gemm { alpha: 1.0, beta: 1.0, trans_a: false, trans_b: false }, &[flat, w, bias]);
+    n.check(&[y]);
+}

@@ -96,6 +96,8 @@ pub struct Lowering {
     /// Values in the other form than they were produced in.
     converted: HashMap<ValueId, View>,
     leaves: HashMap<String, u32>,
+    /// Concatenations whose room was made when their first operand was produced.
+    reserved: HashMap<ValueId, View>,
 }
 
 /// Lowers a graph whose dimensions are all numbers.

@@ -19,7 +19,13 @@ pub enum Layout {
     Strided { strides: Vec<i64>, offset: i64 },
     /// N, C/block, spatial..., block: channels (axis 1) in blocks. The last block's lanes beyond the channels hold finite
     /// numbers. Each spatial axis has a border of zeros before and after it.
-    Blocked { block: usize, border: Vec<(usize, usize)> },
+    Blocked {
+        block: usize,
+        border: Vec<(usize, usize)>,
+        /// Where the tensor is part of a concatenation: its first block in the buffer, and how many the buffer has.
+        first: usize,
+        blocks: usize,
+    },
 }
 
 /// Where the elements of N C spatial... lie, in elements.
@@ -76,13 +82,14 @@ impl View {
             Layout::Strided { strides, offset } => {
                 Lattice { origin: *offset, image: strides[0], channel: strides[1], spatial: strides[2..].to_vec() }
             }
-            Layout::Blocked { block, border } => {
+            Layout::Blocked { block, border, first, blocks } => {
                 let padded: Vec<usize> =
                     self.shape[2..].iter().zip(border).map(|(n, (before, after))| before + n + after).collect();
                 let spatial: Vec<i64> = row_major(&padded).iter().map(|s| s * *block as i64).collect();
                 let channel = padded.iter().product::<usize>() as i64 * *block as i64;
-                let origin = border.iter().zip(&spatial).map(|((before, _), s)| *before as i64 * s).sum();
-                Lattice { origin, image: channel * self.shape[1].div_ceil(*block) as i64, channel, spatial }
+                let inside: i64 = border.iter().zip(&spatial).map(|((before, _), s)| *before as i64 * s).sum();
+                let origin = inside + *first as i64 * channel;
+                Lattice { origin, image: channel * *blocks as i64, channel, spatial }
             }
         }
     }

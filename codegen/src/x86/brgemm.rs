@@ -12,7 +12,7 @@
 //! r13 and r14 the epilogue's loop. Strides and trips are immediates; a tile puts in and w back by reloading or by constants.
 
 use super::alloc::{Allocated, Place, allocate};
-use super::asm::{Asm, FmaForm, Label, Mask, Mem, Src, VReg, mem};
+use super::asm::{Asm, Bin, FmaForm, Label, Mask, Mem, Pred, Src, VReg, mem};
 use super::vprog::{Access, VProg};
 use super::{Isa, LeafError, slots};
 use iced_x86::{Code, Register};
@@ -31,6 +31,10 @@ pub enum Input {
     Element,
     /// A whole vector, multiplied lane by lane: depthwise convolution. One block only.
     Lanes,
+    /// A whole vector, added; there are no weights. One block only.
+    Sum,
+    /// A whole vector, of which the largest is kept, and NaN; there are no weights, and it starts from -inf. One block only.
+    Max,
 }
 
 /// How [`Input::Element`] reaches the FMAs under AVX-512; with AVX2 there is only `PerPixel`.
@@ -105,7 +109,8 @@ impl BatchReduceGemm {
     fn scratch(&self, isa: Isa) -> u32 {
         match (isa, self.input, self.broadcast) {
             (Isa::Avx2, Input::Element, _) | (Isa::Avx512, Input::Element, Broadcast::PerPixel) => 1,
-            (Isa::Avx512, Input::Element, Broadcast::PerFma) | (_, Input::Lanes, _) => 0,
+            (_, Input::Max, _) => 1,
+            (Isa::Avx512, Input::Element, Broadcast::PerFma) | (_, Input::Lanes | Input::Sum, _) => 0,
         }
     }
 
@@ -119,7 +124,7 @@ impl BatchReduceGemm {
         if self.pixels == 0 || self.blocks == 0 || self.registers(isa) > isa.registers() {
             return Err(LeafError::Tile { pixels: self.pixels, blocks: self.blocks, registers: isa.registers() });
         }
-        if self.input == Input::Lanes && (self.blocks != 1 || self.last_lanes.is_some()) {
+        if self.input != Input::Element && (self.blocks != 1 || self.last_lanes.is_some()) {
             return Err(LeafError::Unsupported("a lane-wise input with several blocks or a partial one"));
         }
         if matches!(self.tiles, Tiles::Fixed(n) if n == 0 || n > i32::MAX as u32) {
@@ -306,6 +311,10 @@ impl<'a> Leaf<'a> {
     fn init(&mut self) {
         let (pixels, blocks) = (self.s.pixels, self.s.blocks);
         match self.s.init {
+            Init::Zero if self.s.input == Input::Max => {
+                let lowest = f32::NEG_INFINITY.to_bits();
+                (0..(pixels * blocks) as VReg).for_each(|a| self.asm.constant_to(a, lowest));
+            }
             Init::Zero => (0..(pixels * blocks) as VReg).for_each(|a| self.asm.zero(a)),
             Init::Bias => {
                 self.load_mask();
@@ -373,6 +382,9 @@ impl<'a> Leaf<'a> {
 
     /// One element (or vector) of every pixel times the weights of every block.
     fn step(&mut self, input: i64, weights: i64) {
+        if matches!(self.s.input, Input::Sum | Input::Max) {
+            return self.fold(input);
+        }
         let (pixels, blocks) = (self.s.pixels, self.s.blocks);
         let vector = self.isa.bytes() as i64;
         for n in 0..blocks {
@@ -387,7 +399,7 @@ impl<'a> Leaf<'a> {
         for p in 0..pixels {
             let at = mem(IN, input + i64::from(p) * i64::from(self.s.pixel_stride));
             let x = match (self.s.input, self.s.scratch(self.isa)) {
-                (Input::Lanes, _) => Src::Mem(at),
+                (Input::Lanes | Input::Sum | Input::Max, _) => Src::Mem(at),
                 (Input::Element, 0) => Src::Broadcast(at),
                 (Input::Element, _) => {
                     let x = self.weight(blocks);
@@ -399,6 +411,23 @@ impl<'a> Leaf<'a> {
                 let (acc, w) = (self.acc(p, n), self.weight(n));
                 self.asm.fma(FmaForm::F231, acc, w, x);
             }
+        }
+    }
+
+    /// A vector of every pixel into its accumulator, without weights.
+    fn fold(&mut self, input: i64) {
+        for p in 0..self.s.pixels {
+            let at = mem(IN, input + i64::from(p) * i64::from(self.s.pixel_stride));
+            let acc = self.acc(p, 0);
+            if self.s.input == Input::Sum {
+                self.asm.bin(Bin::Add, acc, acc, Src::Mem(at));
+                continue;
+            }
+            let (x, larger) = (self.weight(0), self.weight(1));
+            self.asm.load(x, at, None);
+            // Gives the accumulator where either is NaN, so a NaN in it stays; one in x is put back.
+            self.asm.bin(Bin::Max, larger, x, Src::Reg(acc));
+            self.asm.select(Pred::Unordered, acc, x, Src::Reg(x), x, larger);
         }
     }
 

@@ -11,8 +11,8 @@
 //! A 1x1 convolution on planes without borders takes the whole plane as one row, and its chunks are ranges of tiles. The input is
 //! blocked with a border that covers the padding, or row-major (a stem), and is then copied into a bordered buffer if it is padded.
 
-use super::leaf_diag;
 use super::operands::{Feed, Fused, Place, addresses, channel_table, fused};
+use super::{Parts, bytes, leaf_diag};
 use crate::kernel::{Access, Blocks, Expr, LeafArg, LoopKind, Param};
 use crate::lower::Lowering;
 use crate::lower::cx::{KernelCx, NodeCx};
@@ -41,28 +41,6 @@ pub fn lower(cx: &mut NodeCx) -> Result<(), Diag> {
     let x = if x.block().is_none() { bordered(cx, &x, &op.pads) } else { x };
     let kernel = ConvKernel::new(cx, &op, x);
     kernel.emit(cx).map_err(|e| leaf_diag(cx, &e))
-}
-
-/// Equal parts of two sizes, the larger first.
-#[derive(Clone, Copy, Debug)]
-struct Parts {
-    size: usize,
-    count: usize,
-    /// Parts of one less.
-    smaller: usize,
-}
-
-impl Parts {
-    fn of(total: usize, most: usize) -> Parts {
-        let parts = split_evenly(total as u32, most as u32);
-        let size = parts[0] as usize;
-        let count = parts.iter().filter(|&&p| p as usize == size).count();
-        Parts { size, count, smaller: parts.len() - count }
-    }
-
-    fn total(&self) -> usize {
-        self.count + self.smaller
-    }
 }
 
 struct ConvKernel {
@@ -129,7 +107,7 @@ impl ConvKernel {
         let spatial = &y.shape[2..];
         let mut flat = pointwise && xs.is_flat(&x.shape[2..]) && ys.is_flat(spatial);
         let start = cx.anchor_id().out(0);
-        let fused = fused(cx, start, lanes, &mut |feed| match feed {
+        let fused = fused(cx, start, None, &mut |feed| match feed {
             Feed::Same(view) => {
                 let lattice = view.lattice();
                 flat &= lattice.is_flat(&view.shape[2..]);
@@ -235,10 +213,10 @@ impl ConvKernel {
         let bias = self.bias.as_ref().map(|b| channel_table(cx, b, self.lanes, 0.0));
         // Assembled before the kernel that calls them is open.
         let mut leaves = vec![];
-        for blocks in self.group_sizes() {
+        for (blocks, _) in self.groups.sizes() {
             for phase in 0..self.phases.len() {
-                for pixels in self.tile_sizes() {
-                    leaves.push(self.leaf(&mut *cx.low, blocks, phase, pixels)?);
+                for (pixels, tiles) in self.tiles.sizes() {
+                    leaves.push(self.leaf(&mut *cx.low, blocks, phase, (pixels, tiles))?);
                 }
             }
         }
@@ -272,18 +250,13 @@ impl ConvKernel {
         Ok(())
     }
 
-    /// Blocks of the groups of output channels: one size or two.
-    fn group_sizes(&self) -> Vec<usize> {
-        let sizes = [(self.groups.count, self.groups.size), (self.groups.smaller, self.groups.size - 1)];
-        sizes.into_iter().filter(|(count, _)| *count > 0).map(|(_, size)| size).collect()
-    }
-
-    fn tile_sizes(&self) -> Vec<usize> {
-        let sizes = [(self.tiles.count, self.tiles.size), (self.tiles.smaller, self.tiles.size - 1)];
-        sizes.into_iter().filter(|(count, _)| *count > 0).map(|(_, size)| size).collect()
-    }
-
-    fn leaf(&self, low: &mut Lowering, blocks: usize, phase: usize, pixels: usize) -> Result<u32, LeafError> {
+    fn leaf(
+        &self,
+        low: &mut Lowering,
+        blocks: usize,
+        phase: usize,
+        (pixels, count): (usize, usize),
+    ) -> Result<u32, LeafError> {
         let (n, last_phase) = (self.strides.len(), self.phases.len() - 1);
         let mut reduce = vec![Reduce { trip: self.phases[phase].1 as u32, stride: bytes(self.xs.channel) }];
         for d in 0..n {
@@ -292,7 +265,6 @@ impl ConvKernel {
         if self.x.block().is_some() {
             reduce.push(Reduce { trip: self.lanes as u32, stride: 4 });
         }
-        let count = if pixels == self.tiles.size { self.tiles.count } else { self.tiles.smaller };
         let spec = BatchReduceGemm {
             pixels: pixels as u32,
             blocks: blocks as u32,
@@ -314,14 +286,6 @@ impl ConvKernel {
         };
         low.leaf(&LeafSpec::Gemm(spec))
     }
-}
-
-/// A stride of so many elements in bytes.
-///
-/// # Panics
-/// Beyond 31 bits, which the layout pass keeps away.
-fn bytes(elements: i64) -> i32 {
-    i32::try_from(4 * elements).expect("tensors are small enough for 32-bit strides")
 }
 
 /// Inside a parallel iteration: rows `first..end` of an image, or tiles of a flat plane.
@@ -357,13 +321,13 @@ impl ChunkCx<'_> {
         let block = k.let_(cg.clone() * c.out_blocks as i64 + own);
         let in_block = k.let_(cg * c.in_blocks as i64);
         for (phase, &(first_block, _)) in c.phases.iter().enumerate() {
-            let blocks = c.group_sizes()[size];
+            let blocks = c.groups.sizes()[size].0;
             // Packed as [group][input block]..: a phase begins inside the group.
             let skipped = first_block * c.weights_per_block() / c.in_blocks * blocks;
             let w = k.let_(block.clone() * c.weights_per_block() as i64 + skipped as i64);
             let call = Call {
                 chunk: self,
-                leaves: &self.leaves[(size * c.phases.len() + phase) * c.tile_sizes().len()..],
+                leaves: &self.leaves[(size * c.phases.len() + phase) * c.tiles.sizes().len()..],
                 block: block.clone(),
                 in_block: in_block.clone() + first_block as i64,
                 w,
@@ -441,7 +405,7 @@ impl Call<'_> {
             LeafArg::Int(tiles),
         ];
         if self.phase + 1 == c.phases.len() {
-            args.extend(addresses(k, &c.fused.feeds, c.lanes, &at));
+            args.extend(addresses(k, &c.fused.feeds, None, c.lanes, &at));
         }
         k.leaf(self.leaves[part], args);
     }
@@ -477,7 +441,7 @@ fn bordered(cx: &mut NodeCx, x: &View, pads: &[usize]) -> View {
         let source = k.let_(xs.at(&at[0], at[1].clone(), &place));
         let target = k.let_(ys.at(&at[0], at[1].clone(), &place));
         k.vector(*width, |k, w| {
-            let value = k.builder().load(from, source.clone() + w.clone());
+            let value = k.builder().load(from, source.clone() + w.clone() * xs.spatial[n - 1]);
             k.builder().store(to, target.clone() + w, value);
         });
     });

@@ -8,14 +8,30 @@ use lehr_ir::DType;
 use lehr_ir::graph::{Graph, ValueId};
 use std::collections::HashMap;
 
-/// A buffer for a value in blocks, with zeros around its planes.
+/// Room for a value in blocks, with zeros around its planes: a part of the concatenation that it goes into, or a buffer.
 pub fn new_view(low: &mut Lowering, graph: &Graph, v: ValueId, name: Option<String>) -> View {
+    if let Some(view) = low.reserved.get(&v) {
+        return view.clone();
+    }
+    let Some((whole, first)) = low.layouts.placed(v) else { return new_buffer(low, graph, v, name) };
+    let name = graph.value_name(whole).map(str::to_string);
+    let whole_view = new_view(low, graph, whole, name);
+    low.reserved.insert(whole, whole_view.clone());
+    let Layout::Blocked { block, border, first: start, blocks } = whole_view.layout else {
+        unreachable!("concatenations that hold their operands are blocked")
+    };
+    let layout = Layout::Blocked { block, border, first: start + first, blocks };
+    View { buf: whole_view.buf, dtype: DType::F32, shape: shape_of(graph, v), layout }
+}
+
+fn new_buffer(low: &mut Lowering, graph: &Graph, v: ValueId, name: Option<String>) -> View {
     let shape = shape_of(graph, v);
     let block = low.isa().lanes();
     let border = low.layouts.border(v, shape.len() - 2);
     let padded: usize = shape[2..].iter().zip(&border).map(|(n, (before, after))| before + n + after).product();
-    let buf = low.new_buffer(DType::F32, shape[0] * shape[1].div_ceil(block) * padded * block, name);
-    let view = View { buf, dtype: DType::F32, shape, layout: Layout::Blocked { block, border } };
+    let blocks = shape[1].div_ceil(block);
+    let buf = low.new_buffer(DType::F32, shape[0] * blocks * padded * block, name);
+    let view = View { buf, dtype: DType::F32, shape, layout: Layout::Blocked { block, border, first: 0, blocks } };
     zero_border(low, graph, &view);
     view
 }
@@ -32,7 +48,7 @@ pub fn in_blocks(low: &mut Lowering, graph: &Graph, v: ValueId) -> View {
         Source::Const(c) => low.const_view(&c),
         Source::Buffer(view) => view,
     };
-    let to = new_view(low, graph, v, None);
+    let to = new_buffer(low, graph, v, None);
     step(low, graph, "to_blocks", |cx| to_blocks(cx, &from, &to));
     low.converted.insert(v, to.clone());
     to
@@ -41,9 +57,10 @@ pub fn in_blocks(low: &mut Lowering, graph: &Graph, v: ValueId) -> View {
 /// The value row-major: as it was produced, or converted.
 pub fn plain(low: &mut Lowering, graph: &Graph, v: ValueId) -> View {
     let view = low.views[&v].clone();
-    let Layout::Blocked { block, border } = &view.layout else { return view };
+    let Layout::Blocked { block, border, blocks, .. } = &view.layout else { return view };
     // Whole blocks of single elements lie in channel order.
-    if view.shape[2..].iter().all(|&n| n == 1) && border.iter().all(|b| *b == (0, 0)) && view.shape[1] % block == 0 {
+    if blocks * block == view.shape[1] && view.shape[2..].iter().all(|&n| n == 1) && border.iter().all(|b| *b == (0, 0))
+    {
         return View::dense(view.buf, view.dtype, view.shape);
     }
     if let Some(view) = low.converted.get(&v) {
@@ -130,7 +147,7 @@ fn from_blocks(cx: &mut NodeCx, from: &View, to: &View) {
 
 /// Writes the zeros around each plane; the arena's memory has held something else before.
 fn zero_border(low: &mut Lowering, graph: &Graph, view: &View) {
-    let Layout::Blocked { block, border } = &view.layout else { return };
+    let Layout::Blocked { block, border, .. } = &view.layout else { return };
     if border.iter().all(|b| *b == (0, 0)) {
         return;
     }

@@ -3,7 +3,7 @@
 //! Values from outside reach the program as operands: of the result's shape, one number per channel, or one number. Used
 //! twice: while layouts are chosen, to see whether a group can be written so, and when it is lowered.
 
-use crate::x86::{Access, MAX_OPERANDS, Pred, VProg, Val};
+use crate::x86::{Access, MAX_OPERANDS, VProg, Val};
 use lehr_ir::graph::{Graph, ValueId};
 use lehr_ir::ops::{BinaryFn, UnaryFn};
 use lehr_ir::{ConstValue, DType, Op};
@@ -40,6 +40,8 @@ pub struct Body<'g> {
     pub graph: &'g Graph,
     /// What the program gets as its input: the anchor's result, or an operand of an elementwise group.
     pub start: ValueId,
+    /// What the input is divided by to give `start`.
+    pub divisor: Option<f32>,
     pub result: ValueId,
     /// The axis of the result that channels, or the columns of a matrix, are on.
     pub channel_axis: usize,
@@ -56,7 +58,14 @@ pub fn translate(body: &Body, access: &mut dyn FnMut(Operand) -> Access) -> Opti
     let mut operands = vec![];
     let mut failed = false;
     let program = VProg::build(|p, input| {
-        let memo = HashMap::from([(body.start, input)]);
+        let start = match body.divisor {
+            Some(d) => {
+                let d = p.constant(d);
+                p.div(input, d)
+            }
+            None => input,
+        };
+        let memo = HashMap::from([(body.start, start)]);
         let mut t = Translation { body, p, memo, operands: &mut operands, access };
         t.value(body.result).unwrap_or_else(|| {
             failed = true;
@@ -163,11 +172,7 @@ impl Translation<'_, '_> {
             UnaryFn::Erf => p.erf(x),
             UnaryFn::Relu => p.relu(x),
             UnaryFn::LeakyRelu { alpha } => p.leaky_relu(x, alpha),
-            UnaryFn::ThresholdedRelu { alpha } => {
-                // NaN stays.
-                let (alpha, zero) = (p.constant(alpha), p.constant(0.0));
-                p.select(Pred::Le, x, alpha, zero, x)
-            }
+            UnaryFn::ThresholdedRelu { alpha } => p.thresholded_relu(x, alpha),
             UnaryFn::Elu { alpha } => p.elu(x, alpha),
             UnaryFn::Celu { alpha } => p.celu(x, alpha),
             UnaryFn::Selu { alpha, gamma } => p.selu(x, alpha, gamma),

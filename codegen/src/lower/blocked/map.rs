@@ -17,7 +17,7 @@ pub fn lower(cx: &mut NodeCx) -> Result<(), Diag> {
     let (start, x) = stream(cx, &y);
     let spatial = y.shape[2..].to_vec();
     let mut flat = [&x, &y].iter().all(|v| v.lattice().is_flat(&spatial));
-    let fused = fused(cx, start, lanes, &mut |feed| match feed {
+    let fused = fused(cx, start, None, &mut |feed| match feed {
         Feed::Same(view) => {
             flat &= view.lattice().is_flat(&spatial);
             crate::x86::Access::Same
@@ -45,7 +45,7 @@ pub fn lower(cx: &mut NodeCx) -> Result<(), Diag> {
             LeafArg::Address { buf: to, index: place.position(&y.lattice()) },
             LeafArg::Int(Expr::i64((count * lanes) as i64)),
         ];
-        args.extend(addresses(k, &fused.feeds, lanes, &place));
+        args.extend(addresses(k, &fused.feeds, None, lanes, &place));
         k.leaf(leaf, args);
     });
     k.finish();

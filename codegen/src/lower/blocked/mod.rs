@@ -3,25 +3,31 @@
 //! Which operator comes here, and which of its operands lie in blocks, the [layout pass](crate::layout) has decided; a lowering
 //! here may rely on it. Outer loops are kernels like any other; what they call is assembled for the shape.
 
+mod concat;
 mod conv;
 mod convert;
 pub(crate) mod epilogue;
 mod map;
 mod operands;
+mod product;
+pub(crate) mod window;
 
 pub(super) use convert::{in_blocks, new_view, plain};
 
 use super::Lowering;
 use super::cx::NodeCx;
 use crate::layout::Role;
-use crate::x86::{Isa, LeafError, LeafSpec};
+use crate::x86::{Isa, LeafError, LeafSpec, split_evenly};
 use lehr_ir::Diag;
 
 pub(super) fn lower(role: Role, cx: &mut NodeCx) -> Result<(), Diag> {
     match role {
         Role::Conv => conv::lower(cx),
         Role::Map => map::lower(cx),
-        Role::Window | Role::Concat | Role::Mean | Role::Product => unreachable!("not chosen yet"),
+        Role::Window => window::lower(cx),
+        Role::Mean => window::mean(cx),
+        Role::Concat => concat::lower(cx),
+        Role::Product => product::lower(cx),
         Role::Other => unreachable!("lowered to plain loops"),
     }
 }
@@ -55,4 +61,40 @@ fn leaf_diag(cx: &NodeCx, error: &LeafError) -> Diag {
     Diag::new("lower.leaf", format!("its machine code could not be made: {error}"))
         .note("compile with -O0, and report this")
         .at(cx.graph.location(at))
+}
+
+/// A stride of so many elements in bytes.
+///
+/// # Panics
+/// Beyond 31 bits, which the layout pass keeps away.
+fn bytes(elements: i64) -> i32 {
+    i32::try_from(4 * elements).expect("tensors are small enough for 32-bit strides")
+}
+
+/// Equal parts of two sizes, the larger first.
+#[derive(Clone, Copy, Debug)]
+struct Parts {
+    size: usize,
+    count: usize,
+    /// Parts of one less.
+    smaller: usize,
+}
+
+impl Parts {
+    fn of(total: usize, most: usize) -> Parts {
+        let parts = split_evenly(total as u32, most as u32);
+        let size = parts[0] as usize;
+        let count = parts.iter().filter(|&&p| p as usize == size).count();
+        Parts { size, count, smaller: parts.len() - count }
+    }
+
+    fn total(&self) -> usize {
+        self.count + self.smaller
+    }
+
+    /// The sizes that occur, and how often.
+    fn sizes(&self) -> Vec<(usize, usize)> {
+        let sizes = [(self.size, self.count), (self.size - 1, self.smaller)];
+        sizes.into_iter().filter(|(_, count)| *count > 0).collect()
+    }
 }

@@ -29,22 +29,25 @@ pub struct Fused {
     pub feeds: Vec<Feed>,
 }
 
-/// What is fused behind `start` as a program. Tables of channels are padded to `lanes` with ones.
+/// What is fused behind `start` as a program, after a division of `start` itself. Tables of channels are padded to `lanes` with ones.
 ///
 /// # Panics
 /// If the group cannot be written so: the layout pass has asked the same question.
-pub fn fused(cx: &mut NodeCx, start: ValueId, lanes: usize, access: &mut dyn FnMut(&Feed) -> Access) -> Fused {
+pub fn fused(cx: &mut NodeCx, start: ValueId, divisor: Option<f32>, access: &mut dyn FnMut(&Feed) -> Access) -> Fused {
+    let lanes = cx.low.isa().lanes();
+    let in_blocks = cx.outputs[0].1.block().is_some();
     let result = cx.outputs[0].0;
     let rank = cx.graph.ty(result).rank();
-    let channel_axis = if cx.outputs[0].1.block().is_some() { 1 } else { rank - 1 };
+    let channel_axis = if in_blocks { 1 } else { rank - 1 };
     let channels = cx.outputs[0].1.shape[channel_axis];
-    let padded = channels % lanes != 0;
+    let padded = in_blocks && channels % lanes != 0;
     let mut feeds: Vec<(Operand, Feed)> = vec![];
     for pass in 0..2 {
         let translated = {
             let body = Body {
                 graph: cx.graph,
                 start,
+                divisor,
                 result,
                 channel_axis,
                 padded,
@@ -112,11 +115,20 @@ impl Place<'_> {
     }
 }
 
-/// Addresses of the operands at a place.
-pub fn addresses(k: &mut KernelCx, feeds: &[Feed], lanes: usize, place: &Place) -> Vec<LeafArg> {
+/// Addresses of the operands at a place. `of_result` is how the result's own shape lies, where it is not seen as an image.
+pub fn addresses(
+    k: &mut KernelCx,
+    feeds: &[Feed],
+    of_result: Option<&Lattice>,
+    lanes: usize,
+    place: &Place,
+) -> Vec<LeafArg> {
     let address = |k: &mut KernelCx, feed: &Feed| {
         let (buf, index) = match feed {
-            Feed::Same(view) => (view.buf, place.position(&view.lattice())),
+            Feed::Same(view) => {
+                let own = of_result.map_or_else(|| place.position(&view.lattice()), |l| place.position(l));
+                (view.buf, own)
+            }
             Feed::Channel { buf, offset, image } => {
                 (*buf, place.image.clone() * *image + place.block.clone() * lanes as i64 + *offset)
             }
