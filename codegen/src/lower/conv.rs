@@ -1,7 +1,7 @@
 //! Convolutions by plain loops, for every type, rank and attribute; wide machine-code kernels take over where they can.
 
 use super::cx::{KernelCx, NodeCx};
-use super::memory::{Axis, bordered};
+use super::memory::{Axis, bordered, check_axes};
 use super::view::View;
 use crate::kernel::{Blocks, Expr, LoopKind, computing_type};
 use lehr_ir::Diag;
@@ -21,6 +21,7 @@ pub fn conv(op: &Conv, cx: &mut NodeCx) -> Result<(), Diag> {
             out: y[2 + a],
         })
         .collect();
+    check_axes(cx, &axes)?;
     let t = computing_type(cx.out_dtype(0));
     let input = bordered(cx, &axes, Expr::number(t, 0.0));
     let weights = cx.materialized(1);

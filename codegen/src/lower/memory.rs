@@ -4,7 +4,8 @@
 use super::cx::{KernelCx, NodeCx};
 use super::view::View;
 use crate::kernel::{Access, BinOp, Blocks, CmpOp, Expr, LoopKind};
-use lehr_ir::DType;
+use lehr_ir::types::MAX_ELEMENTS;
+use lehr_ir::{DType, Diag};
 
 impl KernelCx<'_, '_> {
     /// Stores into a buffer that is not a result: scratch, or a result that is built up in several steps.
@@ -94,6 +95,24 @@ impl Axis {
     /// Position in the bordered operand of tap `k` of window `o`.
     pub fn at(&self, o: &Expr, k: &Expr) -> Expr {
         o.clone() * self.stride as i64 + k.clone() * self.dilation as i64
+    }
+}
+
+/// Axes longer than this, borders included, are no images: their tables and borders would fill the memory.
+const LONGEST_AXIS: usize = 1 << 28;
+
+/// Refuses windows whose borders or tables are absurdly large.
+pub fn check_axes(cx: &NodeCx, axes: &[Axis]) -> Result<(), Diag> {
+    let mut elements: Option<usize> = cx.in_shape(0)[..2].iter().try_fold(1, |n: usize, &d| n.checked_mul(d));
+    for axis in axes {
+        let width = if axis.width() <= LONGEST_AXIS && axis.out <= LONGEST_AXIS { Some(axis.width()) } else { None };
+        elements = elements.zip(width).and_then(|(n, w)| n.checked_mul(w));
+    }
+    match elements.filter(|&n| n as u128 <= MAX_ELEMENTS as u128) {
+        Some(_) => Ok(()),
+        None => Err(cx
+            .diag("lower.too-large", "with its padding, the operand is too large to lay out")
+            .note("check pads, kernel and dilations")),
     }
 }
 

@@ -1,7 +1,7 @@
 //! Pools: windows over a bordered operand, the last spatial axis vectorised.
 
 use super::cx::NodeCx;
-use super::memory::{Axis, bordered};
+use super::memory::{Axis, bordered, check_axes};
 use crate::kernel::{BinOp, Blocks, CmpOp, Expr, LoopKind, UnOp, computing_type};
 use lehr_ir::ops::{AvgPool, LpPool, MaxPool};
 use lehr_ir::{DType, Diag, Tensor};
@@ -23,6 +23,7 @@ macro_rules! axes {
 
 pub fn max_pool(op: &MaxPool, cx: &mut NodeCx) -> Result<(), Diag> {
     let axes = axes!(op, cx);
+    check_axes(cx, &axes)?;
     let t = computing_type(cx.in_dtype(0));
     let lowest = match t {
         DType::I8 => Expr::Int(t, i64::from(i8::MIN)),
@@ -38,6 +39,7 @@ pub fn max_pool(op: &MaxPool, cx: &mut NodeCx) -> Result<(), Diag> {
 
 pub fn avg_pool(op: &AvgPool, cx: &mut NodeCx) -> Result<(), Diag> {
     let axes = axes!(op, cx);
+    check_axes(cx, &axes)?;
     let t = computing_type(cx.in_dtype(0));
     let n = axes.len();
     // How many elements, along each axis, the divisor counts for each output.
@@ -78,13 +80,17 @@ pub fn avg_pool(op: &AvgPool, cx: &mut NodeCx) -> Result<(), Diag> {
 
 fn counted(axis: &Axis, o: usize, include_pad: bool, end: usize) -> usize {
     let first = o * axis.stride;
-    let positions = (0..axis.kernel).map(|k| first + k * axis.dilation);
-    let range = if include_pad { 0..axis.begin + axis.size + end } else { axis.begin..axis.begin + axis.size };
-    positions.filter(|p| range.contains(p)).count()
+    // Taps before a position; of any window, since kernels may be as long as pads are.
+    let before = |p: usize| p.saturating_sub(first).div_ceil(axis.dilation).min(axis.kernel);
+    match include_pad {
+        true => before(axis.begin + axis.size + end),
+        false => before(axis.begin + axis.size) - before(axis.begin),
+    }
 }
 
 pub fn lp_pool(op: &LpPool, cx: &mut NodeCx) -> Result<(), Diag> {
     let axes = axes!(op, cx);
+    check_axes(cx, &axes)?;
     let t = computing_type(cx.in_dtype(0));
     let zero = || Expr::number(t, 0.0);
     let p = op.p as f64;

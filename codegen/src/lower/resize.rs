@@ -7,6 +7,9 @@ use crate::kernel::{CmpOp, Expr, LoopKind, UnOp, computing_type};
 use lehr_ir::ops::{Resize, ResizeMode, Sample};
 use lehr_ir::{DType, Diag, Tensor};
 
+/// Tables with more entries than this are a corrupt model's.
+const MOST_ENTRIES: f64 = (1u32 << 28) as f64;
+
 /// Tables of one axis; rows are outputs, columns taps.
 struct AxisTables {
     places: View,
@@ -54,6 +57,11 @@ fn table(cx: &mut NodeCx, tensor: &Tensor) -> View {
 
 pub fn resize(op: &Resize, cx: &mut NodeCx) -> Result<(), Diag> {
     let (x, y) = (cx.in_shape(0), cx.out_shape(0));
+    // Taps per output are a few, or under antialiasing a few times as many as inputs per output.
+    let entries = |a: usize| 4.0 * y[a] as f64 * if op.antialias { 1.0 + 1.0 / f64::from(op.scales[a]) } else { 1.0 };
+    if (0..y.len()).any(|a| x[a] != y[a] && entries(a) > MOST_ENTRIES) {
+        return Err(cx.diag("lower.too-large", "an axis is resized to, or from, absurdly many elements"));
+    }
     let dtype = cx.in_dtype(0);
     let whole = op.mode == ResizeMode::Nearest;
     // Integers are interpolated in f64 and rounded; nearest moves elements as they are.

@@ -47,6 +47,16 @@ pub fn fault(params: &str, body: &str) -> String {
     compiled
 }
 
+/// The code of the diagnostic that keeps `body` from being built or lowered.
+pub fn refusal(params: &str, body: &str) -> String {
+    let text = format!("graph @test({params}) {{\n{body}\n}}");
+    let graph = match lehr_ir::text::parse(&text, &|_| None) {
+        Ok(graph) => graph,
+        Err(d) => return d[0].code.to_string(),
+    };
+    lower(&graph, &LowerOptions::default()).expect_err("it is lowered")[0].code.to_string()
+}
+
 fn parse(params: &str, body: &str) -> Graph {
     let text = format!("graph @test({params}) {{\n{body}\n}}");
     lehr_ir::text::parse(&text, &|_| None).unwrap_or_else(|d| panic!("{}\n{text}", d[0]))

@@ -1,6 +1,6 @@
 //! Convolutions, pools, products and resampling.
 
-use crate::harness::{FLOATS, NUMBERS, check, check_types};
+use crate::harness::{FLOATS, NUMBERS, check, check_types, refusal};
 
 #[test]
 fn convolutions() {
@@ -127,6 +127,27 @@ fn pools() {
     check(
         "%x: f32[1,1,4]",
         "%n = const f32[1,1,4] [1.0, nan, -inf, 2.0]\n%s = add %x, %n\n%y, %i = max_pool %s {kernel=[2], strides=[1], pads=[0, 0], dilations=[1]}\n%z = max_pool %s {kernel=[2], strides=[1], pads=[1, 1], dilations=[1]}\nreturn %y, %i, %z",
+    );
+}
+
+#[test]
+fn absurd_windows_are_refused() {
+    for body in [
+        "%y = max_pool %x {kernel=[1073741824], strides=[1], pads=[1073741824, 0], dilations=[1]}\nreturn %y",
+        "%y = avg_pool %x {kernel=[1], strides=[1], pads=[2147483647, 2147483647], dilations=[1]}\nreturn %y",
+        "%y = resize %x {shape=[1048576, 1048576, 4], scales=[1.0, 1.0, 4.0]}\nreturn %y",
+        "%y = resize %x {shape=[1, 1, 1073741824], scales=[1.0, 1.0, 1073741824.0]}\nreturn %y",
+    ] {
+        let (params, expected) = match body.contains("shape=[1048576") {
+            true => ("%x: f32[1048576,1048576,1]", "type.size"),
+            false => ("%x: f32[1,1,1]", "lower.too-large"),
+        };
+        assert_eq!(refusal(params, body), expected, "{body}");
+    }
+    // A long kernel over a long pad is no reason to count for long.
+    check(
+        "%x: f32[1,1,3]",
+        "%y = avg_pool %x {kernel=[99999], strides=[1], pads=[99997, 0], dilations=[1]}\nreturn %y",
     );
 }
 
