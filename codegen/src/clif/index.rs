@@ -215,13 +215,21 @@ impl Emit<'_, '_> {
 
     fn load_vectors(&mut self, t: Type, flags: MemFlagsData, address: Value, offset: i32) -> Vec<Value> {
         let count = self.lanes as u32 / t.lane_count();
-        (0..count as i32).map(|k| self.b.ins().load(t, flags, address, offset + 16 * k)).collect()
+        (0..count as i32).map(|k| self.load_vector(t, flags, address, offset + 16 * k)).collect()
+    }
+
+    fn load_vector(&mut self, t: Type, flags: MemFlagsData, address: Value, offset: i32) -> Value {
+        if self.target.compares_memory || !t.lane_type().is_float() {
+            return self.b.ins().load(t, flags, address, offset);
+        }
+        let bits = self.b.ins().load(mask_type(t.lane_type().bytes()), flags, address, offset);
+        self.cast_bits(t, bits)
     }
 
     /// Words 0, 2, 4 and 6. The second vector starts at word 3, so that nothing behind word 6 is read.
     fn load_even(&mut self, t: Type, flags: MemFlagsData, address: Value, offset: i32) -> Value {
-        let low = self.b.ins().load(t, flags, address, offset);
-        let high = self.b.ins().load(t, flags, address, offset + 12);
+        let low = self.load_vector(t, flags, address, offset);
+        let high = self.load_vector(t, flags, address, offset + 12);
         self.shuffle(low, high, [0, 1, 2, 3, 8, 9, 10, 11, 20, 21, 22, 23, 28, 29, 30, 31], t)
     }
 

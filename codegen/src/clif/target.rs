@@ -15,6 +15,9 @@ pub struct Target {
     pub simd: bool,
     /// Fused multiply-add is an instruction, not a library call.
     pub fma: bool,
+    /// Compares of vectors may be given a vector straight from memory. Cranelift 0.135 folds such a load into cmpps and cmppd without
+    /// minding that these need it aligned; AVX's forms do not.
+    pub compares_memory: bool,
     /// Rounding to integers is an instruction, not a library call.
     pub round: bool,
 }
@@ -50,7 +53,7 @@ impl Target {
         let on = |name: &str| isa.isa_flags().iter().any(|v| v.name == name && v.as_bool() == Some(true));
         let (x86, features) = (isa.name() == "x64", required_isa(&*isa));
         let (simd, fma) = (!x86 || on("has_sse41") && on("has_ssse3"), !x86 || on("has_avx") && on("has_fma"));
-        Target { features, simd, fma, round: simd, isa }
+        Target { features, simd, fma, compares_memory: !x86 || on("has_avx"), round: simd, isa }
     }
 
     pub fn triple(&self) -> String {

@@ -113,6 +113,23 @@ fn comparisons_and_selections() {
     }
 }
 
+/// Without AVX, a comparison must not take a vector from an address that is not a multiple of 16.
+#[test]
+fn comparisons_with_unaligned_memory() {
+    for t in [DType::F32, DType::F64] {
+        let mut b = KernelBuilder::new("unaligned");
+        let (x, y) = (b.param(t, 50, Access::Read), b.param(DType::Bool, 45, Access::Write));
+        b.vector(45, |b, i| {
+            let (first, second) = (b.load(x, i.clone()), b.load(x, i.clone() + 1));
+            let (third, fourth) = (b.load(x, i.clone() + 2), b.load(x, i.clone() + 3));
+            let both = Expr::compare(CmpOp::Le, first, second) & Expr::compare(CmpOp::Gt, third, fourth);
+            b.store(y, i, both);
+        });
+        let k = b.finish(vec![]);
+        agree(&k, &buffers(&k, &mut Rng(31)), 0);
+    }
+}
+
 #[test]
 fn logic_over_masks_of_different_widths() {
     check_map(&[DType::F64, DType::F32, DType::U8, DType::Bool], DType::F32, 0, |_, a| {
