@@ -2,7 +2,7 @@
 
 use lehr_codegen::artefact::{Artefact, Linker, SoOptions};
 use lehr_codegen::compile as code;
-use lehr_codegen::lower::LowerOptions;
+use lehr_codegen::lower::{LowerOptions, lower_owned};
 use lehr_codegen::program::Program;
 use lehr_ir::graph::Graph;
 use lehr_ir::{Diag, Dim};
@@ -75,7 +75,7 @@ pub fn optimize(graph: Graph, level: OptLevel) -> Result<(Graph, Report), Compil
 /// Passes and lowering.
 pub fn lower(graph: Graph, options: &CompileOptions) -> Result<Program, CompileError> {
     let (graph, _) = optimize(graph, options.level)?;
-    lehr_codegen::lower::lower(&graph, &options.lowering()).map_err(CompileError)
+    lower_owned(graph, &options.lowering()).map_err(CompileError)
 }
 
 /// Compiles in this process.
@@ -93,9 +93,8 @@ pub fn compile_so(graph: Graph, options: &CompileOptions, path: &Path) -> Result
     let (graph, _) = optimize(graph, options.level)?;
     clock.lap("passes");
     let operators = graph.ids().filter(|&id| !graph.node(id).op.is_source()).count();
-    let mut program = lehr_codegen::lower::lower(&graph, &options.lowering()).map_err(CompileError)?;
+    let mut program = lower_owned(graph, &options.lowering()).map_err(CompileError)?;
     clock.lap("lower");
-    drop(graph);
     if let Some(name) = options.prefix.clone().or_else(|| stem(path)) {
         program.name = name;
     }

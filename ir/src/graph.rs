@@ -87,6 +87,16 @@ pub enum Use {
     Output { index: usize },
 }
 
+impl Use {
+    /// The node that uses the value; `None` for an output of the graph.
+    pub fn node(self) -> Option<NodeId> {
+        match self {
+            Use::Operand { node, .. } => Some(node),
+            Use::Output { .. } => None,
+        }
+    }
+}
+
 /// All uses of all values, in deterministic order; a snapshot that rewriting makes stale.
 pub struct Uses(HashMap<ValueId, Vec<Use>>);
 

@@ -51,7 +51,7 @@ use crate::x86::Isa;
 use bytes::Bytes;
 use cx::{NodeCx, Source, is_elementwise, shape_of};
 use lehr_ir::graph::{Graph, NodeId, Uses, ValueId};
-use lehr_ir::{ConstValue, DType, Diag, Op};
+use lehr_ir::{ConstValue, DType, Diag, Op, Tensor};
 use std::collections::HashMap;
 use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
@@ -102,13 +102,18 @@ pub struct Lowering {
 
 /// Lowers a graph whose dimensions are all numbers.
 pub fn lower(graph: &Graph, options: &LowerOptions) -> Result<Program, Vec<Diag>> {
-    check_bound(graph)?;
+    lower_owned(graph.clone(), options)
+}
+
+/// Like [`lower`], and lets go of each constant after its last use: weights that were packed are then in memory once.
+pub fn lower_owned(mut graph: Graph, options: &LowerOptions) -> Result<Program, Vec<Diag>> {
+    check_bound(&graph)?;
     let mut low =
         Lowering { program: Program { name: graph.name.clone(), ..Program::default() }, ..Lowering::default() };
-    low.layouts = layout::decide(graph, options.leaves);
+    low.layouts = layout::decide(&graph, options.leaves);
     let mut diags = vec![];
     for (i, &v) in graph.inputs().iter().enumerate() {
-        let (name, dtype, dims) = io(graph, v, graph.value_name(v).unwrap_or("input"));
+        let (name, dtype, dims) = io(&graph, v, graph.value_name(v).unwrap_or("input"));
         let len = dims.iter().product();
         let buf = low.new_buffer(dtype, len, Some(name.clone()));
         low.program.buffers[buf.0 as usize].place = Some(Place::Input(i));
@@ -116,20 +121,48 @@ pub fn lower(graph: &Graph, options: &LowerOptions) -> Result<Program, Vec<Diag>
         low.program.inputs.push(IoInfo { name, dtype, dims });
     }
     let uses = graph.uses();
-    for id in graph.order() {
-        if let Err(d) = low.node(graph, &uses, id) {
+    let order = graph.order();
+    let last_uses = last_uses_of_constants(&graph, &uses, &order);
+    for id in order {
+        if let Err(d) = low.node(&graph, &uses, id) {
             diags.push(d.at_if_unset(|| graph.location(id)));
+        }
+        for &c in last_uses.get(&id).map_or(&[][..], |c| c) {
+            forget(&mut graph, c);
         }
     }
     if !diags.is_empty() {
         return Err(diags);
     }
     for (k, out) in graph.outputs.iter().enumerate() {
-        let (name, dtype, dims) = io(graph, out.value, &out.name);
-        low.output(graph, k, out.value);
+        let (name, dtype, dims) = io(&graph, out.value, &out.name);
+        low.output(&graph, k, out.value);
         low.program.outputs.push(IoInfo { name, dtype, dims });
     }
     Ok(low.program)
+}
+
+/// Constants by the node that reads them last; those that are outputs are kept.
+fn last_uses_of_constants(graph: &Graph, uses: &Uses, order: &[NodeId]) -> HashMap<NodeId, Vec<NodeId>> {
+    let position: HashMap<NodeId, usize> = order.iter().enumerate().map(|(at, &id)| (id, at)).collect();
+    let mut last: HashMap<NodeId, Vec<NodeId>> = HashMap::new();
+    for &id in order.iter().filter(|&&id| matches!(graph.node(id).op, Op::Const(_))) {
+        let users: Option<Vec<NodeId>> = uses.of(id.out(0)).iter().map(|u| u.node()).collect();
+        if let Some(&user) = users.iter().flatten().max_by_key(|u| position.get(u)) {
+            last.entry(user).or_default().push(id);
+        }
+    }
+    last
+}
+
+/// Replaces a constant by one of its type that takes no memory.
+fn forget(graph: &mut Graph, id: NodeId) {
+    if let Op::Const(c) = &mut graph.node_mut(id).op {
+        let ty = c.value.ty();
+        let shape = ty.const_shape().expect("constants have numbers for dimensions");
+        let element = Tensor::from_i128(ty.dtype, vec![], [0]);
+        c.value = Arc::new(ConstValue::Splat { element, shape });
+    }
 }
 
 fn io(graph: &Graph, v: ValueId, name: &str) -> (String, DType, Vec<usize>) {
