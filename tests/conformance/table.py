@@ -110,5 +110,6 @@ def _reason_line(status: str, reason: str, by_name: dict[str, list[str]]) -> str
 def _generalise(reason: str) -> str:
     """The reason's first line without what differs between tests: node names and numbers."""
     first = (reason.strip().splitlines() or ["no reason given"])[0]
+    first = re.sub(r"\S+\.pb: ", "", first)
     first = re.sub(r"'[^']*'|\"[^\"]*\"|`[^`]*`", "'..'", first)
     return re.sub(r"(?<![A-Za-z_])-?\d+(\.\d+)?([eE][-+]?\d+)?", "#", first).rstrip(":. ")
