@@ -305,11 +305,12 @@ fn conv(group: &Group, op: &Conv, lanes: usize, blocked: &dyn Fn(ValueId) -> boo
     let images = group.is_image(x) && group.is_image(y) && group.outside(x);
     let bias = group.operand(2).is_none_or(|b| group.constant(b).is_some());
     let (inputs, outputs) = (group.shape(x)[1], group.shape(y)[1]);
-    let whole = op.groups == 1 || (inputs / op.groups % lanes == 0 && outputs / op.groups % lanes == 0);
+    let whole =
+        op.groups == 1 || ((inputs / op.groups).is_multiple_of(lanes) && (outputs / op.groups).is_multiple_of(lanes));
     if !images || !bias || !whole {
         return None;
     }
-    let operands = group.epilogue(y, 1, outputs % lanes != 0)?;
+    let operands = group.epilogue(y, 1, !outputs.is_multiple_of(lanes))?;
     let mut wanted: Vec<ValueId> = same_shaped(operands).collect();
     let mut border = None;
     if blocked(x) {
@@ -328,7 +329,7 @@ fn pairs(pads: &[usize]) -> Border {
 /// An elementwise group with an operand of the result's shape in blocks.
 fn map(group: &Group, lanes: usize, blocked: &dyn Fn(ValueId) -> bool) -> Option<Plan> {
     let start = map_start(group, blocked)?;
-    let padded = group.shape(group.result)[1] % lanes != 0;
+    let padded = !group.shape(group.result)[1].is_multiple_of(lanes);
     let operands = group.epilogue(start, 1, padded)?;
     // Slots of a map are vectors or streams.
     let per_image = |o: &Operand| matches!(o, Operand::Channel { per_image: true, .. });
@@ -383,14 +384,14 @@ fn window(group: &Group, op: &Op, lanes: usize, blocked: &dyn Fn(ValueId) -> boo
         }
     }
     axes(op, &from[2..], kernel.as_deref())?;
-    wanted.extend(same_shaped(group.epilogue(y, 1, to[1] % lanes != 0)?));
+    wanted.extend(same_shaped(group.epilogue(y, 1, !to[1].is_multiple_of(lanes))?));
     Some(Plan { role: Role::Window, gives_blocks: true, blocked: wanted, border })
 }
 
 /// Channels side by side, whole blocks of them; the last operand may end inside a block.
 fn concat(group: &Group, axis: usize, lanes: usize, blocked: &dyn Fn(ValueId) -> bool) -> Option<Plan> {
     let operands: Vec<ValueId> = group.graph.node(group.anchor?).inputs.iter().copied().flatten().collect();
-    let whole = operands.iter().rev().skip(1).all(|v| group.shape(*v).get(1).is_some_and(|c| c % lanes == 0));
+    let whole = operands.iter().rev().skip(1).all(|v| group.shape(*v).get(1).is_some_and(|c| c.is_multiple_of(lanes)));
     let images = operands.iter().all(|&v| group.is_image(v));
     if axis != 1 || !whole || !images || !group.is_image(group.result) || !operands.iter().any(|&v| blocked(v)) {
         return None;
@@ -404,7 +405,7 @@ fn mean(group: &Group, op: &Reduce, lanes: usize, blocked: &dyn Fn(ValueId) -> b
     let shape = group.shape(x);
     let alone = group.result == group.anchor?.out(0);
     let global = op.f == ReduceFn::Mean && op.axes.iter().copied().eq(2..shape.len());
-    let fits = alone && global && blocked(x) && group.is_image(x) && shape[1] % lanes == 0;
+    let fits = alone && global && blocked(x) && group.is_image(x) && shape[1].is_multiple_of(lanes);
     fits.then(|| Plan { role: Role::Mean, gives_blocks: false, blocked: vec![x], border: None })
 }
 

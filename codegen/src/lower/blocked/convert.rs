@@ -94,7 +94,7 @@ fn to_blocks(cx: &mut NodeCx, from: &View, to: &View) {
         let mut start = line.to_vec();
         start.push(Expr::i64(0));
         let row = k.let_(ys.at(&image, b.clone(), &start));
-        let whole = channels % block == 0;
+        let whole = channels.is_multiple_of(block);
         let lanes = if whole {
             Expr::i64(block as i64)
         } else {

@@ -40,7 +40,7 @@ pub fn fused(cx: &mut NodeCx, start: ValueId, divisor: Option<f32>, access: &mut
     let rank = cx.graph.ty(result).rank();
     let channel_axis = if in_blocks { 1 } else { rank - 1 };
     let channels = cx.outputs[0].1.shape[channel_axis];
-    let padded = in_blocks && channels % lanes != 0;
+    let padded = in_blocks && !channels.is_multiple_of(lanes);
     let mut feeds: Vec<(Operand, Feed)> = vec![];
     for pass in 0..2 {
         let translated = {

@@ -12,10 +12,11 @@
 
 use super::operands::{Feed, Fused, Place, addresses, channel_table, fused};
 use super::{Parts, bytes, leaf_diag};
-use crate::kernel::{Access, Blocks, Expr, LeafArg, LoopKind};
-use crate::lower::cx::NodeCx;
+use crate::kernel::{Access, Blocks, Expr, LeafArg, LoopKind, Param};
+use crate::lower::cx::{KernelCx, NodeCx};
 use crate::lower::nest::unflatten;
 use crate::lower::view::{Lattice, View};
+use crate::program::BufferId;
 use crate::x86::{
     BatchReduceGemm, Broadcast, Init, Input, LeafError, LeafSpec, Reduce, Tiles, VProg, pack_depthwise_weights,
 };
@@ -94,136 +95,30 @@ struct Windows {
     axes: Vec<Axis>,
     runs: Vec<Vec<Run>>,
     input: Input,
+    include_pad: bool,
+    lanes: usize,
+    /// Of a depthwise convolution.
+    weights: Option<BufferId>,
+    bias: Option<BufferId>,
+}
+
+/// Rows whose windows are cut alike.
+struct Class {
+    rows: Vec<Run>,
+    columns: Vec<Column>,
+}
+
+struct Column {
+    run: Run,
+    /// One for each size of tile.
+    leaves: Vec<u32>,
+    fused: Fused,
 }
 
 pub fn lower(cx: &mut NodeCx) -> Result<(), Diag> {
-    let op = cx.graph.node(cx.anchor_id()).op.clone();
-    let lanes = cx.low.isa().lanes();
-    let x = cx.view(0).expect("the input is in a buffer");
-    let y = cx.outputs[0].1.clone();
-    let w = match &op {
-        Op::Conv(_) => cx.constant(1),
-        _ => None,
-    };
-    let kernel = w.as_ref().map(|w| w.shape()[2..].to_vec());
-    let axes = axes(&op, &x.shape[2..], kernel.as_deref()).expect("the role says so");
-    let spatial = y.shape[2..].to_vec();
-    let whole =
-        |axis: &Axis, n: usize| vec![Run { first: 0, len: n, tap: 0, taps: axis.kernel, with_pads: axis.kernel }];
-    let runs = axes.iter().zip(&spatial).map(|(a, &n)| if w.is_some() { whole(a, n) } else { runs(*a, n) }).collect();
-    let input = match &op {
-        Op::MaxPool(_) => Input::Max,
-        Op::AvgPool(_) => Input::Sum,
-        _ => Input::Lanes,
-    };
-    let include_pad = matches!(&op, Op::AvgPool(p) if p.count_include_pad);
-    let windows = Windows { xs: x.lattice(), ys: y.lattice(), x, y, axes, runs, input };
-    let (mut weights, mut bias) = (None, None);
-    if let Some(w) = w {
-        let taps = w.shape()[2..].iter().product();
-        let packed = pack_depthwise_weights(&w.to_f32(), w.shape()[0], 1, taps, lanes);
-        weights = Some(cx.low.add_weights(DType::F32, packed.len() / 4, packed.into()));
-        bias = cx.constant(2).map(|b| channel_table(cx, &b.to_f32(), lanes, 0.0));
-    }
-    let taps = weights.map_or(0, |_| windows.axes.iter().map(|a| a.kernel).product::<usize>());
-
-    // Leaves for every class, assembled before the kernel is open.
-    let start = cx.anchor_id().out(0);
-    let mut classes: Vec<(Vec<Run>, Vec<(Run, Vec<u32>, Fused)>)> = vec![];
-    let (inner, outer) = windows.runs.split_last().expect("there is a spatial axis");
-    for rows in combinations(outer) {
-        let mut columns = vec![];
-        for column in inner {
-            let all: Vec<Run> = rows.iter().chain([column]).copied().collect();
-            let count = |r: &Run| if include_pad { r.with_pads } else { r.taps };
-            let divisor: usize = all.iter().map(count).product();
-            let divisor = (input == Input::Sum).then_some(divisor as f32);
-            let fused = fused(cx, start, divisor, &mut |feed| match feed {
-                Feed::Same(view) => {
-                    let l = view.lattice();
-                    crate::x86::Access::Strided { pixel: bytes(l.spatial[l.spatial.len() - 1]), block: 0 }
-                }
-                Feed::Channel { .. } => crate::x86::Access::Channel,
-                Feed::Splat(_) => crate::x86::Access::Splat,
-            });
-            let mut leaves = vec![];
-            for (pixels, count) in Parts::of(column.len, PIXELS).sizes() {
-                let leaf = windows.leaf(&all, pixels, count, bias.is_some(), &fused.program, lanes);
-                leaves.push(cx.low.leaf(&leaf).map_err(|e| leaf_diag(cx, &e))?);
-            }
-            columns.push((*column, leaves, fused));
-        }
-        classes.push((rows, columns));
-    }
-
-    let (images, blocks) = (windows.y.shape[0], windows.y.shape[1].div_ceil(lanes));
-    let lines: usize = spatial[..spatial.len() - 1].iter().product();
-    // Rows are shared out where there is one axis of them.
-    let shared = if outer.len() == 1 { SHARES.div_ceil(images * blocks).min(lines) } else { 1 };
-    let chunk = lines.div_ceil(shared);
-    let chunks = lines.div_ceil(chunk);
-    let points = windows.y.len() / (images * blocks * chunks);
-    let work = windows.axes.iter().map(|a| a.kernel).product::<usize>() * points.max(1);
-    let mut k = cx.kernel("");
-    let p = k.parallel((images * chunks * blocks) as i64, work as i64);
-    let at = unflatten(&mut k, p, &[images, chunks, blocks]);
-    let from = k.param_for(windows.x.buf, Access::Read);
-    let to = k.param_for(windows.y.buf, Access::Write);
-    let weights = weights.map(|w| k.param_for(w, Access::Read));
-    let bias = bias.map(|b| k.param_for(b, Access::Read));
-    let chunk_first = k.let_(at[1].clone() * chunk as i64);
-    let chunk_end = k.let_(chunk_first.clone() + chunk as i64);
-    for (rows, columns) in &classes {
-        let body = |k: &mut crate::lower::cx::KernelCx, row: &[Expr]| {
-            for (column, leaves, fused) in columns {
-                let mut pixel = column.first;
-                for ((size, count), leaf) in Parts::of(column.len, PIXELS).sizes().into_iter().zip(leaves) {
-                    let mut spatial = row.to_vec();
-                    spatial.push(Expr::i64(pixel as i64));
-                    pixel += size * count;
-                    let all = rows.iter().chain([column]);
-                    let source: Vec<Expr> = windows
-                        .axes
-                        .iter()
-                        .zip(all)
-                        .zip(&spatial)
-                        .map(|((a, r), o)| {
-                            let tap = (r.tap * a.dilation) as i64 - a.begin as i64;
-                            o.clone() * a.stride as i64 + Expr::i64(tap)
-                        })
-                        .collect();
-                    let place = Place { image: &at[0], block: at[2].clone(), spatial: &spatial, pixels: Expr::i64(0) };
-                    let address = |buf, index| LeafArg::Address { buf, index };
-                    let per_block = |buf: Option<u32>, n: usize| match buf {
-                        Some(buf) => address(buf, at[2].clone() * n as i64),
-                        None => LeafArg::Int(Expr::i64(0)),
-                    };
-                    let mut args = vec![
-                        address(from, windows.xs.at(&at[0], at[2].clone(), &source)),
-                        per_block(weights, taps * lanes),
-                        address(to, place.position(&windows.ys)),
-                        per_block(bias, lanes),
-                        LeafArg::Int(Expr::i64(count as i64)),
-                    ];
-                    args.extend(addresses(k, &fused.feeds, None, lanes, &place));
-                    k.leaf(*leaf, args);
-                }
-            }
-        };
-        if let [run] = &rows[..] {
-            let first = chunk_first.clone().max(Expr::i64(run.first as i64));
-            let end = chunk_end.clone().min(Expr::i64((run.first + run.len) as i64));
-            k.for_(LoopKind::Serial, first, end, 1, |k, row| body(k, &[row]));
-        } else {
-            let lens: Vec<usize> = rows.iter().map(|r| r.len).collect();
-            k.loops(&lens, |k, line| {
-                let row: Vec<Expr> =
-                    line.iter().zip(rows).map(|(i, r)| i.clone() + Expr::i64(r.first as i64)).collect();
-                body(k, &row);
-            });
-        }
-    }
-    k.finish();
+    let windows = Windows::new(cx);
+    let classes = windows.classes(cx).map_err(|e| leaf_diag(cx, &e))?;
+    windows.emit(cx, &classes);
     Ok(())
 }
 
@@ -235,7 +130,68 @@ fn combinations(axes: &[Vec<Run>]) -> Vec<Vec<Run>> {
 }
 
 impl Windows {
-    fn leaf(&self, runs: &[Run], pixels: usize, tiles: usize, bias: bool, program: &VProg, lanes: usize) -> LeafSpec {
+    fn new(cx: &mut NodeCx) -> Windows {
+        let op = cx.graph.node(cx.anchor_id()).op.clone();
+        let lanes = cx.low.isa().lanes();
+        let x = cx.view(0).expect("the input is in a buffer");
+        let y = cx.outputs[0].1.clone();
+        let (input, include_pad) = match &op {
+            Op::MaxPool(_) => (Input::Max, false),
+            Op::AvgPool(p) => (Input::Sum, p.count_include_pad),
+            _ => (Input::Lanes, false),
+        };
+        let w = if input == Input::Lanes { cx.constant(1) } else { None };
+        let kernel = w.as_ref().map(|w| w.shape()[2..].to_vec());
+        let axes = axes(&op, &x.shape[2..], kernel.as_deref()).expect("the role says so");
+        let whole = |a: &Axis, n: usize| {
+            let taps = a.kernel;
+            vec![Run { first: 0, len: n, tap: 0, taps, with_pads: taps }]
+        };
+        let own_runs = |(a, &n)| if kernel.is_some() { whole(a, n) } else { runs(*a, n) };
+        let runs = axes.iter().zip(&y.shape[2..]).map(own_runs).collect();
+        let weights = w.map(|w| {
+            let taps = w.shape()[2..].iter().product();
+            let packed = pack_depthwise_weights(&w.to_f32(), w.shape()[0], 1, taps, lanes);
+            cx.low.add_weights(DType::F32, packed.len() / 4, packed.into())
+        });
+        let bias = if weights.is_some() { cx.constant(2) } else { None };
+        let bias = bias.map(|b| channel_table(cx, &b.to_f32(), lanes, 0.0));
+        let (xs, ys) = (x.lattice(), y.lattice());
+        Windows { x, y, xs, ys, axes, runs, input, include_pad, lanes, weights, bias }
+    }
+
+    /// Every class with its leaves.
+    fn classes(&self, cx: &mut NodeCx) -> Result<Vec<Class>, LeafError> {
+        let start = cx.anchor_id().out(0);
+        let (inner, outer) = self.runs.split_last().expect("there is a spatial axis");
+        let mut classes = vec![];
+        for rows in combinations(outer) {
+            let mut columns = vec![];
+            for &run in inner {
+                let all: Vec<Run> = rows.iter().chain([&run]).copied().collect();
+                let count = |r: &Run| if self.include_pad { r.with_pads } else { r.taps };
+                let divisor: usize = all.iter().map(count).product();
+                let divisor = (self.input == Input::Sum).then_some(divisor as f32);
+                let fused = fused(cx, start, divisor, &mut |feed| match feed {
+                    Feed::Same(view) => {
+                        let l = view.lattice();
+                        crate::x86::Access::Strided { pixel: bytes(l.spatial[l.spatial.len() - 1]), block: 0 }
+                    }
+                    Feed::Channel { .. } => crate::x86::Access::Channel,
+                    Feed::Splat(_) => crate::x86::Access::Splat,
+                });
+                let mut leaves = vec![];
+                for (pixels, count) in Parts::of(run.len, PIXELS).sizes() {
+                    leaves.push(cx.low.leaf(&self.leaf(&all, pixels, count, &fused.program))?);
+                }
+                columns.push(Column { run, leaves, fused });
+            }
+            classes.push(Class { rows, columns });
+        }
+        Ok(classes)
+    }
+
+    fn leaf(&self, runs: &[Run], pixels: usize, tiles: usize, program: &VProg) -> LeafSpec {
         let n = runs.len();
         let axis = |d: usize| Reduce {
             trip: runs[d].taps as u32,
@@ -248,14 +204,104 @@ impl Windows {
             broadcast: Broadcast::PerFma,
             pixel_stride: bytes(self.axes[n - 1].stride as i64 * self.xs.spatial[n - 1]),
             reduce: (0..n).map(axis).collect(),
-            init: if bias { Init::Bias } else { Init::Zero },
+            init: if self.bias.is_some() { Init::Bias } else { Init::Zero },
             epilogue: program.clone(),
-            out_pixel_stride: bytes(lanes as i64),
+            out_pixel_stride: bytes(self.lanes as i64),
             out_block_stride: 0,
             last_lanes: None,
             tiles: Tiles::Fixed(tiles as u32),
             prefetch: None,
         })
+    }
+
+    fn emit(&self, cx: &mut NodeCx, classes: &[Class]) {
+        let (images, blocks) = (self.y.shape[0], self.y.shape[1].div_ceil(self.lanes));
+        let outer = &self.y.shape[2..self.y.shape.len() - 1];
+        let lines: usize = outer.iter().product();
+        // Rows are shared out where there is one axis of them.
+        let shared = if outer.len() == 1 { SHARES.div_ceil(images * blocks).min(lines) } else { 1 };
+        let chunk = lines.div_ceil(shared);
+        let chunks = lines.div_ceil(chunk);
+        let taps: usize = self.axes.iter().map(|a| a.kernel).product();
+        let points = (self.y.len() / (images * blocks * chunks)).max(1);
+        let mut k = cx.kernel("");
+        let p = k.parallel((images * chunks * blocks) as i64, (taps * points) as i64);
+        let at = unflatten(&mut k, p, &[images, chunks, blocks]);
+        let calls = Calls {
+            windows: self,
+            image: at[0].clone(),
+            block: at[2].clone(),
+            from: k.param_for(self.x.buf, Access::Read),
+            to: k.param_for(self.y.buf, Access::Write),
+            weights: self.weights.map(|w| k.param_for(w, Access::Read)),
+            bias: self.bias.map(|b| k.param_for(b, Access::Read)),
+        };
+        let chunk_first = k.let_(at[1].clone() * chunk as i64);
+        let chunk_end = k.let_(chunk_first.clone() + chunk as i64);
+        for class in classes {
+            if let [run] = &class.rows[..] {
+                let first = chunk_first.clone().max(Expr::i64(run.first as i64));
+                let end = chunk_end.clone().min(Expr::i64((run.first + run.len) as i64));
+                k.for_(LoopKind::Serial, first, end, 1, |k, row| calls.row(k, class, &[row]));
+                continue;
+            }
+            let lens: Vec<usize> = class.rows.iter().map(|r| r.len).collect();
+            k.loops(&lens, |k, line| {
+                let shifted = line.iter().zip(&class.rows).map(|(i, r)| i.clone() + r.first as i64);
+                calls.row(k, class, &shifted.collect::<Vec<_>>());
+            });
+        }
+        k.finish();
+    }
+}
+
+/// Leaf calls of a kernel.
+struct Calls<'w> {
+    windows: &'w Windows,
+    image: Expr,
+    block: Expr,
+    from: Param,
+    to: Param,
+    weights: Option<Param>,
+    bias: Option<Param>,
+}
+
+impl Calls<'_> {
+    fn row(&self, k: &mut KernelCx, class: &Class, row: &[Expr]) {
+        for column in &class.columns {
+            let all: Vec<Run> = class.rows.iter().chain([&column.run]).copied().collect();
+            let mut pixel = column.run.first;
+            for ((size, count), leaf) in Parts::of(column.run.len, PIXELS).sizes().into_iter().zip(&column.leaves) {
+                let place: Vec<Expr> = row.iter().cloned().chain([Expr::i64(pixel as i64)]).collect();
+                self.leaf(k, *leaf, &all, &place, &column.fused);
+                pixel += size * count;
+            }
+        }
+    }
+
+    fn leaf(&self, k: &mut KernelCx, leaf: u32, runs: &[Run], spatial: &[Expr], fused: &Fused) {
+        let w = self.windows;
+        let first_tap = |((a, r), o): ((&Axis, &Run), &Expr)| {
+            o.clone() * a.stride as i64 + ((r.tap * a.dilation) as i64 - a.begin as i64)
+        };
+        let source: Vec<Expr> = w.axes.iter().zip(runs).zip(spatial).map(first_tap).collect();
+        let place = Place { image: &self.image, block: self.block.clone(), spatial, pixels: Expr::i64(0) };
+        let address = |buf, index| LeafArg::Address { buf, index };
+        let per_block = |buf: Option<Param>, n: usize| match buf {
+            Some(buf) => address(buf, self.block.clone() * n as i64),
+            None => LeafArg::Int(Expr::i64(0)),
+        };
+        let taps: usize = w.axes.iter().map(|a| a.kernel).product();
+        let mut args = vec![
+            address(self.from, w.xs.at(&self.image, self.block.clone(), &source)),
+            per_block(self.weights, taps * w.lanes),
+            address(self.to, place.position(&w.ys)),
+            per_block(self.bias, w.lanes),
+            // The number of tiles is the leaf's own.
+            LeafArg::Int(Expr::i64(0)),
+        ];
+        args.extend(addresses(k, &fused.feeds, None, w.lanes, &place));
+        k.leaf(leaf, args);
     }
 }
 
