@@ -337,6 +337,6 @@ fn a_classifier_end_to_end() {
     let roles: Vec<Role> = n.g.order().into_iter().map(|id| layouts.role(id)).filter(|r| *r != Role::Other).collect();
     let (conv, map, window) = (Role::Conv, Role::Map, Role::Window);
     assert_eq!(roles[..8], [conv, map, window, conv, map, Role::Mean, conv, map], "{}", layouts.describe(&n.g));
-    assert_eq!(roles[8..], [conv, map, Role::Product], "{}", layouts.describe(&n.g));
+    assert_eq!(roles[8..], [conv, map, map, Role::Product], "{}", layouts.describe(&n.g));
     n.check(&[y]);
 }
