@@ -80,11 +80,12 @@ fn levels_agree_with_the_evaluator() {
     let options = LoadOptions { dims: vec![("batch".into(), 2)], ..LoadOptions::default() };
     let model = load("zoo:lenet5", &options).unwrap();
     let x = tensor::seeded(lehr::ir::DType::F32, vec![2, 1, 28, 28], 9);
-    let expected = Runner::eval(model.graph.clone()).run(&[x.clone()]).unwrap()[0].to_f64();
+    let expected = Runner::eval(model.graph.clone()).run(std::slice::from_ref(&x)).unwrap()[0].to_f64();
     for level in ["0", "1", "2"] {
         for cpu in ["native", "x86-64"] {
             let options = CompileOptions::new(level, cpu).unwrap();
-            let got = Runner::jit(model.graph.clone(), &options, 2).unwrap().run(&[x.clone()]).unwrap()[0].to_f64();
+            let got = Runner::jit(model.graph.clone(), &options, 2).unwrap().run(std::slice::from_ref(&x)).unwrap()[0]
+                .to_f64();
             for (g, e) in got.iter().zip(&expected) {
                 assert!((g - e).abs() < 2e-6, "-O{level} {cpu}: {g} {e}");
             }

@@ -100,7 +100,10 @@ fn the_facade_compiles_in_process_and_loads_a_library() {
     let model = load("zoo:lenet5", &options).unwrap();
     let image = (0..28 * 28).map(|i| f64::from(i % 29) / 28.0 - 0.5);
     let image = Tensor::from_f64(DType::F32, vec![1, 1, 28, 28], image);
-    let here = Runner::jit(model.graph.clone(), &CompileOptions::default(), 0).unwrap().run(&[image.clone()]).unwrap();
+    let here = Runner::jit(model.graph.clone(), &CompileOptions::default(), 0)
+        .unwrap()
+        .run(std::slice::from_ref(&image))
+        .unwrap();
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("m.so");
     compile_so(model.graph, &CompileOptions::default(), &path).unwrap();

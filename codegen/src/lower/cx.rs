@@ -360,8 +360,5 @@ fn immediate(c: &ConstValue) -> Option<Expr> {
 
 /// Whether an operator computes each result element from the elements at the same coordinates alone.
 pub fn is_elementwise(op: &Op) -> bool {
-    matches!(
-        op,
-        Op::Unary(_) | Op::Binary(_) | Op::Where(_) | Op::Cast(_) | Op::Clip(_) | Op::Identity(_) | Op::Dropout(_)
-    )
+    op.is_elementwise() || matches!(op, Op::Identity(_) | Op::Dropout(_))
 }

@@ -9,6 +9,9 @@ const PARALLEL_GRAIN: usize = 32;
 const MIN_OPERATIONS: i64 = 1024;
 const MIN_CHUNK: usize = 64;
 
+/// What a nest does at one point: gets the kernel and the coordinates so far.
+type LoopBody<'f, K> = Box<dyn FnOnce(&mut K, &mut Vec<Expr>) + 'f>;
+
 impl KernelCx<'_, '_> {
     /// Runs `body` at every point of `dims`, row-major. `cost` is the work of one point in operations. `last` says
     /// whether the innermost axis keeps [`LoopKind::Vector`]'s promise. Call it once per kernel.
@@ -61,12 +64,7 @@ impl KernelCx<'_, '_> {
     }
 
     // Boxed: a closure that wraps itself once per axis would be a type without end.
-    fn inner_boxed<'f>(
-        &mut self,
-        dims: &[usize],
-        coords: &mut Vec<Expr>,
-        body: Box<dyn FnOnce(&mut Self, &mut Vec<Expr>) + 'f>,
-    ) {
+    fn inner_boxed<'f>(&mut self, dims: &[usize], coords: &mut Vec<Expr>, body: LoopBody<'f, Self>) {
         let Some((&n, rest)) = dims.split_first() else {
             return body(self, coords);
         };
