@@ -1,7 +1,7 @@
 /* A program that is linked with a compiled model and knows it by its header.
 
        compile zoo:lenet5 --dim batch=1 -o lenet5.so --header lenet5.h
-       cc linked.c -o linked ./lenet5.so && ./linked */
+       cc linked.c -o linked ./lenet5.so -Wl,-rpath,'$ORIGIN' && ./linked */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>

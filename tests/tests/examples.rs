@@ -59,8 +59,18 @@ fn a_c_program_links_a_model_by_its_header() {
     let dir = tempfile::tempdir().unwrap();
     compile_lenet(dir.path());
     let source = examples().join("linked.c");
-    let args =
-        ["-std=c11", "-Wall", "-Wextra", "-Werror", "-I.", &source.to_string_lossy(), "-o", "linked", "./lenet5.so"];
+    let args = [
+        "-std=c11",
+        "-Wall",
+        "-Wextra",
+        "-Werror",
+        "-I.",
+        &source.to_string_lossy(),
+        "-o",
+        "linked",
+        "./lenet5.so",
+        "-Wl,-rpath,$ORIGIN",
+    ];
     if cc(&args, dir.path()) {
         check(&Command::new("./linked").current_dir(dir.path()).output().unwrap());
     }
