@@ -58,6 +58,9 @@ pub struct Layouts {
     placed: HashMap<ValueId, (ValueId, usize)>,
 }
 
+/// Groups of a convolution that do not fall into whole blocks are computed as one dense convolution with zeros between them:
+/// up to so many times the arithmetic, in leaves that are faster than plain loops by more than that.
+const MAX_DENSE_GROUPS: usize = 4;
 /// Tensors beyond this many bytes are left alone: offsets in leaves are 32-bit.
 const MAX_BYTES: usize = 1 << 30;
 
@@ -307,7 +310,7 @@ fn conv(group: &Group, op: &Conv, lanes: usize, blocked: &dyn Fn(ValueId) -> boo
     let (inputs, outputs) = (group.shape(x)[1], group.shape(y)[1]);
     let whole =
         op.groups == 1 || ((inputs / op.groups).is_multiple_of(lanes) && (outputs / op.groups).is_multiple_of(lanes));
-    if !images || !bias || !whole {
+    if !images || !bias || !(whole || op.groups <= MAX_DENSE_GROUPS) {
         return None;
     }
     let operands = group.epilogue(y, 1, !outputs.is_multiple_of(lanes))?;

@@ -174,6 +174,8 @@ fn convolutions_of_blocks() {
     two_convs(&[1, 8, 3, 3], 320, 176, window(&[3, 3]).pad(&[1, 1, 1, 1]));
     two_convs(&[1, 8, 7, 7], 544, 272, window(&[3, 3]).pad(&[1, 1, 1, 1]));
     two_convs(&[1, 3, 20, 20], 64, 64, window(&[3, 3]).pad(&[1, 1, 1, 1]).groups(2));
+    two_convs(&[1, 3, 9, 9], 60, 96, window(&[1, 1]).groups(3));
+    two_convs(&[2, 3, 9, 9], 24, 40, window(&[3, 3]).pad(&[1, 1, 1, 1]).groups(4));
     two_convs(&[1, 3, 13, 4], 32, 96, window(&[1, 7]).pad(&[0, 3, 0, 3]));
     two_convs(&[2, 3, 37], 32, 48, window(&[3]).pad(&[1, 1]).stride(&[2]));
     two_convs(&[1, 2, 4, 5, 6], 16, 40, window(&[3, 3, 3]).pad(&[1, 1, 1, 1, 1, 1]).stride(&[1, 2, 1]));

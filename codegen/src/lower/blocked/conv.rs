@@ -121,11 +121,21 @@ impl ConvKernel {
         });
         let plane: usize = spatial.iter().product();
         let row_pixels = if flat { plane } else { spatial[n - 1] };
-        let (outputs, inputs) = (w.shape()[0], w.shape()[1]);
-        let out_blocks = (outputs / op.groups).div_ceil(lanes);
+        let (outputs, mut inputs) = (w.shape()[0], w.shape()[1]);
+        let taps: usize = w.shape()[2..].iter().product();
+        let whole = (outputs / op.groups).is_multiple_of(lanes) && inputs.is_multiple_of(lanes);
+        let (conv_groups, weights) = match op.groups {
+            1 => (1, w.to_f32()),
+            n if whole => (n, w.to_f32()),
+            n => {
+                let dense = dense_weights(&w.to_f32(), [n, outputs / n, inputs, taps]);
+                inputs *= n;
+                (1, dense)
+            }
+        };
+        let out_blocks = (outputs / conv_groups).div_ceil(lanes);
         let in_blocks = if x.block().is_some() { inputs.div_ceil(lanes) } else { inputs };
         let tile = choose_tile(isa, row_pixels as u32, out_blocks as u32);
-        let taps: usize = w.shape()[2..].iter().product();
         let chunk = if x.block().is_some() && taps > 1 { CHANNEL_CHUNK / lanes } else { in_blocks };
         let mut phases = vec![];
         for count in split_evenly(in_blocks as u32, chunk as u32) {
@@ -137,7 +147,7 @@ impl ConvKernel {
             pads: op.pads[..n].iter().map(|&p| p as i64).collect(),
             kernel: w.shape()[2..].to_vec(),
             dilations: op.dilations.iter().map(|&d| d as i64).collect(),
-            conv_groups: op.groups,
+            conv_groups,
             lanes,
             in_blocks,
             out_blocks,
@@ -149,7 +159,7 @@ impl ConvKernel {
             row_pixels,
             phases,
             fused,
-            weights: w.to_f32(),
+            weights,
             outputs,
             inputs,
             bias,
@@ -409,6 +419,17 @@ impl Call<'_> {
         }
         k.leaf(self.leaves[part], args);
     }
+}
+
+/// The weights of groups, `[groups, outputs, inputs, taps]`, as those of one convolution with zeros between groups.
+fn dense_weights(w: &[f32], [groups, outputs, inputs, taps]: [usize; 4]) -> Vec<f32> {
+    let mut dense = vec![0.0; groups * outputs * groups * inputs * taps];
+    let row = inputs * taps;
+    for (o, from) in w.chunks(row).enumerate() {
+        let first = (o * groups + o / outputs) * row;
+        dense[first..first + row].copy_from_slice(from);
+    }
+    dense
 }
 
 /// A row-major input with its padding around it: itself if there is none, else a copy.
