@@ -61,7 +61,9 @@ pub struct Layouts {
 /// Groups of a convolution that do not fall into whole blocks are computed as one dense convolution with zeros between them:
 /// up to so many times the arithmetic, in leaves that are faster than plain loops by more than that.
 const MAX_DENSE_GROUPS: usize = 4;
-/// Tensors beyond this many bytes are left alone: offsets in leaves are 32-bit.
+/// Wider padding, or longer strides and dilations than the tensor itself with it, are left alone.
+const MAX_PAD: usize = 32;
+/// Images and matrices beyond this many bytes are left alone: offsets in leaves are 32-bit.
 const MAX_BYTES: usize = 1 << 30;
 
 impl Layouts {
@@ -179,11 +181,16 @@ impl<'g> Group<'g> {
         self.graph.node(self.anchor?).inputs.get(i).copied().flatten()
     }
 
-    /// f32 of rank 3 to 5 and a size that leaves can address.
+    /// f32 of rank 3 to 5 and a size that leaves can address, in blocks with the widest border too.
     fn is_image(&self, v: ValueId) -> bool {
         let shape = self.shape(v);
-        let bytes = shape.iter().product::<usize>() * 4;
-        self.graph.ty(v).dtype == DType::F32 && (3..=5).contains(&shape.len()) && (1..=MAX_BYTES).contains(&bytes)
+        if self.graph.ty(v).dtype != DType::F32 || !(3..=5).contains(&shape.len()) || shape.contains(&0) {
+            return false;
+        }
+        // Images are stepped over by kernels, whose addresses have 64 bits.
+        let blocks = shape[1].next_multiple_of(Isa::Avx512.lanes());
+        let bordered = shape[2..].iter().map(|n| n.saturating_add(2 * MAX_PAD));
+        bordered.fold(4 * blocks, usize::saturating_mul) <= MAX_BYTES
     }
 
     /// What the group computes from `start` on, as a program; gives its operands.
@@ -294,6 +301,12 @@ fn is_depthwise(group: &Group, op: &Conv) -> bool {
     x.get(1) == Some(&op.groups) && w.first() == Some(&op.groups) && w.get(1) == Some(&1)
 }
 
+/// Whether the attributes of a window over `x`, its spatial sizes, keep every address near the tensor.
+fn is_local(x: &[usize], strides: &[usize], pads: &[usize], dilations: &[usize]) -> bool {
+    let near = |(&n, &step): (&usize, &usize)| step <= n + 2 * MAX_PAD;
+    pads.iter().all(|&p| p <= MAX_PAD) && x.iter().zip(strides).all(near) && x.iter().zip(dilations).all(near)
+}
+
 fn same_shaped(operands: Vec<Operand>) -> impl Iterator<Item = ValueId> {
     operands.into_iter().filter_map(|o| match o {
         Operand::Same(v) => Some(v),
@@ -310,7 +323,8 @@ fn conv(group: &Group, op: &Conv, lanes: usize, blocked: &dyn Fn(ValueId) -> boo
     let (inputs, outputs) = (group.shape(x)[1], group.shape(y)[1]);
     let whole =
         op.groups == 1 || ((inputs / op.groups).is_multiple_of(lanes) && (outputs / op.groups).is_multiple_of(lanes));
-    if !images || !bias || !(whole || op.groups <= MAX_DENSE_GROUPS) {
+    let local = is_local(&group.shape(x)[2..], &op.strides, &op.pads, &op.dilations);
+    if !images || !local || !bias || !(whole || op.groups <= MAX_DENSE_GROUPS) {
         return None;
     }
     let operands = group.epilogue(y, 1, !outputs.is_multiple_of(lanes))?;
@@ -365,14 +379,15 @@ fn window(group: &Group, op: &Op, lanes: usize, blocked: &dyn Fn(ValueId) -> boo
     }
     let mut wanted = vec![x];
     let mut border = None;
-    let mut kernel = None;
     if let Op::Conv(c) = op {
         let w = group.operand(1)?;
         group.constant(w)?;
         if group.operand(2).is_some_and(|b| group.constant(b).is_none()) {
             return None;
         }
-        kernel = Some(group.shape(w)[2..].to_vec());
+        if !is_local(&from[2..], &c.strides, &c.pads, &c.dilations) {
+            return None;
+        }
         border = Some((group.outer(x)?, pairs(&c.pads)));
     } else {
         // Indices are positions in the row-major tensor; windows without elements have results of their own.
@@ -381,12 +396,15 @@ fn window(group: &Group, op: &Op, lanes: usize, blocked: &dyn Fn(ValueId) -> boo
             return None;
         }
         let axes = axes(op, &from[2..], None)?;
+        let local = |a: &Axis| is_local(&[a.size], &[a.stride], &[a.begin, a.end], &[a.dilation]);
+        if !axes.iter().all(local) {
+            return None;
+        }
         let empty = |(axis, &n): (&Axis, &usize)| runs(*axis, n).iter().any(|r| r.taps == 0);
         if axes.iter().zip(&to[2..]).any(empty) {
             return None;
         }
     }
-    axes(op, &from[2..], kernel.as_deref())?;
     wanted.extend(same_shaped(group.epilogue(y, 1, !to[1].is_multiple_of(lanes))?));
     Some(Plan { role: Role::Window, gives_blocks: true, blocked: wanted, border })
 }

@@ -259,6 +259,17 @@ fn pools_and_depthwise_convolutions() {
 }
 
 #[test]
+fn far_strides_and_wide_pads_stay_plain() {
+    let mut n = Net::new();
+    let x = n.input(&[1, 3, 6, 6]);
+    let a = n.conv(x, 16, window(&[3, 3]).pad(&[40, 1, 1, 40]));
+    let b = n.conv(x, 16, window(&[1, 1]).stride(&[1 << 30, 1 << 30]));
+    let far = MaxPool { strides: vec![1 << 30; 2], ..max_pool(&[1, 1], &[1, 1], &[0; 4], false) };
+    let c = n.g.add(far, &[Some(a)], vec![]).unwrap().out(0);
+    n.check(&[a, b, c]);
+}
+
+#[test]
 fn a_maximum_keeps_nan_and_ignores_the_border() {
     let mut n = Net::new();
     let x = n.input(&[1, 3, 9, 9]);
