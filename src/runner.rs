@@ -83,7 +83,7 @@ pub fn dtype_of(code: u32) -> Option<DType> {
 }
 
 fn run_session(session: &mut Session, inputs: &[Tensor]) -> Result<Vec<Tensor>, String> {
-    let mut feeds = Feeds::new(session.artefact(), inputs);
+    let mut feeds = Feeds::new(session.artefact(), inputs)?;
     feeds.run(session)?;
     feeds.outputs()
 }
@@ -103,15 +103,20 @@ struct Words {
 }
 
 impl Feeds {
-    pub fn new(artefact: &Artefact, inputs: &[Tensor]) -> Feeds {
+    /// Fails if there is no memory for them: a model's outputs may be of any size.
+    pub fn new(artefact: &Artefact, inputs: &[Tensor]) -> Result<Feeds, String> {
         let input = |t: &Tensor| {
             let dims = t.shape().iter().map(|&d| d as i64).collect();
-            let mut words = Words::zeroed(dtype_code(t.dtype()), dims, t.bytes().len());
+            let mut words = Words::zeroed(dtype_code(t.dtype()), dims, t.bytes().len())?;
             words.bytes_mut().copy_from_slice(t.bytes());
-            words
+            Ok(words)
         };
-        let output = |s: &IoSpec| Words::zeroed(s.dtype, s.dims.clone(), s.bytes as usize);
-        Feeds { inputs: inputs.iter().map(input).collect(), outputs: artefact.outputs().iter().map(output).collect() }
+        let output = |s: &IoSpec| {
+            Words::zeroed(s.dtype, s.dims.clone(), s.bytes as usize).map_err(|e| format!("output '{}': {e}", s.name))
+        };
+        let inputs = inputs.iter().map(input).collect::<Result<_, String>>()?;
+        let outputs = artefact.outputs().iter().map(output).collect::<Result<_, _>>()?;
+        Ok(Feeds { inputs, outputs })
     }
 
     /// One inference into the same outputs as before.
@@ -133,8 +138,11 @@ impl Feeds {
 }
 
 impl Words {
-    fn zeroed(dtype: u32, dims: Vec<i64>, bytes: usize) -> Words {
-        Words { dtype, dims, bytes, words: vec![0; bytes.div_ceil(8)] }
+    fn zeroed(dtype: u32, dims: Vec<i64>, bytes: usize) -> Result<Words, String> {
+        let mut words = vec![];
+        words.try_reserve_exact(bytes.div_ceil(8)).map_err(|_| format!("there is no memory for its {bytes} bytes"))?;
+        words.resize(bytes.div_ceil(8), 0);
+        Ok(Words { dtype, dims, bytes, words })
     }
 
     fn bytes(&self) -> &[u8] {

@@ -11,6 +11,9 @@ use crate::types::TensorType;
 use std::collections::BTreeMap;
 use std::fmt;
 
+/// A value may take so much memory: the evaluator is made for small models, and must not bring the machine down on others.
+const MAX_BYTES: i64 = 1 << 34;
+
 /// Why a graph could not be evaluated: inputs that do not fit, or a fault of the data.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EvalError {
@@ -93,6 +96,9 @@ pub fn eval_node(graph: &Graph, id: NodeId, operands: &[Option<&Tensor>]) -> Res
     let types: Vec<TensorType> = node.results.iter().filter_map(|r| r.ty.as_tensor().cloned()).collect();
     if types.iter().any(|t| t.const_shape().is_none()) {
         return Err(fail("the shapes of the results hold symbols that no input binds".into()));
+    }
+    if let Some(t) = types.iter().find(|t| t.bytes().as_const().is_none_or(|n| n > MAX_BYTES)) {
+        return Err(fail(format!("its result {t} is too large to evaluate")));
     }
     node.op.eval(In(operands), &types).map_err(fail)
 }

@@ -181,7 +181,18 @@ impl ConstValue {
         TensorType::new(dtype, shape.iter().map(|&d| d as i64))
     }
 
-    /// The elements, made dense.
+    /// Bytes of memory that [`ConstValue::tensor`] takes anew: none for elements that are there already. A model of a
+    /// hundred bytes can ask for a terabyte of zeros.
+    pub fn expansion(&self) -> u64 {
+        match self {
+            ConstValue::Dense { .. } => 0,
+            ConstValue::Splat { .. } | ConstValue::Seeded { .. } => {
+                self.ty().bytes().as_const().and_then(|n| u64::try_from(n).ok()).unwrap_or(u64::MAX)
+            }
+        }
+    }
+
+    /// The elements, made dense. Whoever calls this for a constant of unknown origin looks at [`ConstValue::expansion`] first.
     pub fn tensor(&self) -> Tensor {
         match self {
             ConstValue::Dense { tensor, .. } => tensor.clone(),

@@ -4,7 +4,7 @@
 
 use crate::manager::GraphChanges;
 use crate::report::Event;
-use crate::rewrite::Cx;
+use crate::rewrite::{Cx, MAX_EXPANSION};
 use lehr_ir::op::In;
 use lehr_ir::tensor::ConstValue;
 use lehr_ir::{Graph, NodeId, Op, Tensor, TensorType};
@@ -66,7 +66,13 @@ fn fold(g: &Graph, id: NodeId) -> Result<Option<Vec<ConstValue>>, String> {
     if by_shape {
         return shape_result(g, id).map(Some);
     }
-    let given: usize = operands.clone().map(|v| size(g.ty(*v))).fold(0, usize::saturating_add);
+    // What is one element in memory, and many in its type, is no reason for a large result.
+    let constants = || operands.clone().filter_map(|v| g.constant(*v));
+    if let Some(c) = constants().find(|c| c.expansion() > MAX_EXPANSION) {
+        return Err(format!("its operand would take {} bytes", c.expansion()));
+    }
+    let held = |c: &ConstValue| if c.expansion() > 0 { 0 } else { size(&c.ty()) };
+    let given: usize = constants().map(|c| held(c)).fold(0, usize::saturating_add);
     let made: usize = types.iter().map(size).fold(0, usize::saturating_add);
     if made > given.max(MAX_GROWTH) {
         return Err(format!("the result takes {made} bytes, the operands {given}"));

@@ -11,6 +11,9 @@ use std::collections::{BTreeMap, HashMap};
 /// Sweeps over the graph; each must find something to do, and every rule makes the graph smaller or simpler.
 const MAX_SWEEPS: usize = 100;
 
+/// Constants that are one element repeated, or a seed, are made dense by the passes up to so many bytes each.
+pub(crate) const MAX_EXPANSION: u64 = 1 << 30;
+
 /// A graph under rewriting.
 pub struct Cx<'g> {
     g: &'g mut Graph,
@@ -72,9 +75,9 @@ impl<'g> Cx<'g> {
         self.users(v).len() == 1 && !self.is_output(v)
     }
 
-    /// The elements of a constant operand.
+    /// The elements of a constant operand, unless they would first have to be made and are too many.
     pub fn constant(&self, v: ValueId) -> Option<Tensor> {
-        self.g.constant(v).map(|c| c.tensor())
+        self.g.constant(v).filter(|c| c.expansion() <= MAX_EXPANSION).map(|c| c.tensor())
     }
 
     /// The one number that a constant holds, if it holds one.

@@ -88,7 +88,7 @@ fn candidates(args: &BenchArgs) -> Result<Vec<Candidate>, Failure> {
         let options = CompileOptions::new(level, &args.code.target_cpu)?;
         let runner = Runner::jit(graph.clone(), &options, args.threads)?;
         let artefact = runner.artefact().ok_or_else(|| Failure::usage("only compiled models are measured"))?;
-        let feeds = Feeds::new(artefact, &inputs);
+        let feeds = Feeds::new(artefact, &inputs)?;
         Ok(Candidate { name, runner, feeds, flops, first: None, times: vec![] })
     };
     levels.into_iter().zip(names).map(candidate).collect()
@@ -132,7 +132,7 @@ fn library(args: &BenchArgs) -> Result<Candidate, Failure> {
         Ok(tensor::seeded(dtype, s.dims.iter().map(|&d| d as usize).collect(), SEED + k as u64))
     };
     let inputs = artefact.inputs().iter().enumerate().map(input).collect::<Result<Vec<_>, Failure>>()?;
-    let mut feeds = Feeds::new(artefact, &inputs);
+    let mut feeds = Feeds::new(artefact, &inputs)?;
     let metadata: serde_json::Value = serde_json::from_str(artefact.metadata()).unwrap_or_default();
     let flops = metadata["flops"].as_f64();
     let started = Instant::now();

@@ -7,6 +7,9 @@ use lehr_ir::graph::Graph;
 use lehr_ir::{Dim, Tensor, tensor};
 use std::path::Path;
 
+/// Bytes of an input that is filled at random.
+const MAX_RANDOM: usize = 1 << 34;
+
 /// Reads FILE.npy, FILE.npz, FILE.npz:NAME or FILE.pb.
 pub fn read_file(spec: &str) -> Result<Tensor, String> {
     let (path, member) = match spec.split_once(".npz:") {
@@ -78,7 +81,15 @@ impl Given {
         let seed = self.seeds.iter().find(|(n, _)| n == name).map(|(_, s)| *s);
         let common = self.seeds.iter().find(|(n, _)| n.is_empty()).map(|(_, s)| s.wrapping_add(position as u64));
         match (seed.or(common), shape) {
-            (Some(seed), Some((dtype, shape))) => Ok(tensor::seeded(dtype, shape, seed)),
+            (Some(seed), Some((dtype, shape))) => {
+                let bytes = shape.iter().try_fold(dtype.size(), |n, &d| n.checked_mul(d));
+                if bytes.is_none_or(|n| n > MAX_RANDOM) {
+                    return Err(Failure::usage(format!(
+                        "input '{name}' of shape {shape:?} is too large to fill at random"
+                    )));
+                }
+                Ok(tensor::seeded(dtype, shape, seed))
+            }
             (Some(_), None) => Err(Failure::usage(format!(
                 "input '{name}' has open dimensions; give their sizes with --dim to fill it at random"
             ))),

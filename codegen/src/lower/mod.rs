@@ -58,6 +58,10 @@ use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use view::View;
 
+/// Constants that are one element repeated are made dense while this is enough for all of them.
+const MAX_SPLATS: u64 = 1 << 28;
+/// Likewise those that are made from a seed.
+const MAX_SEEDED: u64 = 1 << 34;
 /// Alignment of weights and of arena buffers.
 pub const ALIGN: u64 = 64;
 
@@ -108,6 +112,7 @@ pub fn lower(graph: &Graph, options: &LowerOptions) -> Result<Program, Vec<Diag>
 /// Like [`lower`], and lets go of each constant after its last use: weights that were packed are then in memory once.
 pub fn lower_owned(mut graph: Graph, options: &LowerOptions) -> Result<Program, Vec<Diag>> {
     check_bound(&graph)?;
+    check_constants(&graph)?;
     let mut low =
         Lowering { program: Program { name: graph.name.clone(), ..Program::default() }, ..Lowering::default() };
     low.layouts = layout::decide(&graph, options.leaves);
@@ -187,6 +192,29 @@ fn check_bound(graph: &Graph) -> Result<(), Vec<Diag>> {
         .map(|id| Diag::new("lower.unbound", "a result's shape is not known").at(graph.location(id)))
         .collect();
     if bad.is_empty() { Ok(()) } else { Err(bad) }
+}
+
+/// Constants take memory in proportion to the model's file, or at least not without bound.
+fn check_constants(graph: &Graph) -> Result<(), Vec<Diag>> {
+    let (mut splats, mut seeded) = (0u64, 0u64);
+    let mut diags = vec![];
+    for id in graph.ids() {
+        let Op::Const(c) = &graph.node(id).op else { continue };
+        let (sum, limit) = match &*c.value {
+            ConstValue::Dense { .. } => continue,
+            ConstValue::Splat { .. } => (&mut splats, MAX_SPLATS),
+            ConstValue::Seeded { .. } => (&mut seeded, MAX_SEEDED),
+        };
+        *sum = sum.saturating_add(c.value.expansion());
+        if *sum > limit {
+            let message = format!(
+                "a constant of {} cannot be stored: such constants may take {limit} bytes together",
+                c.value.ty()
+            );
+            diags.push(Diag::new("lower.constant", message).at(graph.location(id)));
+        }
+    }
+    if diags.is_empty() { Ok(()) } else { Err(diags) }
 }
 
 impl Lowering {
