@@ -79,8 +79,12 @@ pub fn load(model: &str, options: &LoadOptions) -> Result<Loaded, LoadError> {
     }
     if Path::new(model).extension().is_some_and(|e| e == "lehr") {
         let text = std::fs::read_to_string(model).map_err(|e| unreadable(model, &e))?;
+        let explain = |d: Diag| match d.code {
+            "parse.weight" => d.note("a dump leaves large weights out; write splat(1.0) or seeded(1) in its place"),
+            _ => d,
+        };
         let graph = lehr_ir::text::parse(&text, &|_| None).map_err(|diags| LoadError {
-            diags,
+            diags: diags.into_iter().map(explain).collect(),
             needed: vec![],
             input_names: vec![],
         })?;
@@ -92,6 +96,10 @@ pub fn load(model: &str, options: &LoadOptions) -> Result<Loaded, LoadError> {
             let read = std::io::stdin().lock().take(MAX_STDIN).read_to_end(&mut bytes);
             read.map_err(|e| unreadable("standard input", &e))?;
             Model::from_bytes(bytes.into(), None)
+        }
+        path if is_elf(path) => {
+            let diag = Diag::new("load.library", format!("{path} is a compiled library or program, not a model"));
+            return Err(LoadError::one(diag.note("lehr run and lehr bench take libraries that lehr compile wrote")));
         }
         path => Model::open(Path::new(path)),
     };
@@ -109,6 +117,13 @@ pub fn load(model: &str, options: &LoadOptions) -> Result<Loaded, LoadError> {
     }
 }
 
+/// Whether a file starts as Linux's libraries and programs do.
+pub(crate) fn is_elf(path: &str) -> bool {
+    let mut magic = [0; 4];
+    let is_file = std::fs::metadata(path).is_ok_and(|m| m.is_file());
+    is_file && std::fs::File::open(path).and_then(|mut f| f.read_exact(&mut magic)).is_ok() && magic == *b"\x7fELF"
+}
+
 fn unreadable(what: &str, e: &std::io::Error) -> LoadError {
     LoadError::one(Diag::new("load.io", format!("cannot read {what}: {e}")))
 }
@@ -120,8 +135,16 @@ fn bind(loaded: Loaded, options: &LoadOptions) -> Result<Loaded, LoadError> {
         let diag = Diag::new("load.bind", format!("the input {name} of this model decides no shape"));
         return Err(LoadError::one(diag.note("give its value with --input")));
     }
+    let symbols: Vec<String> = loaded.graph.symbols().iter().map(|s| s.to_string()).collect();
+    let unknown = dims.keys().filter(|d| !symbols.iter().any(|s| s == *d));
+    let warning = |d: &&str| {
+        let known = if symbols.is_empty() { "none".into() } else { symbols.join(", ") };
+        Diag::new("load.dim", format!("the model has no symbolic dimension {d}"))
+            .note(format!("its symbolic dimensions: {known}"))
+    };
+    let warnings = unknown.map(warning).collect();
     let graph = loaded.graph.bind(&|s| dims.get(s).map(|&n| Dim::Const(n))).map_err(LoadError::one)?;
-    Ok(Loaded { graph, ..loaded })
+    Ok(Loaded { graph, warnings, ..loaded })
 }
 
 impl Loaded {
@@ -133,12 +156,18 @@ impl Loaded {
 
     /// Binds the symbols in the inputs' shapes to the shapes of actual values, which are in the order of the graph's inputs.
     pub fn bind_dims(&mut self, inputs: &[Tensor]) -> Result<(), String> {
+        self.bind_known_dims(&inputs.iter().map(Some).collect::<Vec<_>>())
+    }
+
+    /// Like [`Loaded::bind_dims`], for the values that are there.
+    pub fn bind_known_dims(&mut self, inputs: &[Option<&Tensor>]) -> Result<(), String> {
         let mut dims: BTreeMap<String, i64> = BTreeMap::new();
         for (&v, t) in self.graph.inputs().iter().zip(inputs) {
+            let Some(t) = t else { continue };
             let ty = self.graph.ty(v);
             let name = self.graph.value_name(v).unwrap_or_default();
             if ty.rank() != t.rank() {
-                return Err(format!("input '{name}' has rank {}, {} is given", ty.rank(), t.rank()));
+                return Err(format!("input '{name}': {} is given, the model needs {ty}", t.ty()));
             }
             for (d, &n) in ty.shape.iter().zip(t.shape()) {
                 let n = n as i64;

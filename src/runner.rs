@@ -42,7 +42,7 @@ impl Runner {
 
     /// Loads a library that `lehr compile` wrote.
     pub fn open(path: &Path, threads: u32) -> Result<Runner, String> {
-        let artefact = Artefact::open(path).map_err(|e| format!("{}: {e}", path.display()))?;
+        let artefact = Artefact::open(path).map_err(|e| e.to_string())?;
         Runner::new(&artefact, threads, None)
     }
 

@@ -26,7 +26,6 @@ use lehr_ir::graph::{Graph, NodeId, ValueId};
 use lehr_ir::ops::{Conv, Reduce, ReduceFn};
 use lehr_ir::{ConstValue, DType, Op};
 use std::collections::{HashMap, HashSet};
-use std::fmt::Write;
 use std::sync::Arc;
 
 /// Zeros before and after each spatial axis.
@@ -98,29 +97,29 @@ impl Layouts {
         self.borders.get(&self.root(v)).cloned().unwrap_or_else(|| vec![(0, 0); spatial])
     }
 
-    /// The decision as text, a line per operator that leaves compute.
-    pub fn describe(&self, graph: &Graph) -> String {
-        let mut text = String::new();
-        for id in graph.order() {
-            let role = self.role(id);
-            if role == Role::Other {
-                continue;
-            }
-            let name = graph.node(id).origins.first().map_or_else(|| format!("%{}", id.0), |o| o.name.to_string());
-            let lanes = self.isa.map_or(1, Isa::lanes);
-            let form = |blocked: bool| if blocked { format!("blocks of {lanes}") } else { "plain".into() };
-            let v = id.out(0);
-            let border = self.borders.get(&v).filter(|b| self.is_blocked(v) && b.iter().any(|&p| p != (0, 0)));
-            let border = border.map_or(String::new(), |b| format!(", border {b:?}"));
-            // Writing to a string cannot fail.
-            let _ = writeln!(
-                text,
-                "{name}: {role:?}, {} -> {}{border}",
-                form(self.wants_blocked(id, 0)),
-                form(self.is_blocked(v))
-            );
+    /// The decision for one operator as text, `conv, plain -> blocks of 16, border (1,1) x (1,1)`; `None` for plain loops.
+    pub fn describe(&self, id: NodeId) -> Option<String> {
+        let role = match self.role(id) {
+            Role::Conv => "convolution",
+            Role::Window => "window",
+            Role::Map => "map",
+            Role::Concat => "concatenation",
+            Role::Mean => "mean",
+            Role::Product => "product",
+            Role::Other => return None,
+        };
+        let lanes = self.isa.map_or(1, Isa::lanes);
+        let form = |blocked: bool| if blocked { format!("blocks of {lanes}") } else { "plain".into() };
+        let v = id.out(0);
+        let mut text = format!("{role}, {} -> {}", form(self.wants_blocked(id, 0)), form(self.is_blocked(v)));
+        if let Some(border) = self.borders.get(&v).filter(|b| self.is_blocked(v) && b.iter().any(|&p| p != (0, 0))) {
+            let sides: Vec<String> = border.iter().map(|(before, after)| format!("({before},{after})")).collect();
+            text += &format!(", border {}", sides.join(" x "));
         }
-        text
+        if self.placed.contains_key(&v) {
+            text += ", written into its concatenation";
+        }
+        Some(text)
     }
 }
 

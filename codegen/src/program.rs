@@ -1,6 +1,6 @@
 //! A lowered model before machine code: kernels, the order they run in, and where every buffer lies.
 
-use crate::kernel::Kernel;
+use crate::kernel::{Kernel, Stmt};
 use bytes::Bytes;
 use lehr_ir::DType;
 use lehr_ir::graph::Provenance;
@@ -90,4 +90,29 @@ pub struct Program {
     pub arena_bytes: u64,
     /// Texts of the faults that data can cause, `node 'x' (Gather): index out of range`.
     pub faults: Vec<String>,
+}
+
+impl Program {
+    /// Names of the machine-code leaves that a kernel calls, without repetition.
+    pub fn leaves_of(&self, kernel: usize) -> Vec<&str> {
+        let mut found = vec![];
+        collect_leaves(&self.kernels[kernel].body, &mut found);
+        found.sort_unstable();
+        found.dedup();
+        found.into_iter().map(|leaf| self.leaves[leaf as usize].name.as_str()).collect()
+    }
+}
+
+fn collect_leaves(body: &[Stmt], found: &mut Vec<u32>) {
+    for s in body {
+        match s {
+            Stmt::Leaf { leaf, .. } => found.push(*leaf),
+            Stmt::For { body, .. } | Stmt::While { body, .. } => collect_leaves(body, found),
+            Stmt::If { then, otherwise, .. } => {
+                collect_leaves(then, found);
+                collect_leaves(otherwise, found);
+            }
+            Stmt::Let { .. } | Stmt::Set { .. } | Stmt::Store { .. } | Stmt::Fault(_) => {}
+        }
+    }
 }

@@ -400,7 +400,10 @@ impl Graph {
     /// Where a node is, for diagnostics: the ONNX node it came from, else its own result.
     pub fn location(&self, id: NodeId) -> Location {
         let node = self.node(id);
-        locate(&node.op, &node.origins)
+        match node.results.first().and_then(|r| r.name.as_ref()) {
+            Some(name) if node.origins.is_empty() => Location::Value { name: name.clone() },
+            _ => locate(&node.op, &node.origins),
+        }
     }
 }
 

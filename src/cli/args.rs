@@ -12,12 +12,14 @@ use std::path::PathBuf;
     long_about = "lehr compiles ONNX models to native code: a shared library that needs nothing but libc, or code in \
                   this process. It prints its intermediate form at every step and says what each rewrite did.\n\n\
                   MODEL is a path to an .onnx or .lehr (text form) file, '-' for standard input, or zoo:NAME for a network \
-                  built in code (zoo:lenet5).",
-    after_help = "Examples:\n  \
+                  built in code (zoo:lenet5). Results go to standard output, everything else to standard error.",
+    after_help = "Exit codes: 0 success; 1 the model is wrong, or a test failed; 2 the command line is wrong, or a file cannot be \
+                  read or written; 3 the model is fine but lehr cannot do all of it; 4 sizes or values must be given (--dim, \
+                  --bind).\n\nExamples:\n  \
                   lehr compile resnet50.onnx -o resnet50.so --header resnet50.h\n  \
                   lehr run resnet50.onnx --input data=image.npy --output-dir out\n  \
                   lehr bench resnet50.so --threads 2\n  \
-                  lehr inspect resnet50.onnx --after fuse-epilogue --filter conv1\n  \
+                  lehr inspect resnet50.onnx --after fuse-epilogues --filter conv1\n  \
                   lehr check broken.onnx"
 )]
 pub struct Cli {
@@ -54,7 +56,7 @@ impl std::str::FromStr for Pair {
 /// The model and what fixes it.
 #[derive(Args, Debug, Clone)]
 pub struct ModelArgs {
-    /// The model: FILE.onnx, FILE.lehr, '-' (standard input), or zoo:NAME.
+    /// The model: FILE.onnx, FILE.lehr, '-' (standard input), or zoo:NAME; `run` and `bench` also take a compiled FILE.so.
     pub model: String,
 
     /// Size of a symbolic dimension; may be repeated.
@@ -73,13 +75,24 @@ pub struct ModelArgs {
 /// How code is generated.
 #[derive(Args, Debug, Clone)]
 pub struct CodeArgs {
-    /// Optimisation level: 0 keeps every intermediate value, 1 folds and cleans up, 2 also fuses.
-    #[arg(short = 'O', value_name = "LEVEL", default_value = "2", value_parser = ["0", "1", "2"])]
-    pub opt: String,
+    /// Optimisation level: 0 keeps every intermediate value, 1 folds and cleans up, 2 also fuses [default: 2].
+    #[arg(short = 'O', value_name = "LEVEL", value_parser = ["0", "1", "2"])]
+    pub opt: Option<String>,
 
-    /// CPU to generate code for: native, x86-64, x86-64-v2, x86-64-v3 (AVX2), x86-64-v4 (AVX-512).
-    #[arg(long, value_name = "CPU", default_value = "native")]
-    pub target_cpu: String,
+    /// CPU to generate code for: native, x86-64, x86-64-v2, x86-64-v3 (AVX2), x86-64-v4 (AVX-512), or a name like znver3
+    /// [default: native].
+    #[arg(long, value_name = "CPU")]
+    pub target_cpu: Option<String>,
+}
+
+impl CodeArgs {
+    pub fn level(&self) -> &str {
+        self.opt.as_deref().unwrap_or("2")
+    }
+
+    pub fn cpu(&self) -> &str {
+        self.target_cpu.as_deref().unwrap_or("native")
+    }
 }
 
 /// Compile a model into a shared library.
@@ -90,7 +103,8 @@ pub struct CodeArgs {
                   call the model from C or C++.\n\nExamples:\n  \
                   lehr compile lenet.onnx -o lenet.so --header lenet.h\n  \
                   lehr compile net.onnx -o net.so --dim batch=8 --target-cpu x86-64-v3\n  \
-                  lehr compile net.onnx -o net.txt --emit ir"
+                  lehr compile net.onnx -o - --emit ir | less\n  \
+                  compile net.onnx -o net.so               # the same as `lehr compile`"
 )]
 pub struct CompileArgs {
     #[command(flatten)]
@@ -98,7 +112,7 @@ pub struct CompileArgs {
     #[command(flatten)]
     pub code: CodeArgs,
 
-    /// Where to write the result; '-' writes text forms to standard output.
+    /// Where to write the result; '-' is standard output, for the text forms (--emit ir, kernels, clif, asm).
     #[arg(short, long, value_name = "FILE")]
     pub output: PathBuf,
 
@@ -129,13 +143,13 @@ pub struct CompileArgs {
 
 #[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Emit {
-    /// The graph after all passes.
+    /// The graph after all passes, as text; large weights by name only.
     Ir,
-    /// Loop nests.
+    /// The loop nests of every kernel, as text.
     Kernels,
     /// Cranelift's input.
     Clif,
-    /// Disassembly.
+    /// Disassembly of what Cranelift makes.
     Asm,
     /// A relocatable object, without weights.
     Obj,
@@ -155,9 +169,10 @@ pub enum Linker {
     about = "Run a model once, compiled in this process, or a compiled library",
     after_help = "Inputs: FILE.npy, FILE.npz (or FILE.npz:NAME), FILE.pb (TensorProto), or random:SEED. A value without \
                   NAME= is taken for the only input, or, if it is random:SEED, for every input not given. Inputs that decide \
-                  shapes are bound to their values automatically.\n\nExamples:\n  \
+                  shapes are bound to their values automatically. Dimensions that nothing decides are taken as 1.\n\nExamples:\n  \
                   lehr run zoo:lenet5 --input random:1\n  \
                   lehr run net.onnx --input data=cat.npy --output-dir out\n  \
+                  lehr run net.onnx --input ids=batch.npz:ids --input mask=random:7\n  \
                   lehr run net.so --input data=cat.npy --threads 2"
 )]
 pub struct RunArgs {
@@ -170,12 +185,12 @@ pub struct RunArgs {
     #[arg(long = "input", value_name = "[NAME=]FILE")]
     pub inputs: Vec<String>,
 
-    /// Write each output to DIR/NAME.npy ('/' in a name becomes '_') instead of printing a summary.
+    /// Write each output to DIR/NAME.npy ('/' in a name becomes '_') and print its name and type instead of a summary.
     #[arg(long, value_name = "DIR")]
     pub output_dir: Option<PathBuf>,
 
     /// Threads; 0 means as many as this process may use.
-    #[arg(long, default_value_t = 0, value_name = "N")]
+    #[arg(long, default_value_t = 0, value_name = "N", value_parser = clap::value_parser!(u32).range(..=1024))]
     pub threads: u32,
 
     /// Use the reference evaluator instead of compiled code.
@@ -194,9 +209,10 @@ pub struct RunArgs {
 )]
 pub struct TestArgs {
     /// Test directories.
-    #[arg(required = true)]
+    #[arg(required = true, value_name = "DIR")]
     pub dirs: Vec<PathBuf>,
 
+    /// What computes the outputs.
     #[arg(long, value_enum, default_value_t = Backend::Jit)]
     pub backend: Backend,
 
@@ -204,8 +220,8 @@ pub struct TestArgs {
     pub code: CodeArgs,
 
     /// Tests to run at the same time.
-    #[arg(long, default_value_t = 1, value_name = "N")]
-    pub jobs: usize,
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub jobs: u16,
 
     /// Seconds after which a test has hung.
     #[arg(long, default_value_t = 120, value_name = "SECONDS")]
@@ -242,10 +258,14 @@ pub enum Backend {
 #[derive(Args, Debug)]
 #[command(
     about = "Show the graph at any stage, with operator counts, parameters, FLOPs and the memory plan",
-    after_help = "Examples:\n  \
+    after_help = "Passes of -O2, in order: remove-dead-code, fold-constants, clean-up, merge-equal-nodes, merge-padding, \
+                  fold-into-weights, split-batch-norm, fold-constants, clean-up, merge-equal-nodes, remove-dead-code, \
+                  fuse-epilogues, fuse-elementwise.\n\n\
+                  A layer's bytes are those of its results. 'plain' is row-major; 'blocks of N' is channels in blocks of N, \
+                  innermost. Layouts and the memory plan need numbers: open dimensions are taken as 1 for them.\n\nExamples:\n  \
                   lehr inspect net.onnx                          # after all passes of -O2\n  \
                   lehr inspect net.onnx -O0                      # as imported\n  \
-                  lehr inspect net.onnx --after fold-batch-norm\n  \
+                  lehr inspect net.onnx --after fold-into-weights\n  \
                   lehr inspect net.onnx --print-changed --filter conv_7\n  \
                   lehr inspect net.onnx --format dot | dot -Tsvg > net.svg"
 )]
@@ -255,7 +275,7 @@ pub struct InspectArgs {
     #[command(flatten)]
     pub code: CodeArgs,
 
-    /// Stop after this pass of the pipeline.
+    /// Stop after this pass of the pipeline (after its last run, if it runs twice).
     #[arg(long, value_name = "PASS")]
     pub after: Option<String>,
 
@@ -271,10 +291,11 @@ pub struct InspectArgs {
     #[arg(long, value_name = "NODE")]
     pub filter: Option<String>,
 
-    /// Show at most so many nodes of the graph.
+    /// Show at most so many nodes of the graph and lines of each list.
     #[arg(long, default_value_t = 400, value_name = "N")]
     pub max_nodes: usize,
 
+    /// Text, json (figures by layer), or Graphviz's dot.
     #[arg(long, value_enum, default_value_t = Format::Text)]
     pub format: Format,
 }
@@ -308,9 +329,11 @@ pub struct CheckArgs {
 #[command(
     about = "Measure a model's latency on random inputs",
     after_help = "--compare takes two levels or the words unfused and fused, runs both in turn in one process, and prints the ratio \
-                  of medians.\n\nExamples:\n  \
+                  of medians. With --json: median_ms, p95_ms, min_ms, runs, threads, and where they are known gflop, gflops, \
+                  share_of_peak (of the FMA peak measured here, on all threads) and first_ms.\n\nExamples:\n  \
                   lehr bench resnet50.onnx --threads 1\n  \
                   lehr bench resnet50.so --seconds 5 --json\n  \
+                  lehr bench zoo:lenet5 --batch 8\n  \
                   lehr bench resnet50.onnx --compare unfused,fused"
 )]
 pub struct BenchArgs {
@@ -320,22 +343,27 @@ pub struct BenchArgs {
     pub code: CodeArgs,
 
     /// Threads; 0 means as many as this process may use.
-    #[arg(long, default_value_t = 0, value_name = "N")]
+    #[arg(long, default_value_t = 0, value_name = "N", value_parser = clap::value_parser!(u32).range(..=1024))]
     pub threads: u32,
 
     /// Seconds to measure.
-    #[arg(long, default_value_t = 3.0, value_name = "S")]
+    #[arg(long, default_value_t = 3.0, value_name = "S", value_parser = seconds)]
     pub seconds: f64,
 
     /// Binds the first dimension of every input that leaves it open.
-    #[arg(long, value_name = "B")]
+    #[arg(long, value_name = "B", value_parser = clap::value_parser!(i64).range(1..))]
     pub batch: Option<i64>,
 
-    /// Two variants to compare: O0,O2 or unfused,fused.
+    /// Two variants to compare: two of O0, O1, O2, or unfused,fused (O1,O2).
     #[arg(long, value_name = "A,B", value_delimiter = ',')]
     pub compare: Vec<String>,
 
     /// Print json.
     #[arg(long)]
     pub json: bool,
+}
+
+fn seconds(text: &str) -> Result<f64, String> {
+    let value = text.parse::<f64>().ok().filter(|s| (0.0..=86_400.0).contains(s));
+    value.ok_or_else(|| "it must be a number of seconds, a day at most".into())
 }

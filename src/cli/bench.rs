@@ -3,9 +3,9 @@
 use super::args::BenchArgs;
 use super::inputs::{Given, bind_open_dims};
 use super::progress::Progress;
-use super::{CliResult, Failure, warn};
+use super::{CliResult, Failure, compile_options, refuse_for_library, say, warn};
 use crate::runner::dtype_of;
-use crate::{CompileOptions, Feeds, Runner, load, total_flops};
+use crate::{Feeds, Runner, load, total_flops};
 use lehr_ir::graph::Graph;
 use lehr_ir::{Dim, tensor};
 use serde::Serialize;
@@ -20,6 +20,7 @@ const MIN_RUNS: usize = 5;
 #[derive(Serialize)]
 struct Figures {
     variant: String,
+    threads: u32,
     median_ms: f64,
     p95_ms: f64,
     min_ms: f64,
@@ -63,29 +64,30 @@ pub fn run(args: &BenchArgs) -> CliResult {
         n => n,
     };
     let figures: Vec<Figures> =
-        candidates.iter().map(|c| figures(c, peak.map(|p| p / 1e9 * f64::from(threads)))).collect();
+        candidates.iter().map(|c| figures(c, threads, peak.map(|p| p / 1e9 * f64::from(threads)))).collect();
     print(args, figures, threads)
 }
 
 fn candidates(args: &BenchArgs) -> Result<Vec<Candidate>, Failure> {
-    let is_library = Path::new(&args.model.model).extension().is_some_and(|e| e == "so");
-    if is_library {
-        if !args.compare.is_empty() {
-            return Err(Failure::usage("--compare needs a model, not a compiled library"));
-        }
+    if args.model.is_library() {
+        let others = [("--compare", !args.compare.is_empty()), ("--batch", args.batch.is_some())];
+        refuse_for_library(&args.model, &args.code, &others)?;
         return Ok(vec![library(args)?]);
     }
-    let graph = graph(args)?;
     let levels: Vec<&str> = match &args.compare[..] {
-        [] => vec![&args.code.opt],
+        [] => vec![args.code.level()],
+        [_, _] if args.code.opt.is_some() => {
+            return Err(Failure::usage("--compare says both levels; leave -O away"));
+        }
         [a, b] => vec![level(a)?, level(b)?],
         _ => return Err(Failure::usage("--compare takes two variants, like O0,O2")),
     };
+    let graph = graph(args)?;
     let inputs = Given::parse(&[format!("random:{SEED}")])?.for_graph(&graph)?;
     let flops = total_flops(&graph).map(|n| n as f64);
-    let names = if args.compare.is_empty() { vec![format!("O{}", args.code.opt)] } else { args.compare.clone() };
+    let names = if args.compare.is_empty() { vec![format!("O{}", args.code.level())] } else { args.compare.clone() };
     let candidate = |(level, name): (&str, String)| {
-        let options = CompileOptions::new(level, &args.code.target_cpu)?;
+        let options = compile_options(level, args.code.cpu())?;
         let runner = Runner::jit(graph.clone(), &options, args.threads)?;
         let artefact = runner.artefact().ok_or_else(|| Failure::usage("only compiled models are measured"))?;
         let feeds = Feeds::new(artefact, &inputs)?;
@@ -108,22 +110,24 @@ fn graph(args: &BenchArgs) -> Result<Graph, Failure> {
     let mut loaded = load(&args.model.model, &args.model.load_options()?)?;
     warn(&loaded.warnings);
     let Some(batch) = args.batch else {
-        bind_open_dims(&mut loaded, &[])?;
+        bind_open_dims(&mut loaded)?;
         return Ok(loaded.graph);
     };
     let graph = &loaded.graph;
     let first = |&v| graph.ty(v).shape.first().filter(|d| d.as_const().is_none()).map(Dim::to_string);
     let symbols: Vec<String> = graph.inputs().iter().filter_map(first).collect();
     if symbols.is_empty() {
-        return Err(Failure::usage("--batch: no input leaves its first dimension open"));
+        return Err(Failure::usage("--batch: no input leaves its first dimension open; the model's batch is fixed"));
     }
     let bound = graph.bind(&|s| symbols.iter().any(|n| n == s).then_some(Dim::Const(batch)));
-    bound.map_err(|d| Failure::model(d.to_string()))
+    loaded.graph = bound.map_err(|d| Failure::model(d.to_string()))?;
+    bind_open_dims(&mut loaded)?;
+    Ok(loaded.graph)
 }
 
 fn library(args: &BenchArgs) -> Result<Candidate, Failure> {
     let started = Instant::now();
-    let mut runner = Runner::open(Path::new(&args.model.model), args.threads)?;
+    let mut runner = Runner::open(Path::new(&args.model.model), args.threads).map_err(Failure::usage)?;
     let opened = started.elapsed();
     let artefact = runner.artefact().ok_or_else(|| Failure::usage("only compiled models are measured"))?;
     let input = |(k, s): (usize, &lehr_codegen::artefact::IoSpec)| {
@@ -166,7 +170,7 @@ fn measure(candidates: &mut [Candidate], seconds: f64) -> CliResult {
 }
 
 /// `peak` is in GFLOP/s, of all threads together.
-fn figures(c: &Candidate, peak: Option<f64>) -> Figures {
+fn figures(c: &Candidate, threads: u32, peak: Option<f64>) -> Figures {
     let mut ms: Vec<f64> = c.times.iter().map(|t| t.as_secs_f64() * 1e3).collect();
     ms.sort_by(f64::total_cmp);
     let at = |share: f64| ms[((ms.len() - 1) as f64 * share).round() as usize];
@@ -174,6 +178,7 @@ fn figures(c: &Candidate, peak: Option<f64>) -> Figures {
     let gflops = c.flops.map(|f| f / 1e6 / median_ms);
     Figures {
         variant: c.name.clone(),
+        threads,
         median_ms,
         p95_ms: at(0.95),
         min_ms: ms[0],
@@ -189,19 +194,31 @@ fn print(args: &BenchArgs, figures: Vec<Figures>, threads: u32) -> CliResult {
     if let [a, b] = &figures[..] {
         let ratio = a.median_ms / b.median_ms;
         if args.json {
-            println!("{}", json(&Comparison { threads, variants: figures, ratio }));
-            return Ok(());
+            return say(json(&Comparison { threads, variants: figures, ratio }));
         }
         for f in &figures {
-            println!("{}", line(f));
+            say(line(f))?;
         }
-        println!("{} takes {ratio:.2} times as long as {} ({threads} threads)", a.variant, b.variant);
-        return Ok(());
+        return say(format!("{} takes {ratio:.2} times as long as {} ({})", a.variant, b.variant, plural(threads)));
     }
     for f in &figures {
-        println!("{}", if args.json { json(f) } else { format!("{}, {threads} threads", line(f)) });
+        say(if args.json { json(f) } else { format!("{}, {}", line(f), plural(threads)) })?;
     }
     Ok(())
+}
+
+fn plural(threads: u32) -> String {
+    format!("{threads} thread{}", if threads == 1 { "" } else { "s" })
+}
+
+/// Three digits after the point, four significant ones below 0.1.
+fn ms(value: f64) -> String {
+    if value < 0.1 { format!("{value:.5} ms") } else { format!("{value:.3} ms") }
+}
+
+/// Operations of one run, in a unit that leaves digits to see.
+fn work(gflop: f64) -> String {
+    if gflop < 0.1 { format!("{:.3} MFLOP", gflop * 1e3) } else { format!("{gflop:.2} GFLOP") }
 }
 
 fn json(v: &impl Serialize) -> String {
@@ -210,17 +227,21 @@ fn json(v: &impl Serialize) -> String {
 
 fn line(f: &Figures) -> String {
     let mut line = format!(
-        "{:<8} median {:.3} ms  p95 {:.3} ms  min {:.3} ms  ({} runs)",
-        f.variant, f.median_ms, f.p95_ms, f.min_ms, f.runs
+        "{:<8} median {}  p95 {}  min {}  ({} runs)",
+        f.variant,
+        ms(f.median_ms),
+        ms(f.p95_ms),
+        ms(f.min_ms),
+        f.runs
     );
     if let Some(first) = f.first_ms {
         line += &format!("  opened and first run {first:.3} ms");
     }
     if let (Some(gflop), Some(gflops)) = (f.gflop, f.gflops) {
-        line += &format!("  {gflop:.2} GFLOP at {gflops:.1} GFLOP/s");
+        line += &format!("  {} at {gflops:.1} GFLOP/s", work(gflop));
     }
     if let Some(share) = f.share_of_peak {
-        line += &format!(", {:.0} % of the FMA peak", share * 100.0);
+        line += &format!(", {:.1} % of the FMA peak", share * 100.0);
     }
     line
 }

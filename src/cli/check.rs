@@ -1,7 +1,7 @@
 //! `lehr check`: everything that is wrong, at once.
 
 use super::args::CheckArgs;
-use super::{CliResult, Failure, exit_code};
+use super::{CliResult, Failure, exit_code, say};
 use crate::{CompileOptions, load, lower};
 use lehr_ir::{Diag, Location};
 use serde_json::{Value, json};
@@ -12,7 +12,7 @@ pub fn run(args: &CheckArgs) -> CliResult {
         Ok(loaded) => {
             let mut diags = lehr_ir::verify::verify(&loaded.graph);
             if diags.is_empty() {
-                diags = match lower(loaded.graph, &CompileOptions::new("0", "native")?) {
+                diags = match lower(loaded.graph, &CompileOptions::default()) {
                     Ok(_) => vec![],
                     Err(e) => e.0,
                 };
@@ -22,17 +22,17 @@ pub fn run(args: &CheckArgs) -> CliResult {
     };
     if args.json {
         let list = |d: &[Diag]| d.iter().map(to_json).collect::<Vec<_>>();
-        println!("{}", json!({ "errors": list(&diags), "warnings": list(&warnings) }));
+        say(json!({ "errors": list(&diags), "warnings": list(&warnings) }))?;
     } else {
         for d in &diags {
-            println!("error: {d}");
+            say(format!("error: {d}"))?;
         }
         for d in &warnings {
-            println!("warning: {d}");
+            say(format!("warning: {d}"))?;
         }
         match diags.len() {
-            0 => println!("{}: no problems", args.model.model),
-            n => println!("{}: {n} problem{}", args.model.model, if n == 1 { "" } else { "s" }),
+            0 => say(format!("{}: no problems", args.model.model))?,
+            n => say(format!("{}: {n} problem{}", args.model.model, if n == 1 { "" } else { "s" }))?,
         }
     }
     if diags.is_empty() { Ok(()) } else { Err(Failure::silent(exit_code(&diags))) }

@@ -2,19 +2,20 @@
 
 use super::args::{CompileArgs, Emit, Linker};
 use super::progress::Progress;
-use super::{CliResult, Failure, warn};
-use crate::{CompileError, CompileOptions, Compiled, compile_so, load, lower, optimize};
+use super::{CliResult, Failure, say, warn};
+use crate::{CompileError, Compiled, compile_so, load, lower, optimize};
 use lehr_codegen::artefact;
 use lehr_codegen::compile as code;
 use std::path::Path;
 use std::time::Instant;
 
 pub fn run(args: &CompileArgs) -> CliResult {
+    check_args(args)?;
     let started = Instant::now();
     let progress = Progress::start(format!("compiling {}", args.model.model));
     let loaded = load(&args.model.model, &args.model.load_options()?)?;
     warn(&loaded.warnings);
-    let mut options = CompileOptions::new(&args.code.opt, &args.code.target_cpu)?;
+    let mut options = args.code.options()?;
     options.prefix = args.prefix.clone();
     options.linker = match args.linker {
         Linker::Builtin => artefact::Linker::Builtin,
@@ -32,11 +33,11 @@ pub fn run(args: &CompileArgs) -> CliResult {
             }
             drop(progress);
             if !args.quiet {
-                println!("{}", summary(&args.output, &done, started.elapsed().as_secs_f64()));
+                say(summary(&args.output, &done, started.elapsed().as_secs_f64()))?;
             }
             if args.timings {
                 for (stage, time) in &done.timings {
-                    println!("  {stage:<12} {:8.3} s", time.as_secs_f64());
+                    say(format!("  {stage:<12} {:8.3} s", time.as_secs_f64()))?;
                 }
             }
             return Ok(());
@@ -58,10 +59,32 @@ pub fn run(args: &CompileArgs) -> CliResult {
     };
     drop(progress);
     if args.output.as_os_str() == "-" {
-        print!("{text}");
-        return Ok(());
+        return say(text.trim_end());
     }
     write(&args.output, text.as_bytes())
+}
+
+/// What can be seen to be wrong before the work.
+fn check_args(args: &CompileArgs) -> CliResult {
+    let is_so = args.emit == Emit::So;
+    let ignored =
+        [("--header", args.header.is_some()), ("--linker", args.linker == Linker::Cc), ("--timings", args.timings)];
+    if let Some((flag, _)) = ignored.iter().find(|(_, given)| *given && !is_so) {
+        return Err(Failure::usage(format!("{flag} is for libraries: leave --emit away")));
+    }
+    if args.output.as_os_str() == "-" && (is_so || args.emit == Emit::Obj) {
+        return Err(Failure::usage("a library or object is not written to standard output; give -o FILE"));
+    }
+    for path in [Some(&args.output), args.header.as_ref()].into_iter().flatten() {
+        let folder = path.parent().filter(|p| !p.as_os_str().is_empty());
+        if path.is_dir() {
+            return Err(Failure::usage(format!("{}: it is a folder; give the name of a file", path.display())));
+        }
+        if let Some(folder) = folder.filter(|f| !f.is_dir()) {
+            return Err(Failure::usage(format!("{}: there is no folder {}", path.display(), folder.display())));
+        }
+    }
+    Ok(())
 }
 
 fn write(path: &Path, bytes: &[u8]) -> CliResult {

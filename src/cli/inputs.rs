@@ -4,7 +4,7 @@ use super::Failure;
 use crate::{LoadError, LoadOptions, Loaded, load, npy};
 use lehr_frontends::tensor_file;
 use lehr_ir::graph::Graph;
-use lehr_ir::{Dim, Tensor, tensor};
+use lehr_ir::{Dim, Tensor, TensorType, tensor};
 use std::path::Path;
 
 /// Bytes of an input that is filled at random.
@@ -53,7 +53,9 @@ impl Given {
             };
             match value.strip_prefix("random:") {
                 Some(seed) => {
-                    let seed = seed.parse().map_err(|_| Failure::usage(format!("--input {spec}: no seed")))?;
+                    let seed = seed
+                        .parse()
+                        .map_err(|_| Failure::usage(format!("--input {spec}: a seed is a whole number")))?;
                     given.seeds.push((name, seed));
                 }
                 None => {
@@ -73,10 +75,14 @@ impl Given {
         inputs: usize,
         shape: Option<(lehr_ir::DType, Vec<usize>)>,
     ) -> Result<Tensor, Failure> {
-        let by_name = self.values.iter().find(|(n, _)| n == name);
-        let unnamed = self.values.iter().find(|(n, _)| n.is_empty()).filter(|_| inputs == 1);
-        if let Some((_, t)) = by_name.or(unnamed) {
-            return Ok(t.clone());
+        if let Some(t) = self.file(name, inputs) {
+            return match &shape {
+                Some((dtype, shape)) if (*dtype, &shape[..]) != (t.dtype(), t.shape()) => {
+                    let needed = TensorType::new(*dtype, shape.iter().map(|&d| d as i64));
+                    Err(Failure::usage(format!("input '{name}': {} is given, the model needs {needed}", t.ty())))
+                }
+                _ => Ok(t.clone()),
+            };
         }
         let seed = self.seeds.iter().find(|(n, _)| n == name).map(|(_, s)| *s);
         let common = self.seeds.iter().find(|(n, _)| n.is_empty()).map(|(_, s)| s.wrapping_add(position as u64));
@@ -99,11 +105,17 @@ impl Given {
         }
     }
 
+    /// What a file gives for the input `name` of this many.
+    pub fn file(&self, name: &str, inputs: usize) -> Option<&Tensor> {
+        let by_name = self.values.iter().find(|(n, _)| n == name);
+        let unnamed = || self.values.iter().find(|(n, _)| n.is_empty()).filter(|_| inputs == 1);
+        by_name.or_else(unnamed).map(|(_, t)| t)
+    }
+
     /// Values in the order of the graph's inputs.
     pub fn for_graph(&self, graph: &Graph) -> Result<Vec<Tensor>, Failure> {
         let inputs = graph.inputs();
         let known: Vec<&str> = inputs.iter().map(|&v| graph.value_name(v).unwrap_or_default()).collect();
-        self.check_names(&known)?;
         let value = |(k, &v): (usize, _)| {
             let ty = graph.ty(v);
             self.value(known[k], k, inputs.len(), ty.const_shape().map(|s| (ty.dtype, s)))
@@ -111,11 +123,30 @@ impl Given {
         inputs.iter().enumerate().map(value).collect()
     }
 
-    /// Complains about a value for an input that the model does not have.
+    /// Complains about a value for an input that the model does not have, about two for one, and about one that names none
+    /// of several.
     pub fn check_names(&self, known: &[&str]) -> Result<(), Failure> {
         let given = self.values.iter().map(|(n, _)| n).chain(self.seeds.iter().map(|(n, _)| n));
         match given.into_iter().find(|n| !n.is_empty() && !known.contains(&n.as_str())) {
-            Some(n) => Err(Failure::usage(format!("the model has no input '{n}'; it has {}", known.join(", ")))),
+            Some(n) => {
+                return Err(Failure::usage(format!("the model has no input '{n}'; it has {}", known.join(", "))));
+            }
+            None if known.len() == 1 => {}
+            None => {
+                if self.values.iter().any(|(n, _)| n.is_empty()) {
+                    let all = known.join(", ");
+                    return Err(Failure::usage(format!(
+                        "the model has {} inputs: say --input NAME=FILE, with a name of {all}",
+                        known.len()
+                    )));
+                }
+            }
+        }
+        let mut names: Vec<&String> =
+            self.values.iter().map(|(n, _)| n).chain(self.seeds.iter().map(|(n, _)| n)).collect();
+        names.sort_unstable();
+        match names.windows(2).find(|w| w[0] == w[1]) {
+            Some(twice) => Err(Failure::usage(format!("--input: '{}' is given twice", twice[0]))),
             None => Ok(()),
         }
     }
@@ -164,25 +195,16 @@ fn feeds(loaded: &Loaded, options: &LoadOptions, inputs: &[(String, Tensor)]) ->
     names.filter_map(|n| find(n, &loaded.input_names, inputs)).collect()
 }
 
-/// Takes dimensions as 1 that neither `--dim` nor a given value decides, and says so: inputs filled at random have
-/// no size of their own.
-pub fn bind_open_dims(loaded: &mut Loaded, given: &[(String, Tensor)]) -> Result<(), Failure> {
-    let graph = &loaded.graph;
-    let is_given = |v| graph.value_name(v).is_some_and(|name| given.iter().any(|(n, _)| n == name));
-    let decided: Vec<String> = graph
-        .inputs()
-        .iter()
-        .filter(|&&v| is_given(v) || (graph.inputs().len() == 1 && !given.is_empty()))
-        .flat_map(|&v| graph.ty(v).shape.iter().filter_map(|d| d.as_symbol().map(str::to_string)))
-        .collect();
-    let open: Vec<String> = graph.symbols().iter().map(|s| s.to_string()).filter(|s| !decided.contains(s)).collect();
-    if open.is_empty() {
-        return Ok(());
+/// Takes dimensions as 1 that nothing has decided, and says so: inputs filled at random have no size of their own.
+pub fn bind_open_dims(loaded: &mut Loaded) -> Result<(), Failure> {
+    for name in loaded.graph.symbols() {
+        eprintln!("note: dimension {name} is taken as 1; --dim {name}=SIZE sets it");
     }
-    for name in &open {
-        eprintln!("note: dimension {name} is taken as 1; --dim {name}=N sets it");
-    }
-    let lookup = |s: &str| open.iter().any(|o| o == s).then_some(Dim::ONE);
-    loaded.graph = graph.bind(&lookup).map_err(|d| Failure::model(d.to_string()))?;
+    loaded.graph = with_ones(&loaded.graph)?;
     Ok(())
+}
+
+/// The graph with 1 for every open dimension.
+pub fn with_ones(graph: &Graph) -> Result<Graph, Failure> {
+    graph.bind(&|_| Some(Dim::ONE)).map_err(|d| Failure::model(d.to_string()))
 }

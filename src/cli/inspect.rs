@@ -2,89 +2,180 @@
 
 use super::args::{Format, InspectArgs};
 use super::compile::size;
-use super::{CliResult, Failure, warn};
+use super::inputs::with_ones;
+use super::{CliResult, Failure, say, warn};
 use crate::CompileError;
 use crate::{CompileOptions, load};
+use lehr_codegen::layout::{self, Layouts};
+use lehr_codegen::lower::lower_owned;
 use lehr_codegen::plan;
-use lehr_ir::Dim;
-use lehr_ir::graph::{Graph, NodeId};
+use lehr_codegen::program::Program;
+use lehr_ir::graph::{Graph, NodeId, Uses, ValueId};
 use lehr_ir::text::{PrintOptions, print};
-use lehr_passes::{After, Event, Manager, Report, pipeline};
+use lehr_ir::{Diag, Dim};
+use lehr_passes::{After, Event, Manager, Pass, Report, pipeline};
 use serde::Serialize;
 use std::collections::BTreeMap;
+use std::fmt;
 
 /// Figures of one node.
 #[derive(Serialize)]
 struct Layer {
-    op: &'static str,
+    /// A fusion goes by what it fuses, `conv_relu`.
+    op: String,
     /// ONNX nodes it computes.
     nodes: Vec<String>,
     /// Type of the first result.
     result: String,
     params: u64,
-    flops: String,
-    /// Bytes of all results.
-    activation_bytes: String,
+    flops: Amount,
+    /// Bytes of all results that are asked for.
+    activation_bytes: Amount,
+    /// How it is computed: its role, and the layouts of its first operand and result.
+    layout: String,
+    /// Machine-code leaves that its kernels call; none for plain loops.
+    leaves: Vec<String>,
+}
+
+/// A number, or an expression in the open dimensions.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Amount {
+    Number(i64),
+    Expression(String),
+}
+
+impl Amount {
+    fn of(dim: &Dim) -> Amount {
+        dim.as_const().map_or_else(|| Amount::Expression(dim.to_string()), Amount::Number)
+    }
+}
+
+impl fmt::Display for Amount {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Amount::Number(n) => f.pad(&n.to_string()),
+            Amount::Expression(e) => f.pad(e),
+        }
+    }
 }
 
 #[derive(Serialize)]
 struct Overview {
     operators: BTreeMap<&'static str, usize>,
     params: u64,
-    flops: String,
+    flops: Amount,
     layers: Vec<Layer>,
     applied: Vec<String>,
     declined: Vec<String>,
+    /// Dimensions that layouts, leaves and memory are shown for the size 1 of.
+    taken_as_1: Vec<String>,
+    kernels: Option<usize>,
     arena_bytes: Option<u64>,
     weights_bytes: Option<u64>,
 }
 
+/// The graph as code generation sees it: with numbers for dimensions.
+struct Generated {
+    layouts: Layouts,
+    program: Result<Program, Vec<Diag>>,
+    taken_as_1: Vec<String>,
+}
+
+impl Generated {
+    fn new(graph: &Graph, options: &CompileOptions) -> Result<Generated, Failure> {
+        let taken_as_1: Vec<String> = graph.symbols().iter().map(|s| s.to_string()).collect();
+        let graph = with_ones(graph)?;
+        let lowering = options.lowering();
+        let layouts = layout::decide(&graph, lowering.leaves);
+        let program = lower_owned(graph, &lowering).map(|mut program| {
+            plan::plan(&mut program);
+            program
+        });
+        Ok(Generated { layouts, program, taken_as_1 })
+    }
+
+    /// Leaves that compute a node, by the ONNX nodes that it came from; without the hash at the end of their names.
+    fn leaves(&self, graph: &Graph, id: NodeId) -> Vec<String> {
+        let Ok(program) = &self.program else { return vec![] };
+        let origins = &graph.node(id).origins;
+        let steps = program.steps.iter().filter(|s| s.origins.iter().any(|o| origins.contains(o)));
+        let names = steps.flat_map(|s| program.leaves_of(s.kernel));
+        let mut names: Vec<String> =
+            names.map(|n| n.rsplit_once('_').map_or(n, |(kind, _)| kind).to_string()).collect();
+        names.sort_unstable();
+        names.dedup();
+        names
+    }
+}
+
 pub fn run(args: &InspectArgs) -> CliResult {
+    if args.print_changed && args.format != Format::Text {
+        return Err(Failure::usage("--print-changed prints text; leave --format away"));
+    }
+    let options = args.code.options()?;
+    let passes = pipeline(options.level);
+    let passes = match &args.after {
+        None => passes,
+        Some(name) => &passes[..last_run_of(name, passes, args)?],
+    };
     let loaded = load(&args.model.model, &args.model.load_options()?)?;
     warn(&loaded.warnings);
-    let options = CompileOptions::new(&args.code.opt, &args.code.target_cpu)?;
-    let passes = pipeline(options.level);
-    let upto = match &args.after {
-        None => passes.len(),
-        Some(name) => {
-            let at = passes.iter().rposition(|p| p.name == name);
-            1 + at.ok_or_else(|| {
-                let names: Vec<&str> = passes.iter().map(|p| p.name).collect();
-                Failure::usage(format!("-O{} has no pass '{name}'; it has {}", args.code.opt, names.join(", ")))
-            })?
-        }
-    };
     let print_options =
         PrintOptions { max_nodes: Some(args.max_nodes), filter: args.filter.clone(), ..PrintOptions::default() };
     let mut graph = loaded.graph;
     let manager = Manager { stop_after: args.stop_after, ..Manager::default() };
+    let mut changes = vec![];
     let mut show = |after: After| {
         if args.print_changed && !after.report.fired.is_empty() {
-            println!("; after {}\n{}", after.pass.name, print(after.graph, &print_options));
+            changes.push(format!("; after {}\n{}", after.pass.name, print(after.graph, &print_options)));
         }
     };
-    let report = manager.run_with(&mut graph, &passes[..upto], &mut show);
+    let report = manager.run_with(&mut graph, passes, &mut show);
     let report = report.map_err(|d| Failure::from(CompileError(d)))?;
-    match args.format {
-        Format::Dot => println!("{}", dot(&graph, args)),
-        Format::Json => {
-            let text = serde_json::to_string_pretty(&overview(&graph, &report, &options, args));
-            println!("{}", text.map_err(|e| Failure::usage(e.to_string()))?);
-        }
-        Format::Text => {
-            if !args.print_changed {
-                println!("{}", print(&graph, &print_options));
-            }
-            print_overview(&overview(&graph, &report, &options, args));
-            print_plan(&graph, &options);
+    if let Some(filter) = &args.filter {
+        if !graph.ids().any(|id| is_shown(&graph, id, args)) && changes.is_empty() {
+            return Err(Failure::usage(format!("--filter: no node or value has '{filter}' in its name")));
         }
     }
-    Ok(())
+    if args.format == Format::Dot {
+        return say(dot(&graph, args));
+    }
+    let generated = Generated::new(&graph, &options)?;
+    let overview = overview(&graph, &report, &generated, args);
+    if args.format == Format::Json {
+        return say(serde_json::to_string_pretty(&overview).map_err(|e| Failure::usage(e.to_string()))?);
+    }
+    if args.print_changed {
+        for change in changes {
+            say(change)?;
+        }
+    } else {
+        say(print(&graph, &print_options))?;
+    }
+    print_overview(&overview, args.max_nodes)?;
+    print_plan(&generated)
 }
 
-fn overview(graph: &Graph, report: &Report, options: &CompileOptions, args: &InspectArgs) -> Overview {
+/// How many passes end with the last run of `name`.
+fn last_run_of(name: &str, passes: &[Pass], args: &InspectArgs) -> Result<usize, Failure> {
+    if let Some(at) = passes.iter().rposition(|p| p.name == name) {
+        return Ok(at + 1);
+    }
+    let mut names: Vec<&str> = vec![];
+    for p in passes {
+        if !names.contains(&p.name) {
+            names.push(p.name);
+        }
+    }
+    let level = args.code.level();
+    Err(Failure::usage(format!("-O{level} has no pass '{name}'; it has {}", names.join(", "))))
+}
+
+fn overview(graph: &Graph, report: &Report, generated: &Generated, args: &InspectArgs) -> Overview {
     let mut operators = BTreeMap::new();
     let mut layers = vec![];
+    let uses = graph.uses();
     for id in graph.order() {
         let node = graph.node(id);
         if node.op.is_source() {
@@ -92,23 +183,22 @@ fn overview(graph: &Graph, report: &Report, options: &CompileOptions, args: &Ins
         }
         *operators.entry(node.op.name()).or_insert(0) += 1;
         if is_shown(graph, id, args) {
-            layers.push(layer(graph, id));
+            layers.push(layer(graph, &uses, id, generated));
         }
     }
     let flops = graph.ids().fold(Dim::ZERO, |sum, id| &sum + &graph.flops(id));
-    let program = lehr_codegen::lower::lower(graph, &options.lowering()).ok().map(|mut p| {
-        plan::plan(&mut p);
-        p
-    });
+    let program = generated.program.as_ref().ok();
     Overview {
         operators,
         params: graph.ids().map(|id| params_of(graph, id)).sum(),
-        flops: flops.to_string(),
+        flops: Amount::of(&flops),
         layers,
         applied: events(report.passes.iter().flat_map(|p| &p.fired), args),
         declined: events(report.passes.iter().flat_map(|p| &p.declined), args),
-        arena_bytes: program.as_ref().map(|p| p.arena_bytes),
-        weights_bytes: program.as_ref().map(|p| p.weights_bytes),
+        taken_as_1: generated.taken_as_1.clone(),
+        kernels: program.map(|p| p.kernels.len()),
+        arena_bytes: program.map(|p| p.arena_bytes),
+        weights_bytes: program.map(|p| p.weights_bytes),
     }
 }
 
@@ -131,59 +221,75 @@ fn params_of(graph: &Graph, id: NodeId) -> u64 {
     constants.filter(|c| c.ty().dtype.is_float()).filter_map(|c| c.ty().elements().as_const()).sum::<i64>() as u64
 }
 
-fn layer(graph: &Graph, id: NodeId) -> Layer {
+fn layer(graph: &Graph, uses: &Uses, id: NodeId, generated: &Generated) -> Layer {
     let node = graph.node(id);
-    let bytes = node.results.iter().filter_map(|r| r.ty.as_tensor()).fold(Dim::ZERO, |n, t| &n + &t.bytes());
+    // Results that nobody asks for, like a pool's indices, are not computed.
+    let asked = (0..node.results.len() as u32)
+        .map(|port| ValueId { node: id, port })
+        .filter(|&v| v.port == 0 || !uses.of(v).is_empty() || graph.outputs.iter().any(|o| o.value == v));
+    let bytes = asked.fold(Dim::ZERO, |n, v| &n + &graph.ty(v).bytes());
     Layer {
-        op: node.op.name(),
+        op: node.regions.first().map_or_else(|| node.op.name().to_string(), |region| region.name.clone()),
         nodes: node.origins.iter().map(|o| o.name.to_string()).collect(),
         result: node.results.first().map(|r| r.ty.to_string()).unwrap_or_default(),
         params: params_of(graph, id),
-        flops: graph.flops(id).to_string(),
-        activation_bytes: bytes.to_string(),
+        flops: Amount::of(&graph.flops(id)),
+        activation_bytes: Amount::of(&bytes),
+        layout: generated.layouts.describe(id).unwrap_or_else(|| "plain".into()),
+        leaves: generated.leaves(graph, id),
     }
 }
 
-fn print_overview(o: &Overview) {
-    println!("; {:<14} {:<24} {:>12} {:>14} {:>12}  nodes", "op", "result", "params", "flops", "bytes");
-    for l in &o.layers {
-        println!(
-            "; {:<14} {:<24} {:>12} {:>14} {:>12}  {}",
+fn print_overview(o: &Overview, most: usize) -> CliResult {
+    say(format!("; {:<20} {:<24} {:>12} {:>16} {:>14}  nodes", "op", "result", "params", "flops", "bytes"))?;
+    for l in o.layers.iter().take(most) {
+        say(format!(
+            "; {:<20} {:<24} {:>12} {:>16} {:>14}  {}",
             l.op,
             l.result,
             l.params,
             l.flops,
             l.activation_bytes,
             l.nodes.join(" + ")
-        );
+        ))?;
     }
+    say_hidden(o.layers.len(), most)?;
     let counts: Vec<String> = o.operators.iter().map(|(op, n)| format!("{n} {op}")).collect();
-    println!("; operators: {}", counts.join(", "));
-    println!("; parameters {}, FLOPs {}", o.params, o.flops);
-    if let (Some(arena), Some(weights)) = (o.arena_bytes, o.weights_bytes) {
-        println!("; weights {}, arena peak {}", size(weights), size(arena));
+    say(format!("; operators: {}", counts.join(", ")))?;
+    say(format!("; parameters {}, FLOPs {}", o.params, o.flops))?;
+    say_list("applied", &o.applied, most)?;
+    say_list("declined", &o.declined, most)?;
+    if !o.taken_as_1.is_empty() {
+        say(format!("; from here on with {} = 1 (--dim sets it)", o.taken_as_1.join(" = ")))?;
     }
-    for a in &o.applied {
-        println!("; applied {a}");
+    for l in o.layers.iter().take(most) {
+        let leaves = if l.leaves.is_empty() { String::new() } else { format!("; {}", l.leaves.join(", ")) };
+        say(format!("; layout {}: {}{leaves}", l.nodes.first().unwrap_or(&l.op), l.layout))?;
     }
-    for d in &o.declined {
-        println!("; declined {d}");
+    if let (Some(kernels), Some(arena), Some(weights)) = (o.kernels, o.arena_bytes, o.weights_bytes) {
+        say(format!("; kernels {kernels}, weights {}, arena peak {}", size(weights), size(arena)))?;
     }
+    Ok(())
 }
 
-fn print_plan(graph: &Graph, options: &CompileOptions) {
-    match lehr_codegen::lower::lower(graph, &options.lowering()) {
-        Ok(mut program) => {
-            plan::plan(&mut program);
-            for line in plan::picture(&program).lines() {
-                println!("; {line}");
-            }
-        }
-        Err(diags) => {
-            for d in diags {
-                println!("; no memory plan: {d}");
-            }
-        }
+fn say_list(what: &str, list: &[String], most: usize) -> CliResult {
+    for entry in list.iter().take(most) {
+        say(format!("; {what} {entry}"))?;
+    }
+    say_hidden(list.len(), most)
+}
+
+fn say_hidden(len: usize, most: usize) -> CliResult {
+    if len > most { say(format!(";   and {} more (--max-nodes, --filter)", len - most)) } else { Ok(()) }
+}
+
+fn print_plan(generated: &Generated) -> CliResult {
+    match &generated.program {
+        Ok(program) => plan::picture(program).lines().try_for_each(|line| say(format!("; {line}"))),
+        Err(diags) => diags.iter().try_for_each(|d| {
+            let text = d.to_string().replace('\n', "\n; ");
+            say(format!("; no memory plan: {text}"))
+        }),
     }
 }
 
@@ -201,7 +307,12 @@ fn dot(graph: &Graph, args: &InspectArgs) -> String {
             true => node.results.first().and_then(|r| r.name.as_ref()).map(|n| n.to_string()).into_iter().collect(),
             false => node.origins.iter().map(|o| o.name.to_string()).collect(),
         };
-        lines.push(format!("  n{} [label=\"{}\\n{}\"];", id.0, node.op.name(), quote(&names.join("\\n"))));
+        lines.push(format!(
+            "  n{} [label=\"{}\\n{}\"];",
+            id.0,
+            node.op.name(),
+            names.iter().map(|n| quote(n)).collect::<Vec<_>>().join("\\n")
+        ));
         for v in node.inputs.iter().flatten().filter(|v| nodes.contains(&v.node)) {
             lines.push(format!("  n{} -> n{} [label=\"{}\"];", v.node.0, id.0, graph.ty(*v)));
         }

@@ -12,11 +12,16 @@ mod run;
 mod test;
 
 use crate::compile::CompileError;
+use crate::load::is_elf;
 use crate::{CompileOptions, LoadError, LoadOptions};
-use args::{Cli, Command, ModelArgs};
+use args::{Cli, CodeArgs, Command, ModelArgs};
 use clap::Parser;
+use lehr_codegen::clif::{Relocation, Target};
 use lehr_ir::Diag;
 use std::ffi::OsString;
+use std::fmt::Display;
+use std::io::{ErrorKind, Write};
+use std::path::Path;
 use std::process::ExitCode;
 
 /// An end with an exit code. Messages go to standard error.
@@ -28,7 +33,7 @@ pub struct Failure {
 
 pub type CliResult = Result<(), Failure>;
 
-/// Exit codes; `lehr check --help` lists them.
+/// Exit codes; `lehr --help` lists them.
 pub mod exit {
     pub const MODEL: u8 = 1;
     pub const USAGE: u8 = 2;
@@ -54,9 +59,10 @@ impl Failure {
 /// The exit code for a set of complaints: the worst of them.
 pub fn exit_code(diags: &[Diag]) -> u8 {
     let kind = |d: &Diag| match d.code {
-        "load.io" | "load.zoo" | "load.bind" | "model.open" => exit::USAGE,
+        "load.io" | "load.zoo" | "load.bind" | "load.library" | "model.open" => exit::USAGE,
+        "import.binding" | "compile.cpu" | "compile.artefact" => exit::USAGE,
+        "import.needs-value" | "import.symbolic" | "lower.unbound" => exit::UNBOUND,
         c if c.contains("unsupported") => exit::UNSUPPORTED,
-        c if c.contains("unbound") || c.contains("unknown-value") => exit::UNBOUND,
         _ => exit::MODEL,
     };
     let order = [exit::USAGE, exit::MODEL, exit::UNSUPPORTED, exit::UNBOUND];
@@ -123,11 +129,47 @@ impl ModelArgs {
     }
 }
 
-impl CompileOptions {
-    /// From the words of the command line.
-    pub fn new(level: &str, cpu: &str) -> Result<CompileOptions, String> {
-        let level = level.parse()?;
-        Ok(CompileOptions { level, cpu: cpu.to_string(), ..CompileOptions::default() })
+impl ModelArgs {
+    /// Whether this is a library that `compile` wrote, by its name or by what it starts with.
+    pub fn is_library(&self) -> bool {
+        Path::new(&self.model).extension().is_some_and(|e| e == "so") || is_elf(&self.model)
+    }
+}
+
+/// Options that say how to compile mean nothing to what is compiled already.
+pub fn refuse_for_library(model: &ModelArgs, code: &CodeArgs, others: &[(&str, bool)]) -> CliResult {
+    let own = [
+        ("-O", code.opt.is_some()),
+        ("--target-cpu", code.target_cpu.is_some()),
+        ("--dim", !model.dims.is_empty()),
+        ("--bind", !model.bindings.is_empty()),
+        ("--initializers-are-inputs", model.initializers_are_inputs),
+    ];
+    match own.iter().chain(others).find(|(_, given)| *given) {
+        Some((flag, _)) => Err(Failure::usage(format!("{flag} is for models; {} is compiled already", model.model))),
+        None => Ok(()),
+    }
+}
+
+impl CodeArgs {
+    pub fn options(&self) -> Result<CompileOptions, Failure> {
+        compile_options(self.level(), self.cpu())
+    }
+}
+
+/// From the words of the command line.
+pub fn compile_options(level: &str, cpu: &str) -> Result<CompileOptions, Failure> {
+    let level = level.parse().map_err(Failure::usage)?;
+    Target::new(cpu, Relocation::Pic).map_err(CompileError::from)?;
+    Ok(CompileOptions { level, cpu: cpu.to_string(), ..CompileOptions::default() })
+}
+
+/// Writes a line, or lines, to standard output. Whoever reads it may have seen enough (`| head`): that is no failure.
+pub fn say(text: impl Display) -> CliResult {
+    match writeln!(std::io::stdout().lock(), "{text}") {
+        Ok(()) => Ok(()),
+        Err(e) if e.kind() == ErrorKind::BrokenPipe => Err(Failure::silent(0)),
+        Err(e) => Err(Failure::usage(format!("standard output: {e}"))),
     }
 }
 

@@ -3,17 +3,22 @@
 use super::args::RunArgs;
 use super::inputs::{Given, bind_open_dims, load_binding};
 use super::progress::Progress;
-use super::{CliResult, Failure, warn};
+use super::{CliResult, Failure, refuse_for_library, say, warn};
 use crate::runner::dtype_of;
-use crate::{CompileOptions, Runner, npy};
+use crate::{Runner, npy};
 use lehr_ir::Tensor;
+use lehr_ir::graph::{Graph, ValueId};
 use std::path::Path;
 use std::time::Instant;
 
 pub fn run(args: &RunArgs) -> CliResult {
     let given = Given::parse(&args.inputs)?;
-    let is_library = Path::new(&args.model.model).extension().is_some_and(|e| e == "so");
-    let (mut runner, inputs, names) = if is_library { open(args, &given)? } else { compile(args, &given)? };
+    let (mut runner, inputs, names) =
+        if args.model.is_library() { open(args, &given)? } else { compile(args, &given)? };
+    if let Some(dir) = &args.output_dir {
+        // Before the run, which may be long.
+        std::fs::create_dir_all(dir).map_err(|e| Failure::usage(format!("{}: {e}", dir.display())))?;
+    }
     let started = Instant::now();
     let outputs = runner.run(&inputs)?;
     let seconds = started.elapsed().as_secs_f64();
@@ -21,10 +26,9 @@ pub fn run(args: &RunArgs) -> CliResult {
         Some(dir) => write(dir, &names, &outputs),
         None => {
             for (name, t) in names.iter().zip(&outputs) {
-                println!("{}", summary(name, t));
+                say(summary(name, t))?;
             }
-            println!("run: {:.3} ms (first run)", seconds * 1e3);
-            Ok(())
+            say(format!("run: {:.3} ms (first run)", seconds * 1e3))
         }
     }
 }
@@ -32,7 +36,8 @@ pub fn run(args: &RunArgs) -> CliResult {
 type Ready = (Runner, Vec<Tensor>, Vec<String>);
 
 fn open(args: &RunArgs, given: &Given) -> Result<Ready, Failure> {
-    let runner = Runner::open(Path::new(&args.model.model), args.threads)?;
+    refuse_for_library(&args.model, &args.code, &[("--eval", args.eval)])?;
+    let runner = Runner::open(Path::new(&args.model.model), args.threads).map_err(Failure::usage)?;
     let artefact = runner.artefact().expect("a library is compiled");
     let specs = artefact.inputs();
     let known: Vec<&str> = specs.iter().map(|s| s.name.as_str()).collect();
@@ -52,11 +57,15 @@ fn compile(args: &RunArgs, given: &Given) -> Result<Ready, Failure> {
     let progress = Progress::start("compiling");
     let (mut loaded, _) = load_binding(&args.model.model, &args.model.load_options()?, &given.values)?;
     warn(&loaded.warnings);
-    bind_open_dims(&mut loaded, &given.values)?;
+    let known: Vec<&str> = loaded.input_names.iter().map(String::as_str).collect();
+    given.check_names(&known)?;
+    let names: Vec<String> = loaded.graph.inputs().iter().map(|&v| input_name(&loaded.graph, v)).collect();
+    let files: Vec<_> = names.iter().map(|n| given.file(n, names.len())).collect();
+    loaded.bind_known_dims(&files).map_err(Failure::usage)?;
+    bind_open_dims(&mut loaded)?;
     let inputs = given.for_graph(&loaded.graph)?;
-    loaded.bind_dims(&inputs)?;
     let names = loaded.graph.outputs.iter().map(|o| o.name.to_string()).collect();
-    let options = CompileOptions::new(&args.code.opt, &args.code.target_cpu)?;
+    let options = args.code.options()?;
     let runner = match args.eval {
         true => Runner::eval(loaded.graph),
         false => Runner::jit(loaded.graph, &options, args.threads)?,
@@ -65,12 +74,22 @@ fn compile(args: &RunArgs, given: &Given) -> Result<Ready, Failure> {
     Ok((runner, inputs, names))
 }
 
+fn input_name(graph: &Graph, v: ValueId) -> String {
+    graph.value_name(v).unwrap_or_default().to_string()
+}
+
 fn write(dir: &Path, names: &[String], outputs: &[Tensor]) -> CliResult {
-    let failed = |e: std::io::Error| Failure::usage(format!("{}: {e}", dir.display()));
-    std::fs::create_dir_all(dir).map_err(failed)?;
-    for (name, t) in names.iter().zip(outputs) {
-        let file = name.replace(['/', '\\'], "_");
-        std::fs::write(dir.join(format!("{file}.npy")), npy::encode(t)).map_err(failed)?;
+    let files: Vec<String> = names.iter().map(|n| format!("{}.npy", n.replace(['/', '\\'], "_"))).collect();
+    for (k, file) in files.iter().enumerate() {
+        if let Some(other) = files[..k].iter().position(|f| f == file) {
+            let (a, b) = (&names[other], &names[k]);
+            return Err(Failure::model(format!("the outputs '{a}' and '{b}' would both be written to {file}")));
+        }
+    }
+    for (file, t) in files.iter().zip(outputs) {
+        let path = dir.join(file);
+        std::fs::write(&path, npy::encode(t)).map_err(|e| Failure::usage(format!("{}: {e}", path.display())))?;
+        say(format!("{}: {}", path.display(), t.ty()))?;
     }
     Ok(())
 }

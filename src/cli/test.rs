@@ -2,8 +2,8 @@
 
 use super::args::{Backend, TestArgs};
 use super::inputs::{load_binding, read_pb};
-use super::{CliResult, Failure};
-use crate::{CompileOptions, LoadOptions, Runner};
+use super::{CliResult, Failure, say};
+use crate::{LoadOptions, Runner};
 use lehr_ir::{DType, Tensor};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -41,6 +41,8 @@ pub fn run(args: &TestArgs) -> CliResult {
     if args.in_process {
         return run_in_process(args);
     }
+    // A CPU that does not exist is no failure of every test.
+    args.code.options()?;
     let mut outcomes = run_all(args)?;
     outcomes.sort_by_key(|(at, _)| *at);
     let tests: Vec<Outcome> = outcomes.into_iter().map(|(_, o)| o).collect();
@@ -48,9 +50,9 @@ pub fn run(args: &TestArgs) -> CliResult {
     let (passed, failed, skipped) = (count(Status::Passed), count(Status::Failed), count(Status::Skipped));
     if args.json {
         let summary = Summary { tests, passed, failed, skipped };
-        println!("{}", serde_json::to_string(&summary).map_err(|e| Failure::usage(e.to_string()))?);
+        say(serde_json::to_string(&summary).map_err(|e| Failure::usage(e.to_string()))?)?;
     } else {
-        println!("{passed} passed, {failed} failed, {skipped} skipped");
+        say(format!("{passed} passed, {failed} failed, {skipped} skipped"))?;
     }
     if failed > 0 { Err(Failure::silent(1)) } else { Ok(()) }
 }
@@ -60,7 +62,7 @@ fn run_all(args: &TestArgs) -> Result<Vec<(usize, Outcome)>, Failure> {
     let done = Mutex::new(vec![]);
     let exe = std::env::current_exe().map_err(|e| Failure::usage(e.to_string()))?;
     std::thread::scope(|scope| {
-        for _ in 0..args.jobs.clamp(1, args.dirs.len()) {
+        for _ in 0..usize::from(args.jobs).min(args.dirs.len()) {
             scope.spawn(|| {
                 loop {
                     let at = next.fetch_add(1, Ordering::Relaxed);
@@ -74,7 +76,11 @@ fn run_all(args: &TestArgs) -> Result<Vec<(usize, Outcome)>, Failure> {
                             Status::Skipped => "skipped",
                         };
                         let colon = if outcome.reason.is_empty() { "" } else { ": " };
-                        println!("{word} {} ({:.2} s){colon}{}", outcome.name, outcome.seconds, outcome.reason);
+                        let line =
+                            format!("{word} {} ({:.2} s){colon}{}", outcome.name, outcome.seconds, outcome.reason);
+                        if say(line).is_err() {
+                            return;
+                        }
                     }
                     done.push((at, outcome));
                 }
@@ -98,8 +104,8 @@ fn run_isolated(exe: &Path, dir: &Path, args: &TestArgs) -> Outcome {
         Backend::So => "so",
     };
     let child = Command::new(exe)
-        .args(["test", "--in-process", "--json", "--backend", backend, "-O", &args.code.opt])
-        .args(["--target-cpu", &args.code.target_cpu])
+        .args(["test", "--in-process", "--json", "--backend", backend, "-O", args.code.level()])
+        .args(["--target-cpu", args.code.cpu()])
         .args(["--rtol", &args.rtol.to_string(), "--atol", &args.atol.to_string()])
         .arg(dir)
         .stdin(Stdio::null())
@@ -165,8 +171,7 @@ fn run_in_process(args: &TestArgs) -> CliResult {
         Err(Problem::Skipped(why)) => (Status::Skipped, why),
     };
     let outcome = outcome(dir, status, reason, started.elapsed().as_secs_f64());
-    println!("{}", serde_json::to_string(&outcome).map_err(|e| Failure::usage(e.to_string()))?);
-    Ok(())
+    say(serde_json::to_string(&outcome).map_err(|e| Failure::usage(e.to_string()))?)
 }
 
 enum Problem {
@@ -248,7 +253,7 @@ fn run_set(dir: &Path, inputs: &[(String, Tensor)], args: &TestArgs) -> Result<V
         false => Problem::Failed(e.to_string()),
     })?;
     loaded.bind_dims(&feeds)?;
-    let options = CompileOptions::new(&args.code.opt, &args.code.target_cpu)?;
+    let options = args.code.options().map_err(|f| f.message)?;
     let mut runner = match args.backend {
         Backend::Eval => Runner::eval(loaded.graph),
         Backend::Jit => Runner::jit(loaded.graph, &options, 0)?,

@@ -152,6 +152,10 @@ impl<'m> Import<'m> {
             Ok(None) => node.output.iter().for_each(|name| scope.define(name, Slot::Unknown)),
             Err(diag) => {
                 let diag = diag.at_if_unset(|| location);
+                let diag = match is_onnx_domain(&node.domain) {
+                    true => diag.note(format!("its opset: {}", scope.opset)),
+                    false => diag,
+                };
                 self.errors.push(match self.operands(node, scope) {
                     Some(list) => diag.note(format!("its operands: {list}")),
                     None => diag,

@@ -14,13 +14,18 @@ use crate::lower::cx::{KernelCx, NodeCx};
 use crate::lower::view::{Lattice, View};
 use crate::program::BufferId;
 use crate::x86::{
-    BatchReduceGemm, Broadcast, Init, Input, LeafError, LeafSpec, MatrixLayout, Reduce, Tile, Tiles, choose_tile,
+    BatchReduceGemm, Broadcast, Init, Input, Isa, LeafError, LeafSpec, MatrixLayout, Reduce, Tile, Tiles, choose_tile,
     pack_gemm_b, split_evenly,
 };
 use lehr_ir::{DType, Diag, Op};
 
-/// Blocks of columns that a single row takes at once.
-const VECTOR_BLOCKS: usize = 8;
+/// Blocks of columns that a single row takes at once: an accumulator and a vector of weights for each, and the element.
+fn vector_blocks(isa: Isa) -> usize {
+    match isa {
+        Isa::Avx512 => 8,
+        Isa::Avx2 => 7,
+    }
+}
 /// More rows than these are shared out among threads; otherwise columns are.
 const MANY_ROWS: usize = 112;
 /// Chunks of rows that threads share out.
@@ -68,7 +73,7 @@ impl Product {
         let rows = a.len() / inner;
         let blocks = columns.div_ceil(lanes);
         let tile = match rows {
-            1 => Tile { pixels: 1, blocks: blocks.min(VECTOR_BLOCKS) as u32, broadcast: Broadcast::PerPixel },
+            1 => Tile { pixels: 1, blocks: blocks.min(vector_blocks(isa)) as u32, broadcast: Broadcast::PerPixel },
             _ => choose_tile(isa, rows as u32, blocks as u32),
         };
         let layout = if trans_b { MatrixLayout::Nk } else { MatrixLayout::Kn };
