@@ -97,8 +97,17 @@ impl Layouts {
         self.borders.get(&self.root(v)).cloned().unwrap_or_else(|| vec![(0, 0); spatial])
     }
 
-    /// The decision for one operator as text, `conv, plain -> blocks of 16, border (1,1) x (1,1)`; `None` for plain loops.
-    pub fn describe(&self, id: NodeId) -> Option<String> {
+    /// The decision as text, a line per operator that leaves compute.
+    pub fn describe(&self, graph: &Graph) -> String {
+        let line = |id: NodeId| {
+            let name = graph.node(id).origins.first().map_or_else(|| format!("%{}", id.0), |o| o.name.to_string());
+            self.describe_node(id).map(|text| format!("{name}: {text}\n"))
+        };
+        graph.order().into_iter().filter_map(line).collect()
+    }
+
+    /// The decision for one operator as text, `convolution, plain -> blocks of 16, border (1,1) x (1,1)`; `None` for plain loops.
+    pub fn describe_node(&self, id: NodeId) -> Option<String> {
         let role = match self.role(id) {
             Role::Conv => "convolution",
             Role::Window => "window",

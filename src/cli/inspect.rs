@@ -133,10 +133,10 @@ pub fn run(args: &InspectArgs) -> CliResult {
     };
     let report = manager.run_with(&mut graph, passes, &mut show);
     let report = report.map_err(|d| Failure::from(CompileError(d)))?;
-    if let Some(filter) = &args.filter {
-        if !graph.ids().any(|id| is_shown(&graph, id, args)) && changes.is_empty() {
-            return Err(Failure::usage(format!("--filter: no node or value has '{filter}' in its name")));
-        }
+    if let Some(filter) = &args.filter
+        && !graph.ids().any(|id| is_shown(&graph, id, args))
+    {
+        return Err(Failure::usage(format!("--filter: no node or value has '{filter}' in its name")));
     }
     if args.format == Format::Dot {
         return say(dot(&graph, args));
@@ -235,7 +235,7 @@ fn layer(graph: &Graph, uses: &Uses, id: NodeId, generated: &Generated) -> Layer
         params: params_of(graph, id),
         flops: Amount::of(&graph.flops(id)),
         activation_bytes: Amount::of(&bytes),
-        layout: generated.layouts.describe(id).unwrap_or_else(|| "plain".into()),
+        layout: generated.layouts.describe_node(id).unwrap_or_else(|| "plain".into()),
         leaves: generated.leaves(graph, id),
     }
 }
