@@ -157,11 +157,18 @@ impl CodeArgs {
     }
 }
 
-/// From the words of the command line.
+impl CompileOptions {
+    /// From the words of the command line.
+    pub fn new(level: &str, cpu: &str) -> Result<CompileOptions, String> {
+        let level = level.parse()?;
+        Ok(CompileOptions { level, cpu: cpu.to_string(), ..CompileOptions::default() })
+    }
+}
+
+/// Checks the name of the CPU before any work is done.
 pub fn compile_options(level: &str, cpu: &str) -> Result<CompileOptions, Failure> {
-    let level = level.parse().map_err(Failure::usage)?;
     Target::new(cpu, Relocation::Pic).map_err(CompileError::from)?;
-    Ok(CompileOptions { level, cpu: cpu.to_string(), ..CompileOptions::default() })
+    CompileOptions::new(level, cpu).map_err(Failure::usage)
 }
 
 /// Writes a line, or lines, to standard output. Whoever reads it may have seen enough (`| head`): that is no failure.
