@@ -101,7 +101,7 @@ fn image(program: &Program, target: &Target, options: &CompileOptions) -> ModelI
     ModelImage {
         name: program.name.clone(),
         target: target.triple(),
-        isa: target.features,
+        isa: target.features | program.leaf_features,
         inputs: program.inputs.iter().map(io_spec).collect(),
         outputs: program.outputs.iter().map(io_spec).collect(),
         arena_bytes: program.arena_bytes,

@@ -83,6 +83,8 @@ pub struct Program {
     pub kernels: Vec<Kernel>,
     /// Machine-code leaves that kernels call, without repetition.
     pub leaves: Vec<Leaf>,
+    /// What the leaves need of the CPU, as bits of [`abi::isa`](crate::runtime::abi::isa).
+    pub leaf_features: u64,
     pub steps: Vec<Step>,
     pub weights: Vec<Weight>,
     pub weights_bytes: u64,

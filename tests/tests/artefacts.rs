@@ -92,3 +92,35 @@ fn levels_agree_with_the_evaluator() {
         }
     }
 }
+
+#[test]
+fn a_library_asks_for_all_that_its_code_uses() {
+    use lehr::codegen::lower::LowerOptions;
+    use lehr::codegen::runtime::abi::isa;
+    use lehr::codegen::x86::Isa;
+    // What leaves are made for by name, whether or not Cranelift's preset of that name is complete.
+    for (cpu, leaves) in [
+        ("x86-64", None),
+        ("x86-64-v2", None),
+        ("ivybridge", None),
+        ("x86-64-v3", Some(Isa::Avx2)),
+        ("haswell", Some(Isa::Avx2)),
+        ("alderlake", Some(Isa::Avx2)),
+        ("znver1", Some(Isa::Avx2)),
+        ("znver4", Some(Isa::Avx512)),
+        ("tigerlake", Some(Isa::Avx512)),
+        ("x86-64-v4", Some(Isa::Avx512)),
+        ("no such CPU", None),
+    ] {
+        assert_eq!(LowerOptions::for_cpu(cpu).leaves, leaves, "{cpu}");
+    }
+    let model = load("zoo:lenet5", &LoadOptions { dims: vec![("batch".into(), 1)], ..LoadOptions::default() }).unwrap();
+    for (cpu, needed) in [("znver3", isa::AVX2 | isa::FMA), ("znver4", isa::AVX512F | isa::AVX2)] {
+        let options = CompileOptions::new("2", cpu).unwrap();
+        let (graph, _) = lehr::optimize(model.graph.clone(), options.level).unwrap();
+        let mut program = lehr::codegen::lower::lower(&graph, &options.lowering()).unwrap();
+        assert!(!program.leaves.is_empty(), "{cpu}: nothing is tested");
+        let (_, image, _) = lehr::codegen::compile::object(&mut program, &options.codegen("{}".into())).unwrap();
+        assert_eq!(image.isa & needed, needed, "{cpu}");
+    }
+}

@@ -44,6 +44,7 @@ pub mod view;
 
 pub use nest::unflatten;
 
+use crate::clif::{Relocation, Target};
 use crate::kernel::Kernel;
 use crate::layout::{self, Layouts, Role};
 use crate::program::{BufferId, BufferInfo, IoInfo, Place, Program, Weight};
@@ -76,14 +77,8 @@ pub struct LowerOptions {
 impl LowerOptions {
     /// For a CPU by its name on the command line: AVX-512, else AVX2 with FMA, else no leaves.
     pub fn for_cpu(cpu: &str) -> LowerOptions {
-        let leaves = match cpu {
-            "native" => [Isa::Avx512, Isa::Avx2].into_iter().find(|isa| isa.on_this_cpu()),
-            "x86-64-v3" | "haswell" | "broadwell" | "skylake" | "znver1" | "znver2" | "znver3" => Some(Isa::Avx2),
-            "x86-64-v4" | "skylake-avx512" | "cascadelake" | "icelake-server" | "sapphirerapids" | "znver4" => {
-                Some(Isa::Avx512)
-            }
-            _ => None,
-        };
+        // A name that means nothing is refused where code is generated, with the names that do.
+        let leaves = Target::new(cpu, Relocation::Fixed).ok().and_then(|t| Isa::widest(t.features));
         LowerOptions { leaves }
     }
 }

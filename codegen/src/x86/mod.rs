@@ -137,6 +137,28 @@ impl Isa {
         }
     }
 
+    /// What leaves use, as bits of [`abi::isa`](crate::runtime::abi::isa): whoever loads them needs all of it.
+    pub const fn features(self) -> u64 {
+        use crate::runtime::abi::isa::{AVX, AVX2, AVX512F, FMA};
+        match self {
+            Isa::Avx2 => AVX | AVX2 | FMA,
+            Isa::Avx512 => AVX | AVX2 | FMA | AVX512F,
+        }
+    }
+
+    /// The widest that a CPU with these features has. FMA and BMI2 stand for AVX2, which Cranelift leaves out of its presets
+    /// for Zen: no CPU has the two without it.
+    pub const fn widest(features: u64) -> Option<Isa> {
+        use crate::runtime::abi::isa::{AVX512F, BMI2, FMA};
+        if features & AVX512F != 0 {
+            Some(Isa::Avx512)
+        } else if features & FMA != 0 && features & BMI2 != 0 {
+            Some(Isa::Avx2)
+        } else {
+            None
+        }
+    }
+
     /// Whether the CPU that this runs on has it, and the operating system saves its registers.
     pub fn on_this_cpu(self) -> bool {
         #[cfg(target_arch = "x86_64")]

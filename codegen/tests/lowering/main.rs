@@ -1,6 +1,9 @@
 //! Lowering of operators against the reference evaluator, on every type they take and on awkward shapes.
 
 mod axes;
+mod check;
+mod elementwise;
+mod execute;
 mod harness;
 mod moves;
 mod windows;

@@ -50,6 +50,7 @@ impl Lowering {
         }
         let at = self.program.leaves.len() as u32;
         self.program.leaves.push(spec.emit(isa)?);
+        self.program.leaf_features |= isa.features();
         self.leaves.insert(name, at);
         Ok(at)
     }

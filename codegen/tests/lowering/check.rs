@@ -1,10 +1,7 @@
-//! Runs a graph by the reference evaluator, by the kernel interpreter and compiled, and compares the outputs.
+//! Element by element: the reference evaluator against the interpreted and the compiled kernels, on awkward numbers, exactly
+//! or within units in the last place.
 
-use lehr_codegen::artefact::{Session, TensorMut, TensorRef};
-use lehr_codegen::compile::{self, CompileOptions, dtype_code};
-use lehr_codegen::kernel::interp;
-use lehr_codegen::lower::{LowerOptions, lower};
-use lehr_codegen::program::{Place, Program};
+use super::execute::{compiled, interpreted, lowered};
 use lehr_ir::eval::evaluate;
 use lehr_ir::{DType, Graph, Tensor};
 
@@ -26,10 +23,9 @@ pub enum Tolerance {
 
 /// Checks every output of `graph`; the tolerance is chosen by output name. A fault of the data must be one everywhere.
 pub fn agree(graph: &Graph, inputs: &[Tensor], tolerance: impl Fn(&str) -> Tolerance) {
-    let program = lower(graph, &LowerOptions::default()).unwrap_or_else(|d| panic!("{}: {d:?}", graph.name));
-    let mut runs = vec![("interpreted".to_string(), interpreted(&program, inputs))];
+    let mut runs = vec![("interpreted".to_string(), interpreted(&lowered(graph), inputs))];
     for cpu in CPUS {
-        runs.push((format!("compiled for {cpu}"), compiled(graph, cpu, inputs)));
+        runs.push((format!("compiled for {cpu}"), compiled(&mut lowered(graph), cpu, 1, inputs)));
     }
     let expected = evaluate(graph, inputs, &mut |_, _| {});
     for (how, got) in runs {
@@ -70,86 +66,6 @@ fn compare(what: &str, expected: &Tensor, got: &Tensor, tolerance: Tolerance) {
         };
         assert!(e == g || (e.is_nan() && g.is_nan()) || near, "{what}: element {i} is {g:e}, evaluated {e:e}");
     }
-}
-
-/// Runs the kernels of an unplanned program: every buffer has memory of its own.
-fn interpreted(program: &Program, inputs: &[Tensor]) -> Result<Vec<Tensor>, String> {
-    let mut memory: Vec<Vec<u8>> = program.buffers.iter().map(|b| vec![0; b.bytes() as usize]).collect();
-    for (buffer, bytes) in program.buffers.iter().zip(&mut memory) {
-        match buffer.place {
-            Some(Place::Input(i)) => bytes.copy_from_slice(inputs[i].bytes()),
-            Some(Place::Weights(offset)) => {
-                let weight = program.weights.iter().find(|w| w.offset == offset).expect("a weight at each offset");
-                bytes.copy_from_slice(&weight.data);
-            }
-            Some(Place::Output(_) | Place::Arena(_)) | None => {}
-        }
-    }
-    for step in &program.steps {
-        let kernel = &program.kernels[step.kernel];
-        assert_eq!(kernel.check(), Vec::<String>::new(), "{kernel}");
-        let mut buffers: Vec<Vec<u8>> = step.args.iter().map(|b| memory[b.0 as usize].clone()).collect();
-        let fault = interp::run(kernel, &mut buffers, 0..kernel.extent).unwrap_or_else(|e| panic!("{e}\n{kernel}"));
-        if let Some(f) = fault {
-            return Err(kernel.faults[f as usize].clone());
-        }
-        for ((arg, bytes), param) in step.args.iter().zip(buffers).zip(&kernel.params) {
-            if param.access != lehr_codegen::kernel::Access::Read {
-                memory[arg.0 as usize] = bytes;
-            }
-        }
-    }
-    let output = |k: usize| {
-        let at = program.buffers.iter().position(|b| b.place == Some(Place::Output(k))).expect("a buffer per output");
-        let io = &program.outputs[k];
-        Tensor::new(io.dtype, io.dims.clone(), memory[at].clone().into())
-    };
-    (0..program.outputs.len()).map(output).collect()
-}
-
-/// Bytes at an address that is a multiple of 64.
-struct Aligned {
-    bytes: Vec<u8>,
-    start: usize,
-    len: usize,
-}
-
-impl Aligned {
-    fn new(len: usize) -> Aligned {
-        let bytes = vec![0; len + 64];
-        let start = bytes.as_ptr().align_offset(64);
-        Aligned { bytes, start, len }
-    }
-
-    fn get(&mut self) -> &mut [u8] {
-        &mut self.bytes[self.start..][..self.len]
-    }
-}
-
-fn compiled(graph: &Graph, cpu: &str, inputs: &[Tensor]) -> Result<Vec<Tensor>, String> {
-    let mut program = lower(graph, &LowerOptions::default()).map_err(|d| format!("{d:?}"))?;
-    let options = CompileOptions { cpu: cpu.into(), threads: 1, ..CompileOptions::default() };
-    let (artefact, _) = compile::jit(&mut program, &options).map_err(|d| d.to_string())?;
-    let mut session = Session::new(&artefact, 1).map_err(|e| e.to_string())?;
-    let dims = |shape: &[usize]| shape.iter().map(|&d| d as i64).collect::<Vec<_>>();
-    let in_dims: Vec<Vec<i64>> = inputs.iter().map(|t| dims(t.shape())).collect();
-    let out_dims: Vec<Vec<i64>> = program.outputs.iter().map(|o| dims(&o.dims)).collect();
-    let mut in_data: Vec<Aligned> = inputs.iter().map(|t| Aligned::new(t.bytes().len())).collect();
-    let mut refs = vec![];
-    for ((data, t), dims) in in_data.iter_mut().zip(inputs).zip(&in_dims) {
-        let data = data.get();
-        data.copy_from_slice(t.bytes());
-        refs.push(TensorRef { dtype: dtype_code(t.dtype()), dims, data });
-    }
-    let size = |o: &lehr_codegen::program::IoInfo| o.dims.iter().product::<usize>() * o.dtype.size();
-    let mut out_data: Vec<Aligned> = program.outputs.iter().map(|o| Aligned::new(size(o))).collect();
-    let mut outs = vec![];
-    for ((data, o), dims) in out_data.iter_mut().zip(&program.outputs).zip(&out_dims) {
-        outs.push(TensorMut { dtype: dtype_code(o.dtype), dims, data: data.get() });
-    }
-    session.run(&refs, &mut outs).map_err(|e| e.text)?;
-    let outputs = out_data.iter_mut().zip(&program.outputs);
-    outputs.map(|(data, o)| Tensor::new(o.dtype, o.dims.clone(), data.get().to_vec().into())).collect()
 }
 
 /// Reproducible numbers.
