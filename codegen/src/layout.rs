@@ -338,7 +338,8 @@ fn conv(group: &Group, op: &Conv, lanes: usize, blocked: &dyn Fn(ValueId) -> boo
     let operands = group.epilogue(y, 1, !outputs.is_multiple_of(lanes))?;
     let mut wanted: Vec<ValueId> = same_shaped(operands).collect();
     let mut border = None;
-    if blocked(x) {
+    // A residual that is x itself brings x in blocks, whatever form it was made in.
+    if blocked(x) || wanted.contains(&x) {
         wanted.push(x);
         border = Some((group.outer(x)?, pairs(&op.pads)));
     }
