@@ -17,6 +17,7 @@ pub fn models() -> Vec<(&'static str, ModelProto)> {
         ("elementwise", elementwise()),
         ("creation", creation()),
         ("function", function()),
+        ("data", data()),
     ]
 }
 
@@ -218,6 +219,40 @@ fn gathers() -> ModelProto {
         ("values", f32s(&[2], 1.0)),
     ];
     model(OPSET, &["x:f32[3,4]", "t:i64[3]"], &weights, nodes, &["a", "b", "c", "d", "e", "f", "g", "h", "p"])
+}
+
+/// Indices and divisors that are not known before the model runs, and may be anything then.
+fn data() -> ModelProto {
+    let nodes = vec![
+        node("Gather", &["x", "i"], &["a"], vec![int("axis", 1)]),
+        node("GatherElements", &["x", "i"], &["b"], vec![int("axis", 0)]),
+        node("GatherND", &["x", "i"], &["c"], vec![]),
+        node("ScatterElements", &["x", "i", "u"], &["d"], vec![int("axis", 1), string("reduction", "mul")]),
+        node("ScatterND", &["x", "j", "v"], &["e"], vec![string("reduction", "add")]),
+        node("OneHot", &["i", "depth", "values"], &["f"], vec![int("axis", -1)]),
+        node("OneHot", &["x", "depth", "values"], &["g"], vec![]),
+        node("Div", &["i", "k"], &["h"], vec![]),
+        node("Mod", &["i", "k"], &["m"], vec![]),
+        node("BitShift", &["n", "n"], &["o"], vec![string("direction", "RIGHT")]),
+        node("NegativeLogLikelihoodLoss", &["x", "t", "w"], &["p"], vec![]),
+        node("SoftmaxCrossEntropyLoss", &["x", "t"], &["q"], vec![int("ignore_index", -1)]),
+        node("Cast", &["x"], &["r"], vec![int("to", 7)]),
+        node("Gather", &["x", "r"], &["s"], vec![]),
+    ];
+    let weights = [
+        ("u", f32s(&[2, 2], 1.5)),
+        ("depth", i64s(&[8])),
+        ("values", f32s(&[2], 1.0)),
+        ("n", Tensor::from_i128(DType::U32, vec![2], [3, 40])),
+        ("w", f32s(&[8], 0.5)),
+    ];
+    model(
+        OPSET,
+        &["x:f32[8,8]", "i:i64[2,2]", "j:i64[2,1]", "v:f32[2,8]", "k:i64[2]", "t:i64[8]"],
+        &weights,
+        nodes,
+        &["a", "b", "c", "d", "e", "f", "g", "h", "m", "o", "p", "q", "s"],
+    )
 }
 
 fn norms() -> ModelProto {
