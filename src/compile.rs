@@ -12,6 +12,7 @@ use std::fmt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+/// How a graph is compiled.
 #[derive(Clone, Debug)]
 pub struct CompileOptions {
     pub level: OptLevel,

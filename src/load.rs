@@ -14,6 +14,7 @@ const ZOO_SEED: u64 = 1;
 /// Standard input is read up to here: a model larger than this comes from a file, which is mapped.
 const MAX_STDIN: u64 = 4 << 30;
 
+/// What the model itself leaves open.
 #[derive(Clone, Debug, Default)]
 pub struct LoadOptions {
     /// Sizes of symbolic dimensions.

@@ -9,6 +9,7 @@ use lehr_ir::{DType, Diag};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+/// How a lowered program becomes machine code.
 #[derive(Clone, Debug)]
 pub struct CompileOptions {
     /// See [`Target::new`].

@@ -31,6 +31,7 @@ use std::sync::Arc;
 /// Zeros before and after each spatial axis.
 pub type Border = Vec<(usize, usize)>;
 
+/// What a leaf does for an operator or fusion, see the table above.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Role {
     Conv,

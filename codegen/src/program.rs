@@ -59,6 +59,7 @@ pub struct IoInfo {
     pub dims: Vec<usize>,
 }
 
+/// Constant data in the weights segment.
 #[derive(Clone, Debug)]
 pub struct Weight {
     /// Offset in the weights segment, a multiple of 64.
@@ -74,6 +75,7 @@ pub struct Leaf {
     pub code: Bytes,
 }
 
+/// A lowered model.
 #[derive(Debug, Default)]
 pub struct Program {
     pub name: String,

@@ -23,6 +23,7 @@ pub struct Poly {
     terms: BTreeMap<Vec<Atom>, i64>,
 }
 
+/// What a product is made of: a symbol, or a function that does not expand.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Atom {
     Symbol(Arc<str>),
@@ -40,6 +41,7 @@ impl Dim {
     pub const ZERO: Dim = Dim::Const(0);
     pub const ONE: Dim = Dim::Const(1);
 
+    /// A dimension known by name only.
     pub fn symbol(name: &str) -> Dim {
         Dim::atom(Atom::Symbol(name.into()))
     }

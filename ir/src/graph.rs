@@ -11,6 +11,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap, HashMap};
 use std::sync::Arc;
 
+/// A node of one graph, by position in its arena. Ids are never used again, so they stay valid (or dangling) through rewrites.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct NodeId(pub u32);
 
@@ -22,10 +23,12 @@ pub struct ValueId {
 }
 
 impl NodeId {
+    /// Position in the arena.
     pub fn index(self) -> usize {
         self.0 as usize
     }
 
+    /// The result at `port`.
     pub fn out(self, port: u32) -> ValueId {
         ValueId { node: self, port }
     }
@@ -45,6 +48,7 @@ pub struct Origin {
 /// Where a node came from: one ONNX node after import, several after fusion, none for what a pass invented.
 pub type Provenance = Vec<Origin>;
 
+/// What is known of a result.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ResultInfo {
     pub ty: Type,
@@ -52,6 +56,7 @@ pub struct ResultInfo {
     pub name: Option<Arc<str>>,
 }
 
+/// An operator at work: what it reads, what it gives, and which ONNX nodes it stands for.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Node {
     pub op: Op,
@@ -65,6 +70,7 @@ pub struct Node {
     rank: u32,
 }
 
+/// An output of the graph, by its ONNX name.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Output {
     pub name: Arc<str>,
@@ -101,6 +107,7 @@ impl Use {
 pub struct Uses(HashMap<ValueId, Vec<Use>>);
 
 impl Uses {
+    /// The uses of `v`, operands in order of node id before outputs.
     pub fn of(&self, v: ValueId) -> &[Use] {
         self.0.get(&v).map_or(&[], |u| &u[..])
     }
@@ -115,12 +122,14 @@ impl Uses {
 }
 
 impl Graph {
+    /// An empty graph.
     pub fn new(name: impl Into<String>) -> Graph {
         Graph { name: name.into(), ..Graph::default() }
     }
 
     // ---- building ----
 
+    /// Appends an input.
     pub fn add_input(&mut self, name: &str, ty: TensorType) -> ValueId {
         let results = vec![ResultInfo { ty: ty.clone().into(), name: Some(name.into()) }];
         let v = self.push(Op::Input(Input { ty }), vec![], results, vec![], vec![], None).out(0);
@@ -128,6 +137,7 @@ impl Graph {
         v
     }
 
+    /// Adds a constant, named as its weight is.
     pub fn add_const(&mut self, value: ConstValue) -> ValueId {
         let name = match &value {
             ConstValue::Dense { name, .. } => name.clone(),
@@ -148,6 +158,7 @@ impl Graph {
         Ok(self.add(op, &inputs, origins)?.out(0))
     }
 
+    /// Like [`add`](Graph::add), for operators with graphs inside.
     pub fn add_with_regions(
         &mut self,
         op: Op,
@@ -175,12 +186,14 @@ impl Graph {
         id
     }
 
+    /// Appends an output.
     pub fn add_output(&mut self, name: &str, value: ValueId) {
         self.outputs.push(Output { name: name.into(), value });
     }
 
     // ---- looking ----
 
+    /// Results of the input nodes, in order.
     pub fn inputs(&self) -> &[ValueId] {
         &self.inputs
     }
@@ -191,10 +204,12 @@ impl Graph {
         self.nodes[id.index()].as_ref().expect("the node was removed")
     }
 
+    /// For changes that keep types true; the verifier finds those that do not.
     pub fn node_mut(&mut self, id: NodeId) -> &mut Node {
         self.nodes[id.index()].as_mut().expect("the node was removed")
     }
 
+    /// `None` for an id that was removed or never given.
     pub fn try_node(&self, id: NodeId) -> Option<&Node> {
         self.nodes.get(id.index())?.as_ref()
     }
@@ -221,10 +236,12 @@ impl Graph {
         &self.node(v.node).results[v.port as usize]
     }
 
+    /// The ONNX name of a value.
     pub fn value_name(&self, v: ValueId) -> Option<&str> {
         self.result(v).name.as_deref()
     }
 
+    /// Names a value; names are for messages and dumps, and mean nothing.
     pub fn set_value_name(&mut self, v: ValueId, name: Option<Arc<str>>) {
         self.node_mut(v.node).results[v.port as usize].name = name;
     }
@@ -237,6 +254,7 @@ impl Graph {
         }
     }
 
+    /// Who uses what, as a snapshot.
     pub fn uses(&self) -> Uses {
         let mut map: HashMap<ValueId, Vec<Use>> = HashMap::new();
         for id in self.ids() {

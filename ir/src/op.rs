@@ -17,6 +17,7 @@ pub enum Arity {
     Many,
 }
 
+/// An operand in an operator's declaration.
 #[derive(Clone, Copy, Debug)]
 pub struct Operand {
     pub name: &'static str,
@@ -62,6 +63,7 @@ pub trait Attr: Sized + PartialEq {
 pub struct Attrs(pub Vec<(String, AttrValue)>);
 
 impl Attrs {
+    /// The value of an attribute, once; `None` if it was not written.
     pub fn take<T: Attr>(&mut self, name: &str) -> Result<Option<T>, String> {
         let Some(at) = self.0.iter().position(|(n, _)| n == name) else { return Ok(None) };
         let (_, value) = self.0.remove(at);
@@ -95,6 +97,7 @@ impl<'a, T> In<'a, T> {
         self.0[i].expect("arity is checked first")
     }
 
+    /// Operand `i`, if it is there.
     pub fn opt(&self, i: usize) -> Option<&'a T> {
         self.0.get(i).copied().flatten()
     }

@@ -6,6 +6,7 @@ use crate::types::TensorType;
 use bytes::Bytes;
 use std::sync::Arc;
 
+/// A dense value, row-major and little-endian. Cloning shares the data.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Tensor {
     dtype: DType,
@@ -51,10 +52,12 @@ impl Tensor {
         Tensor::new(dtype, shape, data.into()).expect("as many values as the shape has")
     }
 
+    /// A tensor of rank 0; the value is rounded to the type.
     pub fn scalar_f64(dtype: DType, value: f64) -> Tensor {
         Tensor::from_f64(dtype, vec![], [value])
     }
 
+    /// A vector of i64.
     pub fn i64s(values: &[i64]) -> Tensor {
         Tensor::from_i128(DType::I64, vec![values.len()], values.iter().map(|&v| v as i128))
     }
@@ -71,6 +74,7 @@ impl Tensor {
         self.shape.len()
     }
 
+    /// Number of elements.
     pub fn len(&self) -> usize {
         self.shape.iter().product()
     }
@@ -79,6 +83,7 @@ impl Tensor {
         self.len() == 0
     }
 
+    /// The elements as they lie, `len * dtype.size()` bytes; not necessarily aligned.
     pub fn bytes(&self) -> &Bytes {
         &self.data
     }

@@ -12,6 +12,7 @@ pub const MAX_RANK: usize = 32;
 /// Dimensions, outermost first.
 pub type Shape = Vec<Dim>;
 
+/// Element type and dimensions; rank 0 is a scalar.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct TensorType {
     pub dtype: DType,
@@ -44,6 +45,7 @@ impl TensorType {
         self.shape.iter().map(|d| usize::try_from(d.as_const()?).ok()).collect()
     }
 
+    /// Number of elements.
     pub fn elements(&self) -> Dim {
         self.shape.iter().fold(Dim::ONE, |n, d| &n * d)
     }
@@ -74,6 +76,7 @@ impl TensorType {
 }
 
 impl Type {
+    /// `None` for sequences and optionals.
     pub fn as_tensor(&self) -> Option<&TensorType> {
         match self {
             Type::Tensor(t) => Some(t),

@@ -13,6 +13,7 @@ pub struct Event {
     pub detail: String,
 }
 
+/// What one pass did.
 #[derive(Clone, Debug)]
 pub struct PassReport {
     pub pass: &'static str,

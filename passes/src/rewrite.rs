@@ -45,6 +45,7 @@ impl<'g> Cx<'g> {
         &self.g.node(id).op
     }
 
+    /// Operand `i`; `None` where it is absent.
     pub fn operand(&self, id: NodeId, i: usize) -> Option<ValueId> {
         self.g.node(id).inputs.get(i).copied().flatten()
     }
@@ -58,14 +59,17 @@ impl<'g> Cx<'g> {
         self.g.ty(v)
     }
 
+    /// The nodes that read `v`, each once per operand.
     pub fn users(&self, v: ValueId) -> &[NodeId] {
         self.users.get(&v).map_or(&[], |u| &u[..])
     }
 
+    /// Whether `v` is an output of the graph.
     pub fn is_output(&self, v: ValueId) -> bool {
         self.g.outputs.iter().any(|o| o.value == v)
     }
 
+    /// Whether anything reads `v`, a node or an output.
     pub fn is_used(&self, v: ValueId) -> bool {
         !self.users(v).is_empty() || self.is_output(v)
     }
@@ -121,6 +125,7 @@ impl<'g> Cx<'g> {
         self.add_with_regions(op.into(), inputs, vec![], origins)
     }
 
+    /// Like [`add`](Cx::add), for operators with graphs inside.
     pub fn add_with_regions(
         &mut self,
         op: Op,
@@ -133,6 +138,7 @@ impl<'g> Cx<'g> {
         Ok(id)
     }
 
+    /// A constant that the rule has computed.
     pub fn add_tensor(&mut self, tensor: Tensor) -> ValueId {
         let v = self.g.add_const(ConstValue::Dense { tensor, name: None });
         self.register(v.node);

@@ -30,6 +30,7 @@ pub type Outcome = Result<Replacement, Decline>;
 #[derive(Clone, Debug, PartialEq)]
 pub struct Replacement(pub Vec<(ValueId, ValueId)>);
 
+/// Why a rule did nothing.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Decline {
     /// The left side is not here; nobody needs to hear of it.

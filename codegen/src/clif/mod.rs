@@ -47,6 +47,7 @@ pub struct Object {
     pub sizes: Sizes,
 }
 
+/// How much machine code was made, in functions and bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sizes {
     pub functions: usize,

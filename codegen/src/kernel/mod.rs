@@ -34,6 +34,7 @@ pub type Var = u32;
 /// A buffer parameter of a kernel, by position.
 pub type Param = u32;
 
+/// A value without side effects.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Expr {
     /// An integer of any integer type, or bool as 0 and 1.
@@ -57,6 +58,7 @@ pub enum Expr {
     Cast(DType, Box<Expr>),
 }
 
+/// Functions of one operand, of its type. Those from `Sqrt` on are of floats.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum UnOp {
     /// Integers wrap.
@@ -89,6 +91,7 @@ pub enum UnOp {
     Erf,
 }
 
+/// Functions of two operands of one type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum BinOp {
     /// Integers wrap in Add, Sub, Mul.
@@ -114,6 +117,7 @@ pub enum BinOp {
     Pow,
 }
 
+/// Comparisons; integers by their own signedness.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum CmpOp {
     Eq,
@@ -124,6 +128,7 @@ pub enum CmpOp {
     Ge,
 }
 
+/// What a kernel does, in order.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Stmt {
     /// Defines a variable; mutable if some `Set` names it.
@@ -168,6 +173,7 @@ pub enum Stmt {
     },
 }
 
+/// One 64-bit argument of a leaf.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum LeafArg {
     /// The address of an element.
@@ -178,6 +184,7 @@ pub enum LeafArg {
     Int(Expr),
 }
 
+/// What a back end may assume of a loop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum LoopKind {
     Serial,
@@ -189,6 +196,7 @@ pub enum LoopKind {
     Vector,
 }
 
+/// What a kernel does with a buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Access {
     Read,
@@ -196,6 +204,7 @@ pub enum Access {
     ReadWrite,
 }
 
+/// A parameter of a kernel: flat memory of one element type.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Buffer {
     pub dtype: DType,

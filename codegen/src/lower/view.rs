@@ -13,6 +13,7 @@ pub struct View {
     pub layout: Layout,
 }
 
+/// From coordinates to positions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Layout {
     /// Position = offset + sum of coordinate * stride. Row-major and dense unless a lowering made it otherwise.

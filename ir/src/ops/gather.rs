@@ -25,6 +25,7 @@ op! {
 }
 
 keyword! {
+    /// How an update meets the element that is there.
     pub enum ScatterReduction { None = "none", Add = "add", Mul = "mul", Max = "max", Min = "min" }
 }
 

@@ -13,6 +13,7 @@ use crate::tensor::Tensor;
 use crate::types::TensorType;
 
 keyword! {
+    /// What becomes of the losses of single elements.
     pub enum LossReduction { None = "none", Sum = "sum", Mean = "mean" }
 }
 

@@ -46,6 +46,7 @@ op! {
 }
 
 keyword! {
+    /// Which element is looked for.
     pub enum ArgExtreme { Max = "max", Min = "min" }
 }
 

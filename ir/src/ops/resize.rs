@@ -9,6 +9,7 @@ use crate::types::TensorType;
 use crate::walk::{pick, strides};
 
 keyword! {
+    /// How values between input elements are found.
     pub enum ResizeMode { Nearest = "nearest", Linear = "linear", Cubic = "cubic" }
 }
 
@@ -26,6 +27,7 @@ keyword! {
 }
 
 keyword! {
+    /// Which input element is nearest, ties included.
     pub enum NearestMode {
         RoundPreferFloor = "round_prefer_floor",
         RoundPreferCeil = "round_prefer_ceil",
