@@ -1,6 +1,6 @@
 //! The functions behind the descriptor: open, run and close a workspace, with every check before anything is touched.
 //!
-//! A workspace is laid out as header ([`Workspace`]), input and output pointers, worker records, arena. A run on it is exclusive: a
+//! A workspace is laid out as header (`Workspace`), input and output pointers, worker records, arena. A run on it is exclusive: a
 //! second one at the same time gets `BUSY` and changes nothing.
 
 use core::cell::UnsafeCell;

@@ -1,4 +1,4 @@
-//! How an operator is stated, once: its name, operands, results and attributes in [`op!`], its meaning in
+//! How an operator is stated, once: its name, operands, results and attributes in `op!`, its meaning in
 //! [`OpDef`]. The printer, the parser, the arity check and the documentation derive from these.
 
 use crate::diag::Diag;
@@ -116,7 +116,7 @@ impl<'a, T> In<'a, T> {
     }
 }
 
-/// The printable face of an operator; [`op!`] writes it.
+/// The printable face of an operator; `op!` writes it.
 pub trait OpMeta: Sized {
     fn info(&self) -> OpInfo;
     /// Attributes that differ from their defaults, in declaration order.

@@ -2,7 +2,7 @@
 //!
 //! `lower` visits the nodes in order. A node's results get buffers (or are views of existing ones), its lowering
 //! adds kernels. One file per family of operators holds `pub fn NAME(op: &Op, cx: &mut NodeCx) -> Result<(), Diag>`; the
-//! match in [`Lowering::operator`] leads to each. A lowering
+//! match in `operator` leads to each. A lowering
 //!
 //! - asks `cx` for shapes and dtypes of operands and results (numbers: dimensions are bound by now),
 //! - starts a kernel, opens a nest over its result, loads operands, stores results, and finishes the kernel:

@@ -51,10 +51,10 @@
 //! assert!(leaf.name.starts_with("brgemm_avx512_p14n2_"));
 //! ```
 //!
-//! - Plain NCHW input (stems): `pixel_stride` is `4 * stride`, loops are [ic][kh][kw]; the weights' packing is
+//! - Plain NCHW input (stems): `pixel_stride` is `4 * stride`, loops are `[ic][kh][kw]`; the weights' packing is
 //!   [`InputLayout::Plain`].
 //! - 1x1: `pixels` runs over H*W. GEMM: a pixel is a row of A, the one loop is K with stride 4, and `last_lanes` is N modulo lanes.
-//! - Depthwise: [`Input::Lanes`], one block, loops [kh][kw].
+//! - Depthwise: [`Input::Lanes`], one block, loops `[kh][kw]`.
 //! - A row that is no multiple of the tile: [`split_evenly`] gives parts of two sizes at most, one leaf each.
 //! - Prefetch 2,048 bytes ahead pays for tiles of one block (28x1) with cold weights, and costs with 7x4.
 //! - Long reductions: cut them every 64 input channels into calls that continue with [`Init::Output`], the last one with the epilogue;

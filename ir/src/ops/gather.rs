@@ -30,7 +30,7 @@ keyword! {
 }
 
 op! {
-    /// x with `y[p with p[axis] = i[p]]` replaced by (or combined with) u[p], in row-major order of p. Source: ONNX ScatterElements, Scatter.
+    /// x with `y[p with p[axis] = i[p]]` replaced by (or combined with) `u[p]`, in row-major order of p. Source: ONNX ScatterElements, Scatter.
     pub struct ScatterElements = "scatter_elements" (x: One, i: One, u: One) -> (y) {
         axis: usize,
         reduction: ScatterReduction = ScatterReduction::None,
@@ -45,7 +45,7 @@ op! {
 }
 
 op! {
-    /// values[1] at the index along a new axis, values[0] elsewhere; an index outside [-depth, depth) gives none. Indices may
+    /// `values[1]` at the index along a new axis, `values[0]` elsewhere; an index outside [-depth, depth) gives none. Indices may
     /// be floats (truncated). Source: ONNX OneHot.
     pub struct OneHot = "one_hot" (i: One, values: One) -> (y) {
         depth: Dim,
