@@ -115,6 +115,12 @@ pub fn encode(tensor: &Tensor) -> Vec<u8> {
     out
 }
 
+/// `2 arrays: a, b`, as numpy names them.
+fn arrays(names: &[String]) -> String {
+    let names: Vec<&str> = names.iter().map(|n| n.trim_end_matches(".npy")).collect();
+    format!("{} arrays: {}", names.len(), names.join(", "))
+}
+
 /// One array of an `.npz` archive: `member`, or the only one.
 pub fn from_npz(path: &Path, member: Option<&str>) -> Result<Tensor, String> {
     let data = std::fs::read(path).map_err(|e| e.to_string())?;
@@ -123,10 +129,11 @@ pub fn from_npz(path: &Path, member: Option<&str>) -> Result<Tensor, String> {
     let name = match (member, &names[..]) {
         (Some(m), _) => format!("{m}.npy"),
         (None, [only]) => only.clone(),
-        (None, _) => return Err(format!("it holds {} arrays; say which: FILE.npz:NAME", names.len())),
+        (None, _) => return Err(format!("it holds {}; say which: FILE.npz:NAME", arrays(&names))),
     };
-    let mut file =
-        archive.by_name(&name).map_err(|_| format!("it has no array {name}; it has {}", names.join(", ")))?;
+    let mut file = archive
+        .by_name(&name)
+        .map_err(|_| format!("it has no array {}; it holds {}", name.trim_end_matches(".npy"), arrays(&names)))?;
     let mut bytes = vec![];
     file.read_to_end(&mut bytes).map_err(|e| e.to_string())?;
     parse(bytes.into())

@@ -1,12 +1,14 @@
 //! `lehr check`: everything that is wrong, at once.
 
 use super::args::CheckArgs;
+use super::progress::Progress;
 use super::{CliResult, Failure, exit_code, say};
 use crate::{CompileOptions, load, lower};
 use lehr_ir::{Diag, Location};
 use serde_json::{Value, json};
 
 pub fn run(args: &CheckArgs) -> CliResult {
+    let progress = Progress::start("checking");
     let (diags, warnings) = match load(&args.model.model, &args.model.load_options()?) {
         Err(e) => (e.diags, vec![]),
         Ok(loaded) => {
@@ -20,6 +22,7 @@ pub fn run(args: &CheckArgs) -> CliResult {
             (diags, loaded.warnings)
         }
     };
+    drop(progress);
     if args.json {
         let list = |d: &[Diag]| d.iter().map(to_json).collect::<Vec<_>>();
         say(json!({ "errors": list(&diags), "warnings": list(&warnings) }))?;

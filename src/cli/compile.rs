@@ -6,6 +6,7 @@ use super::{CliResult, Failure, say, warn};
 use crate::{CompileError, Compiled, compile_so, load, lower, optimize};
 use lehr_codegen::artefact;
 use lehr_codegen::compile as code;
+use lehr_codegen::program::{BufferId, Program};
 use std::path::Path;
 use std::time::Instant;
 
@@ -45,10 +46,7 @@ pub fn run(args: &CompileArgs) -> CliResult {
         Emit::Ir => {
             lehr_ir::text::print(&optimize(loaded.graph, options.level)?.0, &lehr_ir::text::PrintOptions::default())
         }
-        Emit::Kernels => {
-            let program = lower(loaded.graph, &options)?;
-            program.kernels.iter().map(|k| format!("{k}\n")).collect()
-        }
+        Emit::Kernels => kernels(&lower(loaded.graph, &options)?),
         Emit::Clif => listing(loaded.graph)?.0,
         Emit::Asm => listing(loaded.graph)?.1,
         Emit::Obj => {
@@ -62,6 +60,23 @@ pub fn run(args: &CompileArgs) -> CliResult {
         return say(text.trim_end());
     }
     write(&args.output, text.as_bytes())
+}
+
+/// Every kernel, then what their leaves are and the steps of a run, with the buffers that they get for `b0`, `b1`, ...
+fn kernels(program: &Program) -> String {
+    let mut text: String = program.kernels.iter().map(|k| format!("{k}\n")).collect();
+    for (k, leaf) in program.leaves.iter().enumerate() {
+        text += &format!("; leaf {k}: {}, {} bytes of code\n", leaf.name, leaf.code.len());
+    }
+    for (k, step) in program.steps.iter().enumerate() {
+        let buffer = |b: &BufferId| {
+            let name = program.buffers[b.0 as usize].name.as_deref();
+            name.map_or_else(|| format!("buffer {}", b.0), str::to_string)
+        };
+        let args: Vec<String> = step.args.iter().map(buffer).collect();
+        text += &format!("; step {k}: {} ({})\n", program.kernels[step.kernel].name, args.join(", "));
+    }
+    text
 }
 
 /// What can be seen to be wrong before the work.

@@ -4,7 +4,7 @@ use super::Failure;
 use crate::{LoadError, LoadOptions, Loaded, load, npy};
 use lehr_frontends::tensor_file;
 use lehr_ir::graph::Graph;
-use lehr_ir::{Dim, Tensor, TensorType, tensor};
+use lehr_ir::{Diag, Dim, Tensor, TensorType, tensor};
 use std::path::Path;
 
 /// Bytes of an input that is filled at random.
@@ -200,11 +200,11 @@ pub fn bind_open_dims(loaded: &mut Loaded) -> Result<(), Failure> {
     for name in loaded.graph.symbols() {
         eprintln!("note: dimension {name} is taken as 1; --dim {name}=SIZE sets it");
     }
-    loaded.graph = with_ones(&loaded.graph)?;
+    loaded.graph = with_ones(&loaded.graph).map_err(|d| Failure::model(d.to_string()))?;
     Ok(())
 }
 
 /// The graph with 1 for every open dimension.
-pub fn with_ones(graph: &Graph) -> Result<Graph, Failure> {
-    graph.bind(&|_| Some(Dim::ONE)).map_err(|d| Failure::model(d.to_string()))
+pub fn with_ones(graph: &Graph) -> Result<Graph, Diag> {
+    graph.bind(&|_| Some(Dim::ONE))
 }

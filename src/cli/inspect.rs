@@ -3,6 +3,7 @@
 use super::args::{Format, InspectArgs};
 use super::compile::size;
 use super::inputs::with_ones;
+use super::progress::Progress;
 use super::{CliResult, Failure, say, warn};
 use crate::CompileError;
 use crate::{CompileOptions, load};
@@ -23,7 +24,7 @@ use std::fmt;
 struct Layer {
     /// A fusion goes by what it fuses, `conv_relu`.
     op: String,
-    /// ONNX nodes it computes.
+    /// ONNX nodes it computes; the result's name where there are none.
     nodes: Vec<String>,
     /// Type of the first result.
     result: String,
@@ -83,16 +84,20 @@ struct Generated {
 }
 
 impl Generated {
-    fn new(graph: &Graph, options: &CompileOptions) -> Result<Generated, Failure> {
+    fn new(graph: &Graph, options: &CompileOptions) -> Generated {
         let taken_as_1: Vec<String> = graph.symbols().iter().map(|s| s.to_string()).collect();
-        let graph = with_ones(graph)?;
+        let graph = match with_ones(graph) {
+            Ok(graph) => graph,
+            // A model may want more than one of something.
+            Err(diag) => return Generated { layouts: Layouts::default(), program: Err(vec![diag]), taken_as_1 },
+        };
         let lowering = options.lowering();
         let layouts = layout::decide(&graph, lowering.leaves);
         let program = lower_owned(graph, &lowering).map(|mut program| {
             plan::plan(&mut program);
             program
         });
-        Ok(Generated { layouts, program, taken_as_1 })
+        Generated { layouts, program, taken_as_1 }
     }
 
     /// Leaves that compute a node, by the ONNX nodes that it came from; without the hash at the end of their names.
@@ -119,6 +124,7 @@ pub fn run(args: &InspectArgs) -> CliResult {
         None => passes,
         Some(name) => &passes[..last_run_of(name, passes, args)?],
     };
+    let progress = Progress::start("inspecting");
     let loaded = load(&args.model.model, &args.model.load_options()?)?;
     warn(&loaded.warnings);
     let print_options =
@@ -139,9 +145,11 @@ pub fn run(args: &InspectArgs) -> CliResult {
         return Err(Failure::usage(format!("--filter: no node or value has '{filter}' in its name")));
     }
     if args.format == Format::Dot {
+        drop(progress);
         return say(dot(&graph, args));
     }
-    let generated = Generated::new(&graph, &options)?;
+    let generated = Generated::new(&graph, &options);
+    drop(progress);
     let overview = overview(&graph, &report, &generated, args);
     if args.format == Format::Json {
         return say(serde_json::to_string_pretty(&overview).map_err(|e| Failure::usage(e.to_string()))?);
@@ -230,13 +238,22 @@ fn layer(graph: &Graph, uses: &Uses, id: NodeId, generated: &Generated) -> Layer
     let bytes = asked.fold(Dim::ZERO, |n, v| &n + &graph.ty(v).bytes());
     Layer {
         op: node.regions.first().map_or_else(|| node.op.name().to_string(), |region| region.name.clone()),
-        nodes: node.origins.iter().map(|o| o.name.to_string()).collect(),
+        nodes: names(graph, id),
         result: node.results.first().map(|r| r.ty.to_string()).unwrap_or_default(),
         params: params_of(graph, id),
         flops: Amount::of(&graph.flops(id)),
         activation_bytes: Amount::of(&bytes),
         layout: generated.layouts.describe_node(id).unwrap_or_else(|| "plain".into()),
         leaves: generated.leaves(graph, id),
+    }
+}
+
+/// The ONNX nodes that a node computes, or else the name of its result.
+fn names(graph: &Graph, id: NodeId) -> Vec<String> {
+    let node = graph.node(id);
+    match node.origins.is_empty() {
+        true => node.results.first().and_then(|r| r.name.as_ref()).map(|n| n.to_string()).into_iter().collect(),
+        false => node.origins.iter().map(|o| o.name.to_string()).collect(),
     }
 }
 
@@ -303,10 +320,7 @@ fn dot(graph: &Graph, args: &InspectArgs) -> String {
     let nodes: Vec<NodeId> = order.into_iter().filter(shown).take(args.max_nodes).collect();
     for &id in &nodes {
         let node = graph.node(id);
-        let names: Vec<String> = match node.origins.is_empty() {
-            true => node.results.first().and_then(|r| r.name.as_ref()).map(|n| n.to_string()).into_iter().collect(),
-            false => node.origins.iter().map(|o| o.name.to_string()).collect(),
-        };
+        let names = names(graph, id);
         lines.push(format!(
             "  n{} [label=\"{}\\n{}\"];",
             id.0,

@@ -19,9 +19,11 @@ pub fn run(args: &RunArgs) -> CliResult {
         // Before the run, which may be long.
         std::fs::create_dir_all(dir).map_err(|e| Failure::usage(format!("{}: {e}", dir.display())))?;
     }
+    let progress = Progress::start("running");
     let started = Instant::now();
     let outputs = runner.run(&inputs)?;
     let seconds = started.elapsed().as_secs_f64();
+    drop(progress);
     match &args.output_dir {
         Some(dir) => write(dir, &names, &outputs),
         None => {
