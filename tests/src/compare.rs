@@ -3,10 +3,16 @@
 use lehr_ir::Tensor;
 
 /// The first element that differs by more than `tolerance` times the largest finite magnitude of `expected` (and the
-/// types, if they differ). NaN equals NaN; infinities must be equal; a tolerance of 0 asks for equal values.
+/// types, if they differ). NaN equals NaN; infinities must be equal; a tolerance of 0 asks for equal values, and integers and
+/// booleans must be equal whatever the tolerance.
 pub fn difference(expected: &Tensor, got: &Tensor, tolerance: f64) -> Option<String> {
     if expected.ty() != got.ty() {
         return Some(format!("{} is expected, not {}", expected.ty(), got.ty()));
+    }
+    if !expected.dtype().is_float() {
+        let (a, b) = (expected.to_i128(), got.to_i128());
+        let at = (0..a.len()).find(|&i| a[i] != b[i])?;
+        return Some(format!("element {at} of {} is {}, not {}", a.len(), b[at], a[at]));
     }
     let (a, b) = (expected.to_f64(), got.to_f64());
     let largest = a.iter().filter(|v| v.is_finite()).fold(0f64, |m, v| m.max(v.abs()));
