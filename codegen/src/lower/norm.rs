@@ -36,6 +36,17 @@ fn inverse_deviation(k: &KernelCx, var: Expr, eps: f32) -> Expr {
     Expr::number(t, 1.0) / Expr::unary(UnOp::Sqrt, var + Expr::number(t, f64::from(eps)))
 }
 
+/// `(x - mean) * scale/sqrt(var + eps) + bias` for a cell that lies in one channel.
+fn normalise(k: &mut KernelCx, cell: &Cell, channel: &[Expr], (mean, var): (Expr, Expr), eps: f32) {
+    let factor = parameter(k, 1, channel) * inverse_deviation(k, var, eps);
+    let factor = k.let_(factor);
+    let bias = parameter(k, 2, channel);
+    cell.each(k, |k, c| {
+        let x = k.load(0, c);
+        k.store(0, c, (x - mean) * factor + bias);
+    });
+}
+
 /// Axis 1; a vector is one channel.
 fn channel(c: &[Expr]) -> Expr {
     c.get(1).cloned().unwrap_or(Expr::i64(0))
@@ -88,13 +99,7 @@ pub fn batch_norm_train(op: &BatchNormTrain, cx: &mut NodeCx) -> Result<(), Diag
             let y = old * Expr::number(t, momentum) + to(k, t, new) * Expr::number(t, 1.0 - momentum);
             k.store(port, &channel, y);
         }
-        let factor = parameter(k, 1, &channel) * inverse_deviation(k, var, op.eps);
-        let factor = k.let_(factor);
-        let bias = parameter(k, 2, &channel);
-        cell.each(k, |k, c| {
-            let x = k.load(0, c);
-            k.store(0, c, (x - mean) * factor + bias);
-        });
+        normalise(k, cell, &channel, (mean, var), op.eps);
     });
     k.finish();
     Ok(())
@@ -108,13 +113,7 @@ pub fn instance_norm(op: &InstanceNorm, cx: &mut NodeCx) -> Result<(), Diag> {
     cells(&mut k, &dims, &axes, 6, |k, cell| {
         let (mean, var) = statistics(k, cell, shape[2..].iter().product(), <[Expr]>::to_vec);
         let channel = [channel(&cell.at)];
-        let factor = parameter(k, 1, &channel) * inverse_deviation(k, var, op.eps);
-        let factor = k.let_(factor);
-        let bias = parameter(k, 2, &channel);
-        cell.each(k, |k, c| {
-            let x = k.load(0, c);
-            k.store(0, c, (x - mean) * factor + bias);
-        });
+        normalise(k, cell, &channel, (mean, var), op.eps);
     });
     k.finish();
     Ok(())
