@@ -224,7 +224,7 @@ pub struct TestArgs {
     pub jobs: u16,
 
     /// Seconds after which a test has hung.
-    #[arg(long, default_value_t = 120, value_name = "SECONDS")]
+    #[arg(long, default_value_t = 120, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub timeout: u64,
 
     /// Relative tolerance, at least two units in the last place of the type (f16, bf16).

@@ -95,6 +95,10 @@ fn check_args(args: &CompileArgs) -> CliResult {
         if path.is_dir() {
             return Err(Failure::usage(format!("{}: it is a folder; give the name of a file", path.display())));
         }
+        // A library takes the place of what has its name: that must not be /dev/null.
+        if is_so && path.exists() && !path.is_file() {
+            return Err(Failure::usage(format!("{}: it is no regular file", path.display())));
+        }
         if let Some(folder) = folder.filter(|f| !f.is_dir()) {
             return Err(Failure::usage(format!("{}: there is no folder {}", path.display(), folder.display())));
         }

@@ -115,6 +115,7 @@ fn every_cpu_of_the_help_text_compiles() {
 fn compile_says_what_is_wrong_with_its_arguments() {
     let dir = folder();
     let d = dir.path();
+    assert!(Command::new("mkfifo").arg(d.join("fifo")).status().unwrap().success());
     says(d, "compile zoo:lenet5 -o x.so", 4, &["--dim batch="]);
     says(d, "compile zoo:lenet5 --dim bacth=1 -o x.so", 4, &["no symbolic dimension bacth", "batch"]);
     says(d, "compile add.onnx --dim M=1 -o x.so", 4, &["no symbolic dimension M"]);
@@ -122,6 +123,7 @@ fn compile_says_what_is_wrong_with_its_arguments() {
     says(d, "compile zoo:lenet5 --dim batch=-3 -o x.so", 2, &["'-3' is no size"]);
     says(d, "compile zoo:lenet5 --dim batch=1 --target-cpu nope -o x.so", 2, &["nope", "x86-64-v3"]);
     says(d, "compile zoo:lenet5 --dim batch=1 -o -", 2, &["standard output"]);
+    says(d, "compile zoo:lenet5 --dim batch=1 -o fifo", 2, &["no regular file"]);
     says(d, "compile zoo:lenet5 --dim batch=1 -o .", 2, &["folder"]);
     says(d, "compile zoo:lenet5 --dim batch=1 -o no/x.so", 2, &["there is no folder no"]);
     says(d, "compile zoo:lenet5 --dim batch=1 --emit ir -o x --header x.h", 2, &["--header"]);

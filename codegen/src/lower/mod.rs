@@ -59,8 +59,9 @@ use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use view::View;
 
-/// Constants that are one element repeated are made dense while this is enough for all of them.
-const MAX_SPLATS: u64 = 1 << 28;
+/// Constants that are one element repeated are made dense while this is enough for all of them: ONNX ships its test networks with
+/// such weights, and VGG-19 has 575 MB.
+const MAX_SPLATS: u64 = 3 << 28;
 /// Likewise those that are made from a seed.
 const MAX_SEEDED: u64 = 1 << 34;
 /// Alignment of weights and of arena buffers.
@@ -206,7 +207,8 @@ fn check_constants(graph: &Graph) -> Result<(), Vec<Diag>> {
                 "a constant of {} cannot be stored: such constants may take {limit} bytes together",
                 c.value.ty()
             );
-            diags.push(Diag::new("lower.constant", message).at(graph.location(id)));
+            let diag = Diag::new("lower.constant", message).note("store it in the model's file, element by element");
+            diags.push(diag.at(graph.location(id)));
         }
     }
     if diags.is_empty() { Ok(()) } else { Err(diags) }
