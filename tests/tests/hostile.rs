@@ -227,7 +227,9 @@ fn has_halves(graph: &Graph) -> bool {
 fn is_extreme(graph: &Graph, inputs: &[Tensor]) -> bool {
     let is_power = |id| matches!(&graph.node(id).op, Op::Binary(b) if b.f == BinaryFn::Pow);
     let whole = |id: NodeId| !matches!(graph.ty(id.out(0)).dtype, DType::F32 | DType::F64 | DType::F16 | DType::BF16);
-    let mut extreme = graph.ids().any(|id| is_power(id) && whole(id));
+    // The p-th powers of numbers below one vanish in f32.
+    let is_norm = |id| matches!(&graph.node(id).op, Op::LpPool(pool) if pool.p > 16);
+    let mut extreme = graph.ids().any(|id| (is_power(id) && whole(id)) || is_norm(id));
     let mut look = |v: ValueId, t: &Tensor| {
         let float = matches!(t.dtype(), DType::F32 | DType::F64 | DType::F16 | DType::BF16);
         let weight = graph.constant(v).is_some();
