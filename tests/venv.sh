@@ -1,10 +1,13 @@
 #!/usr/bin/env bash
-# Prints the path of a Python that has tests/requirements.txt installed, making its virtual environment on first use.
-# The environment lies outside the checkout and is named after the requirements, so a changed pin makes a new one.
+#   venv.sh [REQUIREMENTS [PIP-OPTION...]]
+# Prints the path of a Python that has REQUIREMENTS (a file beside this one; default: requirements.txt) installed, making its
+# virtual environment on first use. That lies outside the checkout and is named after the requirements and options, so a
+# changed pin makes a new one.
 # PYTHON chooses the interpreter it is made from (default: the first of python3, python3.13 .. python3.10 that fits).
 set -euo pipefail
 
-requirements="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)/requirements.txt"
+requirements="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)/${1:-requirements.txt}"
+options=("${@:2}")
 
 fits() {
     command -v "$1" >/dev/null && "$1" -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null
@@ -20,7 +23,7 @@ if [ -z "$base" ]; then
 fi
 
 version="$("$base" -c 'import sys; print("%d.%d" % sys.version_info[:2])')"
-key="$( (cat "$requirements"; echo "$version") | sha256sum | cut -c1-16)"
+key="$( (cat "$requirements"; echo "$version${options[*]+ ${options[*]}}") | sha256sum | cut -c1-16)"
 venv="${XDG_CACHE_HOME:-$HOME/.cache}/lehr/venv-$key"
 
 if [ ! -e "$venv/complete" ]; then
@@ -31,7 +34,7 @@ if [ ! -e "$venv/complete" ]; then
     rm -rf "$venv"
     mkdir -p "$(dirname "$venv")"
     "$base" -m venv "$venv" >&2
-    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check -r "$requirements" >&2
+    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check "${options[@]}" -r "$requirements" >&2
     touch "$venv/complete"
 fi
 echo "$venv/bin/python"

@@ -1,137 +1,152 @@
-"""Times lehr beside ONNX Runtime on the nine networks with random weights, and writes RESULTS.md.
+"""Times lehr's .so beside ONNX Runtime, OpenVINO, MNN and ncnn on nine networks with random weights; writes RESULTS.md.
 
-    bench.py --lehr target/release/lehr [--networks resnet50] [--threads 1,2] [--rounds 5] [--seconds 3]
+    python="$(tests/venv.sh requirements-peers.txt --no-deps)"
+    $python tests/peers/bench.py --lehr target/release/lehr [--networks resnet50] [--threads 1,2] [--rounds 5] [--seconds 3]
 
-A round is one process of each peer, in turn (A B A B ...), so that a machine that slows down slows both. The figure of a
-peer is the median over rounds of its median latency; the ratio is the median over rounds of lehr / ONNX Runtime, and the
-spread is that ratio's least and greatest. Leave the machine alone while it runs.
+A round is one process of each peer, in turn (A B C A B C ...), so that a machine that slows down slows all. With two threads
+each round lies between two probes of how far the cores are from each other, and near and far rounds are told apart. A peer
+whose first answer differs from the reference by more than TOLERANCE is not timed but shown with that reason; the exit code
+is 1 when lehr is that one. Leave the machine alone while it runs.
 """
 
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
-import os
-import platform
 import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
 
-import onnxruntime
-from peers_common import add_common_options, cached_network, call_lehr, compile_so
+import convert
+import numpy as np
+import probe
+from bench_page import Network, Round, page
+from bench_peer import Measurement
+from peers_common import TIMEOUT_S, add_common_options, cached_network
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
+# The peers' own spread is below 1e-5; a softmax over the wrong axis is off by 1 and more.
+TOLERANCE = 1e-4
 
 
-@dataclass(frozen=True)
-class Row:
-    network: str
-    threads: int
-    lehr: list[dict[str, float]]  # a round each
-    onnxruntime: list[dict[str, float]]
-
-    def ratios(self) -> list[float]:
-        return [a["median_ms"] / b["median_ms"] for a, b in zip(self.lehr, self.onnxruntime)]
+class PeerError(Exception):
+    """A peer that gave no measurement, and why."""
 
 
-def measure(lehr: Path, network: str, threads: int, rounds: int, seconds: float) -> Row:
-    folder = cached_network(network)
-    row = Row(network, threads, [], [])
+def bench_network(name: str, options: argparse.Namespace, cores: probe.Probe) -> Network:
+    folder = cached_network(name)
+    network = Network(name)
     with tempfile.TemporaryDirectory(prefix="lehr-bench-") as scratch:
-        so = Path(scratch) / "model.so"
-        compile_so(lehr, folder / "model.onnx", so)
-        for _ in range(rounds):
-            ours = call_lehr(lehr, "bench", so, "--json", "--threads", threads, "--seconds", seconds)
-            row.lehr.append(json.loads(ours))
-            row.onnxruntime.append(_bench_onnxruntime(folder, threads, seconds))
-    return row
+        files = _prepare(network, options, folder / "model.onnx", Path(scratch))
+        for threads in options.threads:
+            for _ in range(options.rounds):
+                before = cores.round_trip_ns() if threads > 1 else None
+                times = _one_round(network, files, folder / "input_0.npy", threads, options.seconds, Path(scratch))
+                after = cores.round_trip_ns() if threads > 1 else None
+                network.rounds.append(Round(threads, probe.distance(before, after), times))
+    return network
 
 
-def _bench_onnxruntime(folder: Path, threads: int, seconds: float) -> dict[str, float]:
-    script = Path(__file__).with_name("bench_onnxruntime.py")
-    command = [sys.executable, script, folder / "model.onnx", folder / "input_0.npy"]
-    command += ["--threads", str(threads), "--seconds", str(seconds)]
-    return json.loads(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout)
+def _prepare(network: Network, options: argparse.Namespace, model: Path, scratch: Path) -> dict[str, Path]:
+    """The file of each peer that has one; ONNX Runtime goes first, being the reference that answers are compared with."""
+    files = {}
+    for peer in sorted(options.peers, key=lambda peer: peer != "onnxruntime") + ["lehr"]:
+        folder = scratch / peer
+        folder.mkdir()
+        try:
+            files[peer] = convert.prepare(peer, options.lehr, model, folder)
+            network.file_mb[peer] = files[peer].stat().st_size / 1e6
+        except convert.ConversionError as error:
+            network.problems[peer] = str(error)
+    return files
 
 
-HEADER = ("network", "threads", "lehr ms", "lehr p95", "lehr min", "ORT ms", "ORT p95", "ORT min", "lehr / ORT", "spread")
+def _one_round(
+    network: Network, files: dict[str, Path], image: Path, threads: int, seconds: float, scratch: Path
+) -> dict[str, Measurement]:
+    times = {}
+    reference = None
+    for peer, file in files.items():
+        if peer in network.problems:
+            continue
+        output = scratch / f"{peer}.npy"
+        try:
+            times[peer] = _run_peer(peer, file, image, threads, seconds, output)
+            answer = np.load(output)
+            reference = answer if reference is None else reference
+            error = relative_error(reference, answer)
+            network.errors[peer] = max(network.errors.get(peer, 0.0), error)
+            if not error <= TOLERANCE:
+                raise PeerError(f"its answer differs from the reference by {error:.1e} of the largest value")
+        except PeerError as error:
+            network.problems[peer] = str(error)
+            times.pop(peer, None)
+    return times
 
 
-def _cells(row: Row) -> list[str]:
-    peers = [f"{median(run[key] for run in runs):.2f}" for runs in (row.lehr, row.onnxruntime) for key in _KEYS]
-    ratios = row.ratios()
-    return [row.network, str(row.threads), *peers, f"{median(ratios):.2f}", f"{min(ratios):.2f} .. {max(ratios):.2f}"]
+def _run_peer(peer: str, model: Path, image: Path, threads: int, seconds: float, output: Path) -> Measurement:
+    script = Path(__file__).with_name("bench_peer.py")
+    command = [sys.executable, script, peer, model, image, "--threads", threads, "--seconds", seconds, "--output", output]
+    try:
+        done = subprocess.run(
+            [str(part) for part in command],
+            cwd=output.parent,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="replace",
+            timeout=TIMEOUT_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise PeerError(f"took more than {TIMEOUT_S} s") from error
+    # ncnn says on stderr what it misses.
+    said = f" ({' '.join(done.stderr.split())[-150:]})" if done.stderr.strip() else ""
+    if done.returncode != 0:
+        raise PeerError(f"its process ended with code {done.returncode}{said}")
+    answer = json.loads(done.stdout.strip().splitlines()[-1])
+    if "problem" in answer:
+        raise PeerError(f"{answer['problem']}{said}")
+    return Measurement(**answer)
 
 
-_KEYS = ("median_ms", "p95_ms", "min_ms")
+def relative_error(reference: np.ndarray, answer: np.ndarray) -> float:
+    """max |answer - reference| / max |reference|, without regard to dimensions of 1, which ncnn drops."""
+    if answer.size != reference.size or not np.isfinite(answer).all():
+        return float("inf")
+    difference = answer.ravel().astype(np.float64) - reference.ravel()
+    return float(np.abs(difference).max() / np.abs(reference).max())
 
 
-def table(rows: list[Row]) -> list[str]:
-    cells = [list(HEADER), *map(_cells, rows)]
-    widths = [max(len(line[column]) for line in cells) for column in range(len(HEADER))]
-    cells.insert(1, ["-" * width for width in widths[:1]] + ["-" * (width - 1) + ":" for width in widths[1:]])
-    return [
-        "| " + " | ".join([line[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(line[1:], widths[1:]))]) + " |"
-        for line in cells
-    ]
-
-
-def page(rows: list[Row], options: argparse.Namespace) -> str:
-    names = ",".join(options.networks)
-    threads = ",".join(map(str, options.threads))
-    return "\n".join(
-        [
-            "# lehr beside ONNX Runtime",
-            "",
-            f"{datetime.date.today()}, {_cpu()} ({os.cpu_count()} CPUs seen), ONNX Runtime {onnxruntime.__version__}, CPU, all",
-            f"optimisations; lehr at {_commit()}, -O2, as .so; batch 1, f32, random weights. Milliseconds a run; below 1, lehr is",
-            f"the faster. {options.rounds} rounds of {options.seconds:g} s for each peer, interleaved; medians over rounds.",
-            "",
-            *table(rows),
-            "",
-            "To reproduce:",
-            "",
-            "    cargo build --release",
-            f'    "$(tests/venv.sh)" tests/peers/bench.py --lehr target/release/lehr --networks {names} \\',
-            f"        --threads {threads} --rounds {options.rounds} --seconds {options.seconds:g}",
-            "",
-        ]
-    )
-
-
-def _cpu() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()
-
-
-def _commit() -> str:
-    command = ["git", "describe", "--always", "--dirty"]
-    done = subprocess.run(command, cwd=RESULTS.parent, capture_output=True, text=True, check=False)
-    return done.stdout.strip() or "an unknown commit"
-
-
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_common_options(parser)
+    parser.add_argument("--peers", type=_peers, default=list(convert.PEERS), help="comma-separated (default: all four)")
     parser.add_argument("--threads", type=lambda text: [int(n) for n in text.split(",")], default=[1, 2])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=3.0, help="of measuring, for each peer and round")
     parser.add_argument("--output", type=Path, default=RESULTS, help="the page to write (default: RESULTS.md beside this)")
     options = parser.parse_args()
-    rows = []
-    for network in options.networks:
-        for threads in options.threads:
-            rows.append(measure(options.lehr, network, threads, options.rounds, options.seconds))
-            print(f"{network}, {threads} threads: {median(rows[-1].ratios()):.2f} of ONNX Runtime's time", flush=True)
-    options.output.write_text(page(rows, options))
-    print(f"wrote {options.output}")
+    networks: list[Network] = []
+    with tempfile.TemporaryDirectory(prefix="lehr-probe-") as scratch:
+        cores = probe.build(Path(scratch))
+        for name in options.networks:
+            networks.append(bench_network(name, options, cores))
+            # Written after each network: a long run that is stopped leaves what it has.
+            options.output.write_text(page(networks, options, cores.missing))
+            print(f"{name}: done", flush=True)
+    print(options.output.read_text())
+    return 1 if any("lehr" in network.problems for network in networks) else 0
+
+
+def _peers(text: str) -> list[str]:
+    names = text.split(",")
+    unknown = sorted(set(names) - set(convert.PEERS))
+    if unknown:
+        raise argparse.ArgumentTypeError(f"no peer {', '.join(unknown)}; there are {', '.join(convert.PEERS)}")
+    return names
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -4,7 +4,6 @@ Of the command line they use
 
     lehr compile MODEL -o OUT.so -O2
     lehr run MODEL|OUT.so [-O2] --input NAME=FILE.npy --output-dir DIR --threads N     writes DIR/NAME.npy, "/" as "_"
-    lehr bench OUT.so --json --threads N --seconds S                                   median_ms, p95_ms, min_ms
 """
 
 from __future__ import annotations

@@ -1,0 +1,194 @@
+"""What bench.py found, as a page of Markdown tables."""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import os
+import platform
+import subprocess
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from statistics import geometric_mean, median
+
+from bench_peer import Measurement
+from probe import NEAR_NS
+
+TITLES = {"lehr": "lehr", "onnxruntime": "ONNX Runtime", "openvino": "OpenVINO", "mnn": "MNN", "ncnn": "ncnn"}
+
+
+@dataclass(frozen=True)
+class Round:
+    threads: int
+    distance: str  # of the cores: near, far, changing, or nothing with one thread or without a probe
+    times: dict[str, Measurement]
+
+    def setting(self) -> str:
+        return f"{self.threads} {self.distance}".strip()
+
+
+@dataclass
+class Network:
+    name: str
+    rounds: list[Round] = field(default_factory=list)
+    problems: dict[str, str] = field(default_factory=dict)  # peer -> why it has a dash
+    errors: dict[str, float] = field(default_factory=dict)  # peer -> worst difference from the reference
+    file_mb: dict[str, float] = field(default_factory=dict)
+
+    def median(self, setting: str, peer: str, key: str = "median_ms") -> float | None:
+        """Over the rounds of that setting; none for a peer that has a problem."""
+        values = [getattr(r.times[peer], key) for r in self.rounds if r.setting() == setting and peer in r.times]
+        return median(values) if values and peer not in self.problems else None
+
+    def ratio(self, setting: str, peer: str, key: str = "median_ms") -> float | None:
+        """The median over rounds of peer / lehr: above 1, lehr is the better."""
+        pairs = [(r.times.get(peer), r.times.get("lehr")) for r in self.rounds if r.setting() == setting]
+        ratios = [getattr(a, key) / getattr(b, key) for a, b in pairs if a and b]
+        return median(ratios) if ratios and not {peer, "lehr"} & set(self.problems) else None
+
+    def best_ratio(self, setting: str, peers: list[str]) -> float | None:
+        ratios = [ratio for peer in peers if (ratio := self.ratio(setting, peer)) is not None]
+        return min(ratios) if ratios else None
+
+
+def page(networks: list[Network], options: argparse.Namespace, no_probe: str) -> str:
+    peers: list[str] = options.peers
+    versions = ", ".join(f"{TITLES[peer]} {_version(peer)}" for peer in peers)
+    probe_note = f"No probe of the cores' distance: {no_probe}." if no_probe else _PROBE_NOTE
+    return "\n".join(
+        [
+            "# lehr beside its peers",
+            "",
+            f"{datetime.date.today()}, {_cpu()} ({os.cpu_count()} CPUs seen). {versions};",
+            f"lehr at {_commit()}, -O2, as .so.",
+            f"Batch 1, f32 everywhere, random weights and inputs. {options.rounds} rounds of {options.seconds:g} s for each peer, every one",
+            "in a process of its own, interleaved; medians over rounds.",
+            "",
+            "## Latency",
+            "",
+            "Milliseconds a run, then how many times faster lehr is (median over rounds of the peer's time / lehr's); the last",
+            "column is against the best peer.",
+            probe_note,
+            "",
+            *_latency(networks, peers),
+            "",
+            "## First answer, memory and file",
+            "",
+            "From the load to the first answer (milliseconds); peak memory while running, beyond what Python itself holds (MB); the",
+            f"model's file (MB, a peer's own libraries not counted). {options.threads[0]} thread(s).",
+            "",
+            *_footprint(networks, peers, options.threads[0]),
+            "",
+            "## Agreement",
+            "",
+            f"Worst max |answer - reference| / max |reference|; the reference is {TITLES[_reference(peers)]}'s answer.",
+            "",
+            *_agreement(networks, peers),
+            *_problems(networks),
+            "",
+            "## To reproduce",
+            "",
+            "    cargo build --release",
+            '    python="$(tests/venv.sh requirements-peers.txt --no-deps)"',
+            f"    $python tests/peers/bench.py --lehr target/release/lehr --networks {','.join(options.networks)} \\",
+            f"        --peers {','.join(peers)} --threads {','.join(map(str, options.threads))} "
+            f"--rounds {options.rounds} --seconds {options.seconds:g}",
+            "",
+        ]
+    )
+
+
+_PROBE_NOTE = (
+    f"With two threads, near and far say how far apart the cores were (a cache line's round trip below {NEAR_NS} ns, or not), by a\n"
+    "probe before and after each round; changing, that the two differed."
+)
+
+
+def _latency(networks: list[Network], peers: list[str]) -> list[str]:
+    header = ["network", "threads", *(f"{TITLES[p]} ms" for p in ["lehr", *peers]), *(f"/ {TITLES[p]}" for p in peers), "/ best"]
+    lines = [header]
+    means: dict[str, list[list[float | None]]] = {}
+    for network in networks:
+        for setting in sorted({r.setting() for r in network.rounds}):
+            times = [network.median(setting, peer) for peer in ["lehr", *peers]]
+            ratios = [*(network.ratio(setting, peer) for peer in peers), network.best_ratio(setting, peers)]
+            means.setdefault(setting, []).append(ratios)
+            lines.append([network.name, setting, *(_number(t) for t in times), *(_number(r) for r in ratios)])
+    for setting in sorted(means):
+        columns = [[r for r in column if r is not None] for column in zip(*means[setting])]
+        cells = [_number(geometric_mean(column) if column else None) for column in columns]
+        lines.append(["geometric mean", setting, *([""] * (len(peers) + 1)), *cells])
+    return table(lines)
+
+
+def _footprint(networks: list[Network], peers: list[str], threads: int) -> list[str]:
+    all_peers = ["lehr", *peers]
+    sized = [peer for peer in all_peers if peer in ("lehr", "onnxruntime")]
+    lines = [
+        [
+            "network",
+            *(f"{TITLES[p]} first" for p in all_peers),
+            *(f"{TITLES[p]} peak" for p in all_peers),
+            *(f"{TITLES[p]} file" for p in sized),
+        ]
+    ]
+    for network in networks:
+        # One thread's rounds have no distance; with more threads the first setting stands for all.
+        setting = next((r.setting() for r in network.rounds if r.threads == threads), "")
+        cells = [network.median(setting, peer, key) for key in ("first_ms", "peak_mb") for peer in all_peers]
+        cells += [network.file_mb.get(peer) for peer in sized]
+        lines.append([network.name, *(_number(cell, 1) for cell in cells)])
+    return table(lines)
+
+
+def _agreement(networks: list[Network], peers: list[str]) -> list[str]:
+    others = [peer for peer in ["lehr", *peers] if peer != _reference(peers)]
+    lines = [["network", *(TITLES[peer] for peer in others)]]
+    for network in networks:
+        errors = [network.errors.get(peer) for peer in others]
+        lines.append([network.name, *("-" if error is None else f"{error:.1e}" for error in errors)])
+    return table(lines)
+
+
+def _problems(networks: list[Network]) -> list[str]:
+    """A reason for every dash."""
+    reasons = [f"- {n.name}, {TITLES[peer]}: {reason}" for n in networks for peer, reason in n.problems.items()]
+    return ["", "Dashes above:", "", *reasons] if reasons else []
+
+
+def _reference(peers: list[str]) -> str:
+    return "onnxruntime" if "onnxruntime" in peers else peers[0]
+
+
+def table(lines: list[list[str]]) -> list[str]:
+    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
+    rule = ["-" * width for width in widths[:1]] + ["-" * (width - 1) + ":" for width in widths[1:]]
+    return [
+        "| " + " | ".join([line[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(line[1:], widths[1:]))]) + " |"
+        for line in [lines[0], rule, *lines[1:]]
+    ]
+
+
+def _number(value: float | None, digits: int = 2) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+def _version(peer: str) -> str:
+    try:
+        return version(peer)
+    except PackageNotFoundError:
+        return "(not installed)"
+
+
+def _cpu() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def _commit() -> str:
+    command = ["git", "describe", "--always", "--dirty"]
+    done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
+    return done.stdout.strip() or "an unknown commit"

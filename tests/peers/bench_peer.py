@@ -1,0 +1,177 @@
+"""Times one peer on one model in a process of its own, and prints a line of JSON (`Measurement`).
+
+    bench_peer.py PEER MODEL INPUT.npy --threads N --seconds S --output OUT.npy
+
+PEER is lehr (MODEL.so), onnxruntime, openvino (MODEL.onnx), mnn (MODEL.mnn) or ncnn (MODEL.param, with MODEL.bin beside it).
+All compute in f32 from the same input, and give the output back as a numpy array, which is part of the time. A package is
+imported before the clock of the first answer starts; a peer that fails prints {"problem": "..."} instead.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+# ctypes_run.py, with which an example opens a compiled model.
+sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
+
+WARM_UP_RUNS = 3
+Run = Callable[[np.ndarray], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """Peak memory is what the process holds while it runs the model beyond what Python held before it loaded the peer."""
+
+    median_ms: float
+    p95_ms: float
+    min_ms: float
+    first_ms: float  # from the load to the first answer
+    peak_mb: float
+
+
+def load_lehr(model: Path, threads: int) -> Run:
+    import ctypes_run
+
+    session = ctypes_run.Session(str(model), f"lehr_model_{model.stem}", threads)
+    return lambda image: session.run(image)[0]
+
+
+def load_onnxruntime(model: Path, threads: int) -> Run:
+    import onnxruntime
+
+    settings = onnxruntime.SessionOptions()
+    settings.intra_op_num_threads = threads
+    settings.inter_op_num_threads = 1
+    settings.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+    session = onnxruntime.InferenceSession(str(model), settings, providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+    return lambda image: session.run(None, {name: image})[0]
+
+
+def load_openvino(model: Path, threads: int) -> Run:
+    import openvino
+
+    settings = {
+        "INFERENCE_NUM_THREADS": threads,
+        "PERFORMANCE_HINT": "LATENCY",
+        "NUM_STREAMS": 1,
+        "INFERENCE_PRECISION_HINT": "f32",
+    }
+    request = openvino.Core().compile_model(str(model), "CPU", settings).create_infer_request()
+    return lambda image: np.array(request.infer([image], share_inputs=True, share_outputs=True)[0])
+
+
+def load_mnn(model: Path, threads: int) -> Run:
+    import MNN
+
+    interpreter = MNN.Interpreter(str(model))
+    session = interpreter.createSession({"backend": "CPU", "numThread": threads, "precision": "high"})
+    source, result = interpreter.getSessionInput(session), interpreter.getSessionOutput(session)
+    kind, layout = MNN.Halide_Type_Float, MNN.Tensor_DimensionType_Caffe
+
+    def run(image: np.ndarray) -> np.ndarray:
+        source.copyFrom(MNN.Tensor(image.shape, kind, image, layout))
+        interpreter.runSession(session)
+        shape = result.getShape()
+        host = MNN.Tensor(shape, kind, np.zeros(shape, np.float32), layout)
+        result.copyToHostTensor(host)
+        return np.array(host.getNumpyData())
+
+    return run
+
+
+def load_ncnn(model: Path, threads: int) -> Run:
+    import ncnn
+
+    net = ncnn.Net()
+    net.opt.num_threads = threads
+    net.opt.use_fp16_packed = net.opt.use_fp16_storage = net.opt.use_fp16_arithmetic = net.opt.use_bf16_storage = False
+    if net.load_param(str(model)) != 0 or net.load_model(str(model.with_suffix(".bin"))) != 0:
+        raise RuntimeError("the converted network does not load")
+    source, result = net.input_names()[0], net.output_names()[0]
+
+    def run(image: np.ndarray) -> np.ndarray:
+        extractor = net.create_extractor()
+        # ncnn's matrices have no batch dimension.
+        extractor.input(source, ncnn.Mat(image[0]))
+        status, output = extractor.extract(result)
+        if status != 0:
+            raise RuntimeError(f"the converted network does not run (status {status})")
+        return np.array(output)
+
+    return run
+
+
+LOADERS = {
+    "lehr": (load_lehr, "ctypes_run"),
+    "onnxruntime": (load_onnxruntime, "onnxruntime"),
+    "openvino": (load_openvino, "openvino"),
+    "mnn": (load_mnn, "MNN"),
+    "ncnn": (load_ncnn, "ncnn"),
+}
+
+
+def measure(options: argparse.Namespace) -> Measurement:
+    load, package = LOADERS[options.peer]
+    image = np.load(options.input)
+    before = _status_mb("VmRSS")
+    importlib.import_module(package)
+    start = time.perf_counter()
+    run = load(options.model.resolve(), options.threads)
+    output = run(image)
+    first_ms = (time.perf_counter() - start) * 1e3
+    np.save(options.output, output)
+    for _ in range(WARM_UP_RUNS):
+        run(image)
+    # "5" resets the peak, so that it is that of running and not of loading.
+    Path("/proc/self/clear_refs").write_text("5")
+    times = []
+    end = time.perf_counter() + options.seconds
+    while not times or time.perf_counter() < end:
+        start = time.perf_counter()
+        run(image)
+        times.append((time.perf_counter() - start) * 1e3)
+    median, p95 = np.percentile(times, [50, 95])
+    return Measurement(float(median), float(p95), min(times), first_ms, _status_mb("VmHWM") - before)
+
+
+def _status_mb(key: str) -> float:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(f"{key}:"):
+            return int(line.split()[1]) * 1024 / 1e6
+    raise RuntimeError(f"/proc/self/status has no {key}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("peer", choices=LOADERS)
+    parser.add_argument("model", type=Path)
+    parser.add_argument("input", type=Path, help="the model's only input, .npy")
+    parser.add_argument("--threads", type=int, required=True)
+    parser.add_argument("--seconds", type=float, required=True)
+    parser.add_argument("--output", type=Path, required=True, help="where the first answer goes, .npy")
+    options = parser.parse_args()
+    # Some peers print while they load; only the last line of what this prints is JSON.
+    try:
+        answer: dict[str, object] = asdict(measure(options))
+    except ImportError as error:
+        answer = {"problem": f"not installed here ({error})"}
+    except Exception as error:  # the peers raise types of their own; each becomes a dash with this reason
+        answer = {"problem": " ".join(str(error).split())[:200] or type(error).__name__}
+    print("\n" + json.dumps(answer), flush=True)
+    # Some peers' pools do not end with the interpreter.
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()
