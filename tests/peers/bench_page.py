@@ -62,8 +62,8 @@ def page(networks: list[Network], options: argparse.Namespace, no_probe: str) ->
             "",
             f"{datetime.date.today()}, {_cpu()} ({os.cpu_count()} CPUs seen). {versions};",
             f"lehr at {_commit()}, -O2, as .so.",
-            f"Batch 1, f32 everywhere, random weights and inputs. {options.rounds} rounds of {options.seconds:g} s for each peer, every one",
-            "in a process of its own, interleaved; medians over rounds.",
+            "Batch 1, f32 everywhere, random weights and inputs. Medians over rounds; rounds for each peer, each in a",
+            f"process of its own, interleaved: {options.rounds} of {options.seconds:g} s.",
             "",
             "## Latency",
             "",
@@ -75,8 +75,8 @@ def page(networks: list[Network], options: argparse.Namespace, no_probe: str) ->
             "",
             "## First answer, memory and file",
             "",
-            "From the load to the first answer (milliseconds); peak memory while running, beyond what Python itself holds (MB); the",
-            f"model's file (MB, a peer's own libraries not counted). {options.threads[0]} thread(s).",
+            "From the load to the first answer (ms); peak memory while running, beyond what Python itself holds (MB); the",
+            f"model's file (MB, a peer's own libraries not counted). Threads: {options.threads[0]}.",
             "",
             *_footprint(networks, peers, options.threads[0]),
             "",
@@ -100,14 +100,14 @@ def page(networks: list[Network], options: argparse.Namespace, no_probe: str) ->
 
 
 _PROBE_NOTE = (
-    f"With two threads, near and far say how far apart the cores were (a cache line's round trip below {NEAR_NS} ns, or not), by a\n"
-    "probe before and after each round; changing, that the two differed."
+    f"With two threads, near and far say how far apart the cores were (a cache line's round trip below {NEAR_NS} ns, or not),\n"
+    "by a probe before and after each round; changing, that the two differed."
 )
 
 
 def _latency(networks: list[Network], peers: list[str]) -> list[str]:
-    header = ["network", "threads", *(f"{TITLES[p]} ms" for p in ["lehr", *peers]), *(f"/ {TITLES[p]}" for p in peers), "/ best"]
-    lines = [header]
+    timed = [f"{TITLES[peer]} ms" for peer in ["lehr", *peers]]
+    lines = [["network", "threads", *timed, *(f"/ {TITLES[peer]}" for peer in peers), "/ best"]]
     means: dict[str, list[list[float | None]]] = {}
     for network in networks:
         for setting in sorted({r.setting() for r in network.rounds}):

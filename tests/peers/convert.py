@@ -1,4 +1,4 @@
-"""Brings a network into the form that each peer loads; `prepare` gives the file, or raises `ConversionError` with the reason."""
+"""Brings a network into the form that each peer loads: `prepare` gives the file, or raises why there is none."""
 
 from __future__ import annotations
 
