@@ -5,8 +5,8 @@
 
 A round is one process of each peer, in turn (A B C A B C ...), so that a machine that slows down slows all. With two threads
 each round lies between two probes of how far the cores are from each other, and near and far rounds are told apart. A peer
-whose first answer differs from the reference by more than TOLERANCE is not timed but shown with that reason; the exit code
-is 1 when lehr is that one. Leave the machine alone while it runs.
+whose first answer differs from the reference by more than its tolerance is shown as a dash with that reason, not as a time;
+the exit code is 1 when lehr has a dash. Leave the machine alone while it runs.
 """
 
 from __future__ import annotations
@@ -26,8 +26,10 @@ from bench_peer import Measurement
 from peers_common import TIMEOUT_S, add_common_options, cached_network
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
-# The peers' own spread is below 1e-5; a softmax over the wrong axis is off by 1 and more.
-TOLERANCE = 1e-4
+# lehr must be as near as agree.py asks. A peer is let off with more: MNN, at its high precision, is off by up to 5e-4, and
+# leaving its times out would flatter lehr. A wrong answer, such as a softmax over another axis, is off by 1 and more.
+LEHR_TOLERANCE = 1e-5
+PEER_TOLERANCE = 1e-3
 
 
 class PeerError(Exception):
@@ -77,7 +79,7 @@ def _one_round(
             reference = answer if reference is None else reference
             error = relative_error(reference, answer)
             network.errors[peer] = max(network.errors.get(peer, 0.0), error)
-            if not error <= TOLERANCE:
+            if not error <= (LEHR_TOLERANCE if peer == "lehr" else PEER_TOLERANCE):
                 raise PeerError(f"its answer differs from the reference by {error:.1e} of the largest value")
         except PeerError as error:
             network.problems[peer] = str(error)
