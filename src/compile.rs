@@ -12,10 +12,21 @@ use std::fmt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+/// How results may be rounded.
+#[derive(clap::ValueEnum, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Numerics {
+    /// Also algorithms with fewer operations and a few times larger rounding errors: Winograd's for 3x3 convolutions.
+    #[default]
+    Fast,
+    /// Sums of products as the operators define them, in any order.
+    Strict,
+}
+
 /// How a graph is compiled.
 #[derive(Clone, Debug)]
 pub struct CompileOptions {
     pub level: OptLevel,
+    pub numerics: Numerics,
     /// `native`, or a name like `x86-64-v3`.
     pub cpu: String,
     /// Name of the model in the descriptor symbol; from the output file's name if `None`.
@@ -25,7 +36,13 @@ pub struct CompileOptions {
 
 impl Default for CompileOptions {
     fn default() -> CompileOptions {
-        CompileOptions { level: OptLevel::O2, cpu: "native".into(), prefix: None, linker: Linker::Builtin }
+        CompileOptions {
+            level: OptLevel::O2,
+            numerics: Numerics::Fast,
+            cpu: "native".into(),
+            prefix: None,
+            linker: Linker::Builtin,
+        }
     }
 }
 
@@ -137,7 +154,10 @@ impl CompileOptions {
     pub fn lowering(&self) -> LowerOptions {
         match self.level {
             OptLevel::O0 => LowerOptions::default(),
-            OptLevel::O1 | OptLevel::O2 => LowerOptions::for_cpu(&self.cpu),
+            OptLevel::O1 => LowerOptions::for_cpu(&self.cpu),
+            OptLevel::O2 => {
+                LowerOptions { winograd: self.numerics == Numerics::Fast, ..LowerOptions::for_cpu(&self.cpu) }
+            }
         }
     }
 }

@@ -20,7 +20,7 @@ pub mod npy;
 mod runner;
 
 pub use compile::{
-    CompileError, CompileOptions, Compiled, OptLevel, compile_jit, compile_so, lower, optimize, total_flops,
+    CompileError, CompileOptions, Compiled, Numerics, OptLevel, compile_jit, compile_so, lower, optimize, total_flops,
 };
 pub use lehr_codegen as codegen;
 pub use lehr_frontends as frontends;

@@ -6,6 +6,7 @@
 //!
 //! ```text
 //! role       operand 0        other operands of the result's shape     result
+//! winograd   blocked          blocked                                  blocked    3x3 convolutions that pay
 //! conv       as it comes      blocked                                  blocked
 //! window     blocked          blocked                                  blocked    pools, depthwise convolutions
 //! map        blocked          blocked                                  blocked    elementwise, one operand of its shape blocked
@@ -18,10 +19,12 @@
 //! What must hold: a value in blocks is f32 of rank 3 to 5 without zero dimensions. Its border, zeros around each plane, is
 //! as wide as the widest padding among the convolutions that read it, so that these need not look where a row ends.
 
+use crate::lower::LowerOptions;
 use crate::lower::blocked::epilogue::{Body, Operand, translate};
 use crate::lower::blocked::window::{Axis, axes, runs};
+use crate::lower::blocked::winograd;
 use crate::lower::cx::is_elementwise;
-use crate::x86::{Access, Isa};
+use crate::x86::{Access, Isa, Winograd};
 use lehr_ir::graph::{Graph, NodeId, ValueId};
 use lehr_ir::ops::{Conv, Reduce, ReduceFn};
 use lehr_ir::{ConstValue, DType, Op};
@@ -35,6 +38,8 @@ pub type Border = Vec<(usize, usize)>;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Role {
     Conv,
+    /// A 3x3 convolution by Winograd's algorithm.
+    Winograd(Winograd),
     Window,
     Map,
     Concat,
@@ -48,6 +53,7 @@ pub enum Role {
 #[derive(Debug, Default)]
 pub struct Layouts {
     isa: Option<Isa>,
+    winograd: bool,
     roles: HashMap<NodeId, Role>,
     /// Values that are produced in blocks.
     blocked: HashSet<ValueId>,
@@ -111,6 +117,8 @@ impl Layouts {
     pub fn describe_node(&self, id: NodeId) -> Option<String> {
         let role = match self.role(id) {
             Role::Conv => "convolution",
+            Role::Winograd(Winograd::F2) => "convolution by Winograd F(2x2,3x3)",
+            Role::Winograd(Winograd::F4) => "convolution by Winograd F(4x4,3x3)",
             Role::Window => "window",
             Role::Map => "map",
             Role::Concat => "concatenation",
@@ -225,9 +233,9 @@ impl<'g> Group<'g> {
 }
 
 /// Decides for a graph whose dimensions are numbers. Without an instruction set everything is plain.
-pub fn decide(graph: &Graph, isa: Option<Isa>) -> Layouts {
-    let mut layouts = Layouts { isa, ..Layouts::default() };
-    let Some(isa) = isa else { return layouts };
+pub fn decide(graph: &Graph, options: &LowerOptions) -> Layouts {
+    let mut layouts = Layouts { isa: options.leaves, winograd: options.winograd, ..Layouts::default() };
+    let Some(isa) = options.leaves else { return layouts };
     for id in graph.order() {
         if graph.node(id).op.is_source() {
             continue;
@@ -295,7 +303,7 @@ fn choose(group: &Group, isa: Isa, layouts: &Layouts) -> Option<Plan> {
     let op = &group.graph.node(anchor).op;
     match op {
         Op::Conv(c) if c.groups > 1 && is_depthwise(group, c) => window(group, op, lanes, &blocked),
-        Op::Conv(c) => conv(group, c, lanes, &blocked),
+        Op::Conv(c) => conv(group, c, lanes, layouts, &blocked),
         Op::MaxPool(_) | Op::AvgPool(_) => window(group, op, lanes, &blocked),
         Op::Concat(c) => concat(group, c.axis, lanes, &blocked),
         Op::Reduce(r) => mean(group, r, lanes, &blocked),
@@ -323,7 +331,7 @@ fn same_shaped(operands: Vec<Operand>) -> impl Iterator<Item = ValueId> {
     })
 }
 
-fn conv(group: &Group, op: &Conv, lanes: usize, blocked: &dyn Fn(ValueId) -> bool) -> Option<Plan> {
+fn conv(group: &Group, op: &Conv, lanes: usize, layouts: &Layouts, blocked: &dyn Fn(ValueId) -> bool) -> Option<Plan> {
     let (x, w) = (group.operand(0)?, group.operand(1)?);
     let y = group.anchor?.out(0);
     group.constant(w)?;
@@ -338,13 +346,22 @@ fn conv(group: &Group, op: &Conv, lanes: usize, blocked: &dyn Fn(ValueId) -> boo
     }
     let operands = group.epilogue(y, 1, !outputs.is_multiple_of(lanes))?;
     let mut wanted: Vec<ValueId> = same_shaped(operands).collect();
-    let mut border = None;
+    let (mut role, mut border) = (Role::Conv, None);
     // A residual that is x itself brings x in blocks, whatever form it was made in.
     if blocked(x) || wanted.contains(&x) {
         wanted.push(x);
-        border = Some((group.outer(x)?, pairs(&op.pads)));
+        let mut own = pairs(&op.pads);
+        if layouts.winograd
+            && let Some(kind) = winograd::choose(op, &group.shape(w), &group.shape(y), lanes)
+        {
+            // Tiles at the end of an axis reach beyond the padding.
+            let spare = |n: &usize| n.next_multiple_of(kind.outputs()) - n;
+            own.iter_mut().zip(&group.shape(y)[2..]).for_each(|(b, n)| b.1 += spare(n));
+            role = Role::Winograd(kind);
+        }
+        border = Some((group.outer(x)?, own));
     }
-    Some(Plan { role: Role::Conv, gives_blocks: true, blocked: wanted, border })
+    Some(Plan { role, gives_blocks: true, blocked: wanted, border })
 }
 
 /// Begins and ends of every axis together.

@@ -1,5 +1,6 @@
 //! The command line. Help texts are the documentation; the words here are what `lehr --help` prints.
 
+use crate::compile::Numerics;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
@@ -83,6 +84,11 @@ pub struct CodeArgs {
     /// [default: native].
     #[arg(long, value_name = "CPU")]
     pub target_cpu: Option<String>,
+
+    /// Rounding. fast: at -O2, 3x3 convolutions may use Winograd's algorithm, a third of the operations with errors a few times
+    /// larger (about 5e-6 of the largest output). strict: it is not used [default: fast].
+    #[arg(long, value_enum)]
+    pub numerics: Option<Numerics>,
 }
 
 impl CodeArgs {

@@ -87,7 +87,7 @@ fn candidates(args: &BenchArgs) -> Result<Vec<Candidate>, Failure> {
     let flops = total_flops(&graph).map(|n| n as f64);
     let names = if args.compare.is_empty() { vec![format!("O{}", args.code.level())] } else { args.compare.clone() };
     let candidate = |(level, name): (&str, String)| {
-        let options = compile_options(level, args.code.cpu())?;
+        let options = compile_options(level, &args.code)?;
         let runner = Runner::jit(graph.clone(), &options, args.threads)?;
         let artefact = runner.artefact().ok_or_else(|| Failure::usage("only compiled models are measured"))?;
         let feeds = Feeds::new(artefact, &inputs)?;

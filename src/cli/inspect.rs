@@ -92,7 +92,7 @@ impl Generated {
             Err(diag) => return Generated { layouts: Layouts::default(), program: Err(vec![diag]), taken_as_1 },
         };
         let lowering = options.lowering();
-        let layouts = layout::decide(&graph, lowering.leaves);
+        let layouts = layout::decide(&graph, &lowering);
         let program = lower_owned(graph, &lowering).map(|mut program| {
             plan::plan(&mut program);
             program

@@ -141,6 +141,7 @@ pub fn refuse_for_library(model: &ModelArgs, code: &CodeArgs, others: &[(&str, b
     let own = [
         ("-O", code.opt.is_some()),
         ("--target-cpu", code.target_cpu.is_some()),
+        ("--numerics", code.numerics.is_some()),
         ("--dim", !model.dims.is_empty()),
         ("--bind", !model.bindings.is_empty()),
         ("--initializers-are-inputs", model.initializers_are_inputs),
@@ -153,7 +154,7 @@ pub fn refuse_for_library(model: &ModelArgs, code: &CodeArgs, others: &[(&str, b
 
 impl CodeArgs {
     pub fn options(&self) -> Result<CompileOptions, Failure> {
-        compile_options(self.level(), self.cpu())
+        compile_options(self.level(), self)
     }
 }
 
@@ -166,9 +167,10 @@ impl CompileOptions {
 }
 
 /// Checks the name of the CPU before any work is done.
-pub fn compile_options(level: &str, cpu: &str) -> Result<CompileOptions, Failure> {
-    Target::new(cpu, Relocation::Pic).map_err(CompileError::from)?;
-    CompileOptions::new(level, cpu).map_err(Failure::usage)
+pub fn compile_options(level: &str, code: &CodeArgs) -> Result<CompileOptions, Failure> {
+    Target::new(code.cpu(), Relocation::Pic).map_err(CompileError::from)?;
+    let options = CompileOptions::new(level, code.cpu()).map_err(Failure::usage)?;
+    Ok(CompileOptions { numerics: code.numerics.unwrap_or_default(), ..options })
 }
 
 /// Writes a line, or lines, to standard output. Whoever reads it may have seen enough (`| head`): that is no failure.

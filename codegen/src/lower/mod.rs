@@ -73,6 +73,8 @@ pub struct LowerOptions {
     /// The instruction set of the leaves that convolutions and matrix products are built from. `None`: everything is plain
     /// loops, and every intermediate value lies row-major.
     pub leaves: Option<Isa>,
+    /// Whether convolutions may be computed by Winograd's algorithm, whose rounding errors are a few times larger.
+    pub winograd: bool,
 }
 
 impl LowerOptions {
@@ -80,7 +82,7 @@ impl LowerOptions {
     pub fn for_cpu(cpu: &str) -> LowerOptions {
         // A name that means nothing is refused where code is generated, with the names that do.
         let leaves = Target::new(cpu, Relocation::Fixed).ok().and_then(|t| Isa::widest(t.features));
-        LowerOptions { leaves }
+        LowerOptions { leaves, winograd: false }
     }
 }
 
@@ -111,7 +113,7 @@ pub fn lower_owned(mut graph: Graph, options: &LowerOptions) -> Result<Program, 
     check_constants(&graph)?;
     let mut low =
         Lowering { program: Program { name: graph.name.clone(), ..Program::default() }, ..Lowering::default() };
-    low.layouts = layout::decide(&graph, options.leaves);
+    low.layouts = layout::decide(&graph, options);
     let mut diags = vec![];
     for (i, &v) in graph.inputs().iter().enumerate() {
         let (name, dtype, dims) = io(&graph, v, graph.value_name(v).unwrap_or("input"));

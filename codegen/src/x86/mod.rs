@@ -69,6 +69,7 @@ mod pack;
 mod tile;
 mod vmath;
 mod vprog;
+mod winograd;
 
 pub use asm::Pred;
 pub use brgemm::{BatchReduceGemm, Broadcast, Init, Input, Reduce, Tiles};
@@ -76,6 +77,7 @@ pub use map::Map;
 pub use pack::{ConvWeights, InputLayout, MatrixLayout, pack_conv_weights, pack_depthwise_weights, pack_gemm_b};
 pub use tile::{Tile, choose_tile, split_evenly};
 pub use vprog::{Access, MAX_OPERANDS, VProg, Val};
+pub use winograd::{InputTransform, OutputTransform, Winograd};
 
 use crate::program::Leaf;
 use iced_x86::{Decoder, DecoderOptions, Formatter, GasFormatter};
@@ -97,6 +99,14 @@ mod map_slots {
     pub const IN: i64 = 0;
     pub const OUT: i64 = 8;
     pub const COUNT: i64 = 16;
+    pub const OPERANDS: i64 = 24;
+}
+
+/// Byte offsets of the arguments of Winograd's transforms.
+mod winograd_slots {
+    pub const IN: i64 = 0;
+    pub const OUT: i64 = 8;
+    pub const BIAS: i64 = 16;
     pub const OPERANDS: i64 = 24;
 }
 
@@ -176,6 +186,10 @@ impl Isa {
 pub enum LeafSpec {
     Gemm(BatchReduceGemm),
     Map(Map),
+    /// Arguments: input, output.
+    WinogradInput(InputTransform),
+    /// Arguments: products, output, bias, operands of the epilogue.
+    WinogradOutput(OutputTransform),
 }
 
 impl LeafSpec {
@@ -184,6 +198,8 @@ impl LeafSpec {
         let code = match self {
             LeafSpec::Gemm(s) => s.emit(isa)?,
             LeafSpec::Map(s) => s.emit(isa)?,
+            LeafSpec::WinogradInput(s) => s.emit(isa)?,
+            LeafSpec::WinogradOutput(s) => s.emit(isa)?,
         };
         Ok(Leaf { name: self.name(isa), code: code.into() })
     }
@@ -196,6 +212,8 @@ impl LeafSpec {
         match self {
             LeafSpec::Gemm(s) => format!("brgemm_{isa}_p{}n{}_{hash:016x}", s.pixels, s.blocks),
             LeafSpec::Map(_) => format!("map_{isa}_{hash:016x}"),
+            LeafSpec::WinogradInput(_) => format!("winograd_in_{isa}_{hash:016x}"),
+            LeafSpec::WinogradOutput(_) => format!("winograd_out_{isa}_{hash:016x}"),
         }
     }
 }

@@ -11,6 +11,7 @@ mod map;
 mod operands;
 mod product;
 pub(crate) mod window;
+pub(crate) mod winograd;
 
 pub(super) use convert::{in_blocks, new_view, plain};
 
@@ -23,6 +24,7 @@ use lehr_ir::Diag;
 pub(super) fn lower(role: Role, cx: &mut NodeCx) -> Result<(), Diag> {
     match role {
         Role::Conv => conv::lower(cx),
+        Role::Winograd(kind) => winograd::lower(cx, kind),
         Role::Map => map::lower(cx),
         Role::Window => window::lower(cx),
         Role::Mean => window::mean(cx),

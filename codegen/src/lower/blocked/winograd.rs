@@ -1,0 +1,500 @@
+//! 3x3 convolutions by Winograd's algorithm: F(4x4, 3x3), on small maps F(2x2, 3x3).
+//!
+//! ```text
+//! parallel for share of an image's bands                a band is a number of rows of tiles
+//!     for band in share
+//!         V[point][ic-block][tile][lanes] = transform of the input
+//!         for oc-group
+//!             for point
+//!                 M[point][block][tile][lanes] = V[point] * weights[oc-group][point]     the batch-reduce leaf; a tile is a pixel
+//!             output = epilogue(bias + transform of M)
+//! ```
+//!
+//! Where the weights weigh most, the band is the image: a first kernel fills V, a second is parallel over oc-groups. Every
+//! parallel iteration has its own part of the scratch buffers, so results do not depend on threads. The input's border covers
+//! whole tiles, and of tiles that reach beyond the output only what exists is stored.
+
+use super::operands::{Feed, Fused, Place, addresses, channel_table, fused};
+use super::{Parts, bytes, leaf_diag};
+use crate::kernel::{Access, Blocks, CmpOp, Expr, LeafArg, LoopKind, Param};
+use crate::lower::cx::{KernelCx, NodeCx};
+use crate::lower::nest::unflatten;
+use crate::lower::view::{Lattice, View};
+use crate::program::BufferId;
+use crate::x86::{
+    BatchReduceGemm, Broadcast, Init, Input, InputTransform, LeafError, LeafSpec, OutputTransform, Reduce, Tiles,
+    VProg, Winograd, choose_tile, split_evenly,
+};
+use lehr_ir::ops::Conv;
+use lehr_ir::{DType, Diag, Op};
+
+/// Parallel iterations of an image, each with scratch of its own.
+const SHARES: usize = 8;
+/// Tiles of a band at least, where the image has them: each weight that is read serves so many.
+const MIN_TILES: usize = 28;
+/// Bytes of V that stay in the L2 cache beside the rest.
+const MAX_BAND: usize = 1 << 20;
+/// Transformed weights beyond this many bytes are streamed once, for the whole image, if V is below the other limit.
+const LARGE_WEIGHTS: usize = 4 << 20;
+const MAX_WHOLE: usize = 4 << 20;
+/// Scratch beyond this is out of the leaves' reach.
+const MAX_SCRATCH: usize = 1 << 28;
+
+/// Whether a convolution whose input is in blocks pays, and with which tiles. The costs are counted in FMAs of a vector, two of
+/// which a core issues a cycle; weights come from memory at 30 GB/s, which is a byte in the time of a quarter FMA.
+pub fn choose(op: &Conv, w: &[usize], y: &[usize], lanes: usize) -> Option<Winograd> {
+    let plain = op.groups == 1 && op.strides.iter().chain(&op.dilations).all(|&s| s == 1);
+    let (&[outputs, inputs, 3, 3], &[images, _, high, wide], true) = (w, y, plain) else { return None };
+    let (ins, outs) = (inputs.div_ceil(lanes), outputs.div_ceil(lanes));
+    let cost = |fmas: usize, taps: usize| {
+        let weights = taps * 4 * ins * outs * lanes * lanes;
+        (images * fmas + weights / 4) as f64
+    };
+    let direct = cost(high * wide * 9 * ins * lanes * outs, 9);
+    let by = |kind: Winograd| {
+        let (n, m) = (kind.points(), kind.outputs());
+        let tiles = high.div_ceil(m) * wide.div_ceil(m);
+        // Vectors are loaded and stored twice by each transform, which costs about four FMAs a point.
+        let transforms = 8 * n * n * (ins + outs);
+        let products = n * n * ins * lanes * outs;
+        let scratch = 4 * n * n * tiles * (ins + outs) * lanes;
+        (scratch <= MAX_SCRATCH).then(|| cost(tiles * (products + transforms), n * n) * 1.05)
+    };
+    let costs = [Winograd::F4, Winograd::F2].into_iter().filter_map(|kind| Some((kind, by(kind)?)));
+    let (best, cost) = costs.min_by(|a, b| a.1.total_cmp(&b.1))?;
+    (cost < direct).then_some(best)
+}
+
+pub fn lower(cx: &mut NodeCx, kind: Winograd) -> Result<(), Diag> {
+    let Op::Conv(op) = cx.graph.node(cx.anchor_id()).op.clone() else { unreachable!("the role says so") };
+    let conv = WinogradConv::new(cx, &op, kind);
+    conv.emit(cx).map_err(|e| leaf_diag(cx, &e))
+}
+
+struct WinogradConv {
+    kind: Winograd,
+    x: View,
+    y: View,
+    xs: Lattice,
+    ys: Lattice,
+    pads: [i64; 2],
+    lanes: usize,
+    in_blocks: usize,
+    /// Groups of output blocks.
+    groups: Parts,
+    broadcast: Broadcast,
+    /// Tiles for a leaf at most.
+    pixels: usize,
+    tiles_high: usize,
+    tiles_wide: usize,
+    /// Rows of tiles, in bands.
+    bands: Parts,
+    whole: bool,
+    fused: Fused,
+    weights: BufferId,
+    bias: Option<BufferId>,
+}
+
+/// Leaves of a band of so many rows of tiles.
+struct Band {
+    rows: usize,
+    input: u32,
+    /// By size of group, then by size of the parts of the band's tiles.
+    products: Vec<Vec<u32>>,
+    /// By whether the tile is the last of its column, then of its row; `None` where there is no such tile.
+    outputs: [[Option<u32>; 2]; 2],
+}
+
+struct Params {
+    x: Param,
+    y: Param,
+    w: Param,
+    bias: Option<Param>,
+    v: Param,
+    m: Param,
+}
+
+impl WinogradConv {
+    fn new(cx: &mut NodeCx, op: &Conv, kind: Winograd) -> WinogradConv {
+        let isa = cx.low.isa();
+        let lanes = isa.lanes();
+        let w = cx.constant(1).expect("the weights are constant");
+        let bias = cx.constant(2).map(|b| b.to_f32());
+        let x = cx.view(0).expect("the input is in a buffer");
+        let y = cx.outputs[0].1.clone();
+        let start = cx.anchor_id().out(0);
+        let fused = fused(cx, start, None, &mut |feed| match feed {
+            Feed::Same(view) => {
+                let lattice = view.lattice();
+                crate::x86::Access::Strided { pixel: bytes(lattice.spatial[1]), block: bytes(lattice.spatial[0]) }
+            }
+            Feed::Channel { .. } => crate::x86::Access::Channel,
+            Feed::Splat(_) => crate::x86::Access::Splat,
+        });
+        let (outputs, inputs) = (w.shape()[0], w.shape()[1]);
+        let (in_blocks, out_blocks) = (inputs.div_ceil(lanes), outputs.div_ceil(lanes));
+        let (m, n) = (kind.outputs(), kind.points());
+        let (tiles_high, tiles_wide) = (y.shape[2].div_ceil(m), y.shape[3].div_ceil(m));
+        let per_tile = 4 * n * n * in_blocks * lanes;
+        let large = out_blocks * lanes * per_tile >= LARGE_WEIGHTS;
+        let whole =
+            (large && tiles_high * tiles_wide * per_tile <= MAX_WHOLE) || tiles_high * tiles_wide < 2 * MIN_TILES;
+        let rows = match whole {
+            true => tiles_high,
+            false => {
+                MIN_TILES.div_ceil(tiles_wide).max(MAX_BAND / 2 / (per_tile * tiles_wide)).min(tiles_high.div_ceil(4))
+            }
+        };
+        let bands = Parts::of(tiles_high, rows);
+        let tile = choose_tile(isa, (bands.size * tiles_wide) as u32, out_blocks as u32);
+        let groups = Parts::of(out_blocks, tile.blocks as usize);
+        let packed = pack(kind, &w.to_f32(), [outputs, inputs], lanes, groups);
+        let weights = cx.low.add_weights(DType::F32, packed.len() / 4, packed.into());
+        WinogradConv {
+            kind,
+            xs: x.lattice(),
+            ys: y.lattice(),
+            x,
+            y,
+            pads: [op.pads[0] as i64, op.pads[1] as i64],
+            lanes,
+            in_blocks,
+            groups,
+            broadcast: tile.broadcast,
+            pixels: tile.pixels as usize,
+            tiles_high,
+            tiles_wide,
+            bands,
+            whole,
+            fused,
+            weights,
+            bias: bias.map(|b| channel_table(cx, &b, lanes, 0.0)),
+        }
+    }
+
+    fn points(&self) -> usize {
+        self.kind.points() * self.kind.points()
+    }
+
+    /// Tiles of the larger bands.
+    fn band_tiles(&self) -> usize {
+        self.bands.size * self.tiles_wide
+    }
+
+    /// Elements from point to point of V and of M: a line more than there is, for caches that map multiples of 4 KB to one set.
+    fn point_v(&self) -> usize {
+        (self.in_blocks * self.band_tiles() + 1) * self.lanes
+    }
+
+    fn point_m(&self) -> usize {
+        (self.groups.size * self.band_tiles() + 1) * self.lanes
+    }
+
+    fn emit(&self, cx: &mut NodeCx) -> Result<(), LeafError> {
+        let mut bands = vec![];
+        for (rows, _) in self.bands.sizes() {
+            bands.push(self.band(cx, rows)?);
+        }
+        if self.whole {
+            self.emit_whole(cx, &bands[0])
+        } else {
+            self.emit_bands(cx, &bands)
+        }
+        Ok(())
+    }
+
+    /// Operations of an image.
+    fn work(&self) -> usize {
+        let out_blocks = self.y.shape[1].div_ceil(self.lanes);
+        2 * self.points() * self.tiles_high * self.tiles_wide * (self.in_blocks * out_blocks) * self.lanes * self.lanes
+    }
+
+    fn emit_bands(&self, cx: &mut NodeCx, leaves: &[Band]) {
+        let (images, count) = (self.y.shape[0], self.bands.total());
+        let shares = SHARES.min(count);
+        let v = cx.scratch(DType::F32, images * shares * self.points() * self.point_v());
+        let m = cx.scratch(DType::F32, images * shares * self.points() * self.point_m());
+        let mut k = cx.kernel("");
+        let p = k.parallel((images * shares) as i64, (self.work() / shares) as i64);
+        let params = self.params(&mut k, v, m);
+        let at = unflatten(&mut k, p.clone(), &[images, shares]);
+        let v_at = k.let_(p.clone() * (self.points() * self.point_v()) as i64);
+        let m_at = k.let_(p * (self.points() * self.point_m()) as i64);
+        let first = k.let_(at[1].clone() * count as i64 / shares as i64);
+        let end = k.let_((at[1].clone() + 1) * count as i64 / shares as i64);
+        k.for_(LoopKind::Serial, first, end, 1, |k, index| {
+            let one = |k: &mut KernelCx, index: Expr, size: usize| {
+                let (larger, rows) = ((self.bands.count * self.bands.size) as i64, self.bands.size as i64);
+                let first = match size {
+                    0 => index * rows,
+                    _ => (index - self.bands.count as i64) * (rows - 1) + larger,
+                };
+                let first = k.let_(first);
+                let band = BandCx {
+                    conv: self,
+                    leaves: &leaves[size],
+                    params: &params,
+                    image: at[0].clone(),
+                    first,
+                    v: v_at.clone(),
+                    m: m_at.clone(),
+                };
+                k.serial(self.in_blocks, |k, block| band.input(k, block));
+                k.serial(self.groups.total(), |k, group| band.group(k, group));
+            };
+            if self.bands.smaller == 0 {
+                return one(k, index, 0);
+            }
+            let is_larger = Expr::compare(CmpOp::Lt, index.clone(), Expr::i64(self.bands.count as i64));
+            let same = index.clone();
+            k.if_else(is_larger, |k| one(k, index, 0), |k| one(k, same, 1));
+        });
+        k.finish();
+    }
+
+    fn emit_whole(&self, cx: &mut NodeCx, leaves: &Band) {
+        let (images, groups) = (self.y.shape[0], self.groups.total());
+        let v = cx.scratch(DType::F32, images * self.points() * self.point_v());
+        let m = cx.scratch(DType::F32, images * groups * self.points() * self.point_m());
+        for name in ["_input", ""] {
+            let inner = if name.is_empty() { groups } else { self.in_blocks };
+            let work =
+                if name.is_empty() { self.work() } else { 8 * self.points() * self.band_tiles() * inner * self.lanes };
+            let mut k = cx.kernel(name);
+            let p = k.parallel((images * inner) as i64, (work / inner) as i64);
+            let at = unflatten(&mut k, p.clone(), &[images, inner]);
+            let band = BandCx {
+                conv: self,
+                leaves,
+                image: at[0].clone(),
+                first: Expr::i64(0),
+                v: k.let_(at[0].clone() * (self.points() * self.point_v()) as i64),
+                m: k.let_(p * (self.points() * self.point_m()) as i64),
+                params: &if name.is_empty() { self.params(&mut k, v, m) } else { self.input_params(&mut k, v) },
+            };
+            if name.is_empty() {
+                band.group(&mut k, at[1].clone())
+            } else {
+                band.input(&mut k, at[1].clone())
+            }
+            k.finish();
+        }
+    }
+
+    fn params(&self, k: &mut KernelCx, v: BufferId, m: BufferId) -> Params {
+        Params {
+            x: k.param_for(self.x.buf, Access::Read),
+            y: k.param_for(self.y.buf, Access::Write),
+            w: k.param_for(self.weights, Access::Read),
+            bias: self.bias.map(|b| k.param_for(b, Access::Read)),
+            v: k.param_for(v, Access::ReadWrite),
+            m: k.param_for(m, Access::ReadWrite),
+        }
+    }
+
+    /// For the input's transform alone, which uses two of them.
+    fn input_params(&self, k: &mut KernelCx, v: BufferId) -> Params {
+        let x = k.param_for(self.x.buf, Access::Read);
+        let v = k.param_for(v, Access::Write);
+        Params { x, y: v, w: v, bias: None, v, m: v }
+    }
+
+    fn band(&self, cx: &mut NodeCx, rows: usize) -> Result<Band, LeafError> {
+        let input = LeafSpec::WinogradInput(InputTransform {
+            winograd: self.kind,
+            row: bytes(self.xs.spatial[0]),
+            point: bytes(self.point_v() as i64),
+            tiles: self.tiles_wide as u32,
+        });
+        let input = cx.low.leaf(&input)?;
+        let mut products = vec![];
+        for (blocks, _) in self.groups.sizes() {
+            let mut of_group = vec![];
+            for (pixels, count) in Parts::of(rows * self.tiles_wide, self.pixels).sizes() {
+                of_group.push(cx.low.leaf(&self.product(blocks, pixels, count))?);
+            }
+            products.push(of_group);
+        }
+        let m = self.kind.outputs();
+        let mut outputs = [[None; 2]; 2];
+        for (last_row, last_col) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
+            let (rows, cols) = (self.y.shape[2] % m, self.y.shape[3] % m);
+            let tiles = if last_col == 1 { 1 } else { self.y.shape[3] / m };
+            if (last_row == 1 && rows == 0) || (last_col == 1 && cols == 0) || tiles == 0 {
+                continue;
+            }
+            let spec = LeafSpec::WinogradOutput(OutputTransform {
+                winograd: self.kind,
+                rows: if last_row == 1 { rows } else { m } as u32,
+                cols: if last_col == 1 { cols } else { m } as u32,
+                point: bytes(self.point_m() as i64),
+                row: bytes(self.ys.spatial[0]),
+                bias: self.bias.is_some(),
+                epilogue: self.fused.program.clone(),
+                tiles: tiles as u32,
+            });
+            outputs[last_row][last_col] = Some(cx.low.leaf(&spec)?);
+        }
+        Ok(Band { rows, input, products, outputs })
+    }
+
+    fn product(&self, blocks: usize, pixels: usize, count: usize) -> LeafSpec {
+        LeafSpec::Gemm(BatchReduceGemm {
+            pixels: pixels as u32,
+            blocks: blocks as u32,
+            input: Input::Element,
+            broadcast: self.broadcast,
+            pixel_stride: bytes(self.lanes as i64),
+            reduce: vec![
+                Reduce { trip: self.in_blocks as u32, stride: bytes((self.band_tiles() * self.lanes) as i64) },
+                Reduce { trip: self.lanes as u32, stride: 4 },
+            ],
+            init: Init::Zero,
+            epilogue: VProg::identity(),
+            out_pixel_stride: bytes(self.lanes as i64),
+            out_block_stride: bytes((self.band_tiles() * self.lanes) as i64),
+            last_lanes: None,
+            tiles: Tiles::Fixed(count as u32),
+            prefetch: None,
+        })
+    }
+}
+
+/// A band at a place: rows of tiles from `first` on, V and M from these elements on.
+struct BandCx<'c> {
+    conv: &'c WinogradConv,
+    leaves: &'c Band,
+    params: &'c Params,
+    image: Expr,
+    first: Expr,
+    v: Expr,
+    m: Expr,
+}
+
+fn address(buf: Param, index: Expr) -> LeafArg {
+    LeafArg::Address { buf, index }
+}
+
+impl BandCx<'_> {
+    /// Transforms a block of input channels.
+    fn input(&self, k: &mut KernelCx, block: Expr) {
+        let c = self.conv;
+        let (m, row_elements) = (c.kind.outputs() as i64, (c.tiles_wide * c.lanes) as i64);
+        let to = k.let_(self.v.clone() + block.clone() * (c.band_tiles() * c.lanes) as i64);
+        k.serial(self.leaves.rows, |k, row| {
+            let place = [(self.first.clone() + row.clone()) * m - Expr::i64(c.pads[0]), Expr::i64(-c.pads[1])];
+            let from = c.xs.at(&self.image, block, &place);
+            let to = to + row * row_elements;
+            k.leaf(self.leaves.input, vec![address(self.params.x, from), address(self.params.v, to)]);
+        });
+    }
+
+    fn group(&self, k: &mut KernelCx, group: Expr) {
+        let g = self.conv.groups;
+        if g.smaller == 0 {
+            return self.blocks(k, group, 0);
+        }
+        let is_larger = Expr::compare(CmpOp::Lt, group.clone(), Expr::i64(g.count as i64));
+        let same = group.clone();
+        k.if_else(is_larger, |k| self.blocks(k, group, 0), |k| self.blocks(k, same, 1));
+    }
+
+    /// A group of output blocks; `size` says which of the two sizes it has.
+    fn blocks(&self, k: &mut KernelCx, group: Expr, size: usize) {
+        let (c, g) = (self.conv, self.conv.groups);
+        let first = match size {
+            0 => group * g.size as i64,
+            _ => (group - g.count as i64) * (g.size as i64 - 1) + (g.count * g.size) as i64,
+        };
+        let first = k.let_(first);
+        let blocks = g.sizes()[size].0;
+        let per_point = c.in_blocks * c.lanes * c.lanes;
+        let w = k.let_(first.clone() * (c.points() * per_point) as i64);
+        k.serial(c.points(), |k, point| {
+            let v = k.let_(self.v.clone() + point.clone() * c.point_v() as i64);
+            let m = k.let_(self.m.clone() + point.clone() * c.point_m() as i64);
+            let w = k.let_(w + point * (blocks * per_point) as i64);
+            let mut pixel = 0;
+            let parts = Parts::of(self.leaves.rows * c.tiles_wide, c.pixels).sizes();
+            for ((pixels, count), leaf) in parts.into_iter().zip(&self.leaves.products[size]) {
+                let shift = (pixel * c.lanes) as i64;
+                let args = vec![
+                    address(self.params.v, v.clone() + shift),
+                    address(self.params.w, w.clone()),
+                    address(self.params.m, m.clone() + shift),
+                    // Neither bias nor number of tiles is read.
+                    LeafArg::Int(Expr::i64(0)),
+                    LeafArg::Int(Expr::i64(0)),
+                ];
+                k.leaf(*leaf, args);
+                pixel += pixels * count;
+            }
+        });
+        k.serial(blocks, |k, block| {
+            k.serial(self.leaves.rows, |k, row| self.output(k, first.clone() + block.clone(), block, row));
+        });
+    }
+
+    /// A row of tiles of one block: `inner` in M, `block` in the output.
+    fn output(&self, k: &mut KernelCx, block: Expr, inner: Expr, row: Expr) {
+        let c = self.conv;
+        let block = k.let_(block);
+        let from = inner * (c.band_tiles() * c.lanes) as i64 + row.clone() * (c.tiles_wide * c.lanes) as i64;
+        let from = k.let_(self.m.clone() + from);
+        let row = k.let_(self.first.clone() + row);
+        if c.y.shape[2].is_multiple_of(c.kind.outputs()) {
+            return self.output_row(k, 0, block, from, row);
+        }
+        let is_last = Expr::compare(CmpOp::Eq, row.clone(), Expr::i64(c.tiles_high as i64 - 1));
+        let same = (block.clone(), from.clone(), row.clone());
+        k.if_else(
+            is_last,
+            |k| self.output_row(k, 1, block, from, row),
+            |k| self.output_row(k, 0, same.0, same.1, same.2),
+        );
+    }
+
+    fn output_row(&self, k: &mut KernelCx, last_row: usize, block: Expr, from: Expr, row: Expr) {
+        let c = self.conv;
+        let m = c.kind.outputs();
+        let spatial = [row * m as i64, Expr::i64(0)];
+        for (last_col, leaf) in self.leaves.outputs[last_row].iter().enumerate() {
+            let Some(leaf) = leaf else { continue };
+            let tile = if last_col == 1 { c.tiles_wide - 1 } else { 0 };
+            let pixels = Expr::i64((tile * m) as i64);
+            let at = Place { image: &self.image, block: block.clone(), spatial: &spatial, pixels };
+            let bias = match self.params.bias {
+                Some(bias) => address(bias, block.clone() * c.lanes as i64),
+                None => LeafArg::Int(Expr::i64(0)),
+            };
+            let mut args = vec![
+                address(self.params.m, from.clone() + (tile * c.lanes) as i64),
+                address(self.params.y, at.position(&c.ys)),
+                bias,
+            ];
+            args.extend(addresses(k, &c.fused.feeds, None, c.lanes, &at));
+            k.leaf(*leaf, args);
+        }
+    }
+}
+
+/// `[oc-group][point][ic][blocks][lanes]`, zero where there is no channel.
+fn pack(kind: Winograd, w: &[f32], [outputs, inputs]: [usize; 2], lanes: usize, groups: Parts) -> Vec<u8> {
+    let points = kind.points() * kind.points();
+    let (ins, blocks) = (inputs.next_multiple_of(lanes), outputs.div_ceil(lanes));
+    let mut packed = vec![0u8; 4 * points * ins * blocks * lanes];
+    let mut first = 0;
+    for count in split_evenly(blocks as u32, groups.size as u32) {
+        let width = count as usize * lanes;
+        let start = first * points * ins;
+        for (o, i) in (first..(first + width).min(outputs)).flat_map(|o| (0..inputs).map(move |i| (o, i))) {
+            let all = kind.weights(&w[(o * inputs + i) * 9..][..9]);
+            for (point, value) in all[..points].iter().enumerate() {
+                let at = 4 * (start + (point * ins + i) * width + o - first);
+                packed[at..at + 4].copy_from_slice(&value.to_le_bytes());
+            }
+        }
+        first += width;
+    }
+    packed
+}

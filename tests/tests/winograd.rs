@@ -1,0 +1,134 @@
+//! Convolutions by Winograd's algorithm against the evaluator and against direct convolution: odd maps, uneven padding, parts of
+//! blocks, epilogues; one thread and two give the same bits, and leaves keep inside their buffers.
+
+use lehr::{CompileOptions, Numerics, Runner};
+use lehr_codegen::layout::{Role, decide};
+use lehr_codegen::x86::Isa;
+use lehr_ir::eval::evaluate;
+use lehr_ir::graph::{Graph, ValueId};
+use lehr_ir::ops::*;
+use lehr_ir::tensor::{ConstValue, seeded};
+use lehr_ir::{DType, Op, TensorType};
+
+/// The largest error that is allowed, of the largest output.
+const TOLERANCE: f64 = 5e-6;
+
+struct Net {
+    g: Graph,
+    seed: u64,
+}
+
+impl Net {
+    fn add(&mut self, op: impl Into<Op>, inputs: &[ValueId]) -> ValueId {
+        self.g.add1(op, inputs, vec![]).unwrap_or_else(|d| panic!("{d}"))
+    }
+
+    fn weights(&mut self, shape: &[usize]) -> ValueId {
+        self.seed += 1;
+        self.g.add_const(ConstValue::Seeded { dtype: DType::F32, shape: shape.to_vec(), seed: self.seed })
+    }
+
+    fn conv(&mut self, x: ValueId, [outputs, inputs, k]: [usize; 3], pads: [usize; 4]) -> ValueId {
+        let (w, b) = (self.weights(&[outputs, inputs, k, k]), self.weights(&[outputs]));
+        let op = Conv { strides: vec![1, 1], pads: pads.to_vec(), dilations: vec![1, 1], groups: 1 };
+        self.add(op, &[x, w, b])
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+enum After {
+    Nothing,
+    Relu,
+    /// Added to a value of the same shape.
+    Residual,
+    /// A long program, a number per channel.
+    Gelu,
+}
+
+/// A 1x1 convolution makes blocks, the 3x3 one is under test.
+fn check(x: [usize; 4], outputs: usize, pads: [usize; 4], after: After) {
+    let what = format!("{x:?} to {outputs}, pads {pads:?}, {after:?}");
+    let mut n = Net { g: Graph::new("net"), seed: x.iter().sum::<usize>() as u64 };
+    let input = n.g.add_input("x", TensorType::new(DType::F32, x.iter().map(|&n| n as i64)));
+    let blocks = n.conv(input, [x[1], x[1], 1], [0; 4]);
+    let y = n.conv(blocks, [outputs, x[1], 3], pads);
+    let y = match after {
+        After::Nothing => y,
+        After::Relu => n.add(Unary { f: UnaryFn::Relu }, &[y]),
+        After::Residual => {
+            let shape = n.g.ty(y).const_shape().unwrap();
+            let other = n.conv(blocks, [outputs, x[1], 1], [0; 4]);
+            let other = if n.g.ty(other).const_shape().unwrap() == shape { other } else { y };
+            let sum = n.add(Binary { f: BinaryFn::Add }, &[y, other]);
+            n.add(Unary { f: UnaryFn::Relu }, &[sum])
+        }
+        After::Gelu => {
+            let slope = n.weights(&[outputs, 1, 1]);
+            let y = n.add(Binary { f: BinaryFn::Mul }, &[y, slope]);
+            n.add(Unary { f: UnaryFn::Gelu }, &[y])
+        }
+    };
+    n.g.add_output("y", y);
+    let inputs = [seeded(DType::F32, x.to_vec(), 3)];
+    let want = evaluate(&n.g, &inputs, &mut |_, _| {}).unwrap_or_else(|e| panic!("{what}: {e}"))[0].to_f64();
+    let largest = want.iter().fold(0.0f64, |m, x| m.max(x.abs()));
+    for (cpu, _) in [("x86-64-v3", Isa::Avx2), ("x86-64-v4", Isa::Avx512)].iter().filter(|c| c.1.on_this_cpu()) {
+        let options = CompileOptions { cpu: cpu.to_string(), ..CompileOptions::default() };
+        let (optimized, _) = lehr::optimize(n.g.clone(), options.level).unwrap();
+        let layouts = decide(&optimized, &options.lowering());
+        let by_winograd = optimized.ids().any(|id| matches!(layouts.role(id), Role::Winograd(_)));
+        assert!(by_winograd, "{what}: {}", layouts.describe(&optimized));
+        let strict = CompileOptions { numerics: Numerics::Strict, ..options.clone() };
+        let layouts = decide(&optimized, &strict.lowering());
+        assert!(!layouts.describe(&optimized).contains("Winograd"), "{what}");
+        let run = |threads| {
+            lehr_tests::compare::dirty_memory();
+            let mut runner = Runner::jit(n.g.clone(), &options, threads).unwrap_or_else(|e| panic!("{what}: {e}"));
+            let first = runner.run(&inputs).unwrap().remove(0);
+            assert_eq!(first.bytes(), runner.run(&inputs).unwrap()[0].bytes(), "{what}, {cpu}: a second run");
+            first
+        };
+        let (one, two) = (run(1), run(2));
+        assert_eq!(one.bytes(), two.bytes(), "{what}, {cpu}: two threads");
+        let errors = one.to_f64();
+        let error =
+            errors.iter().zip(&want).fold(0.0f64, |m, (a, b)| if (a - b).abs() <= m { m } else { (a - b).abs() });
+        assert!(error <= TOLERANCE * largest, "{what}, {cpu}: error {} of the largest output", error / largest);
+    }
+}
+
+#[test]
+fn maps_of_every_remainder() {
+    for size in 7..=14 {
+        check([1, 32, size, 21 - size], 64, [1; 4], After::Relu);
+    }
+    check([1, 32, 29, 31], 32, [1; 4], After::Nothing);
+    check([1, 32, 60, 33], 48, [1; 4], After::Residual);
+}
+
+#[test]
+fn padding_of_every_kind() {
+    for pads in [[0; 4], [1, 0, 0, 1], [0, 1, 1, 0], [2, 1, 0, 3]] {
+        check([1, 32, 15, 14], 32, pads, After::Relu);
+    }
+}
+
+#[test]
+fn two_images_and_what_follows() {
+    check([2, 32, 14, 14], 64, [1; 4], After::Nothing);
+    check([2, 48, 13, 14], 80, [1; 4], After::Residual);
+    check([2, 32, 33, 30], 32, [1; 4], After::Residual);
+    check([3, 32, 11, 30], 48, [1; 4], After::Gelu);
+}
+
+#[test]
+fn parts_of_blocks() {
+    check([1, 44, 14, 14], 52, [1; 4], After::Residual);
+    check([2, 37, 17, 19], 41, [1; 4], After::Relu);
+}
+
+#[test]
+fn many_channels() {
+    check([1, 512, 14, 14], 128, [1; 4], After::Relu);
+    check([1, 192, 28, 28], 176, [1; 4], After::Residual);
+}
