@@ -5,3 +5,4 @@ mod gemm;
 mod harness;
 mod layout;
 mod map;
+mod winograd;
