@@ -1,5 +1,6 @@
 //! Convolutions by Winograd's algorithm against the evaluator and against direct convolution: odd maps, uneven padding, parts of
-//! blocks, epilogues; one thread and two give the same bits, and leaves keep inside their buffers.
+//! blocks, epilogues; one thread and two give the same bits. That the leaves keep inside their buffers is tested between guard
+//! pages, in `codegen/tests/x86/winograd.rs`.
 
 use lehr::{CompileOptions, Numerics, Runner};
 use lehr_codegen::layout::{Role, decide};

@@ -93,9 +93,9 @@ impl fmt::Display for Expr {
             Expr::Var(v) => write!(f, "v{v}"),
             Expr::Load { buf, index } => write!(f, "b{buf}[{}]", Top(index)),
             Expr::Unary(op, a) => write!(f, "{}({})", unary_name(*op), Top(a)),
-            Expr::Binary(op, a, b) => match infix(*op) {
-                Some(sign) => write!(f, "({a} {sign} {b})"),
-                None => write!(f, "{}({}, {})", call_name(*op), Top(a), Top(b)),
+            Expr::Binary(op, a, b) => match spelling(*op) {
+                Spelling::Sign(sign) => write!(f, "({a} {sign} {b})"),
+                Spelling::Call(name) => write!(f, "{name}({}, {})", Top(a), Top(b)),
             },
             Expr::Compare(op, a, b) => write!(f, "({a} {} {b})", compare_sign(*op)),
             Expr::Select(c, a, b) => write!(f, "select({}, {}, {})", Top(c), Top(a), Top(b)),
@@ -110,35 +110,37 @@ struct Top<'e>(&'e Expr);
 impl fmt::Display for Top<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
-            Expr::Binary(op, a, b) if infix(*op).is_some() => write!(f, "{a} {} {b}", infix(*op).unwrap_or_default()),
+            Expr::Binary(op, a, b) => match spelling(*op) {
+                Spelling::Sign(sign) => write!(f, "{a} {sign} {b}"),
+                Spelling::Call(_) => write!(f, "{}", self.0),
+            },
             Expr::Compare(op, a, b) => write!(f, "{a} {} {b}", compare_sign(*op)),
             e => write!(f, "{e}"),
         }
     }
 }
 
-fn infix(op: BinOp) -> Option<&'static str> {
-    Some(match op {
-        BinOp::Add => "+",
-        BinOp::Sub => "-",
-        BinOp::Mul => "*",
-        BinOp::Div => "/",
-        BinOp::Rem => "%",
-        BinOp::And => "&",
-        BinOp::Or => "|",
-        BinOp::Xor => "^",
-        BinOp::Shl => "<<",
-        BinOp::Shr => ">>",
-        BinOp::Min | BinOp::Max | BinOp::Pow => return None,
-    })
+/// How a binary operation is written: between its operands, or as a call.
+enum Spelling {
+    Sign(&'static str),
+    Call(&'static str),
 }
 
-fn call_name(op: BinOp) -> &'static str {
+fn spelling(op: BinOp) -> Spelling {
     match op {
-        BinOp::Min => "min",
-        BinOp::Max => "max",
-        BinOp::Pow => "pow",
-        other => infix(other).unwrap_or_default(),
+        BinOp::Add => Spelling::Sign("+"),
+        BinOp::Sub => Spelling::Sign("-"),
+        BinOp::Mul => Spelling::Sign("*"),
+        BinOp::Div => Spelling::Sign("/"),
+        BinOp::Rem => Spelling::Sign("%"),
+        BinOp::And => Spelling::Sign("&"),
+        BinOp::Or => Spelling::Sign("|"),
+        BinOp::Xor => Spelling::Sign("^"),
+        BinOp::Shl => Spelling::Sign("<<"),
+        BinOp::Shr => Spelling::Sign(">>"),
+        BinOp::Min => Spelling::Call("min"),
+        BinOp::Max => Spelling::Call("max"),
+        BinOp::Pow => Spelling::Call("pow"),
     }
 }
 
