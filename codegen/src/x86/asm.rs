@@ -402,6 +402,12 @@ impl Asm {
         self.try_push(Instruction::with1(Code::Prefetcht0_m8, m));
     }
 
+    /// Into the L2 cache.
+    pub fn prefetch_far(&mut self, m: Mem) {
+        let m = self.operand(m, false);
+        self.try_push(Instruction::with1(Code::Prefetcht1_m8, m));
+    }
+
     pub fn zero_upper(&mut self) {
         self.push(Instruction::with(Code::VEX_Vzeroupper));
     }

@@ -9,7 +9,7 @@
 //! ```
 //!
 //! Registers: rdi arguments, rax in, rdx w, rcx out, r8-r11 and rsi counters (pointers of operands in the epilogue), rbx tiles,
-//! r13 and r14 the epilogue's loop. Strides and trips are immediates; a tile puts in and w back by reloading or by constants.
+//! r13 and r14 the epilogue's loop, r12 what is prefetched. Strides and trips are immediates; a tile puts in and w back by reloading or by constants.
 
 use super::alloc::{Allocated, Place, allocate};
 use super::asm::{Asm, Bin, FmaForm, Label, Mask, Mem, Pred, Src, VReg, mem};
@@ -81,8 +81,19 @@ pub struct BatchReduceGemm {
     /// Lanes of the last block that exist, if not all do. No memory of the others is touched, but in the weights.
     pub last_lanes: Option<u32>,
     pub tiles: Tiles,
-    /// Weights are prefetched this many bytes ahead of their use.
-    pub prefetch: Option<u32>,
+    pub prefetch: Prefetch,
+}
+
+/// Which weights are brought nearer while others are used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Prefetch {
+    None,
+    /// Those that the same tile uses so many bytes later, into the L1 cache.
+    Ahead(u32),
+    /// Those that the next calls use, into the L2 cache: each tile brings so many bytes. They begin at the address of this
+    /// call's weights plus the argument behind the operands. With little arithmetic for each weight, a first tile would wait
+    /// for memory and the others would leave it idle.
+    Next(u32),
 }
 
 /// FMAs that a loop's body holds at least, if the trip allows.
@@ -97,6 +108,7 @@ const ARGS: Register = Register::RDI;
 const TILES: Register = Register::RBX;
 const COUNT: Register = Register::R13;
 const BUFFER: Register = Register::R14;
+const NEXT: Register = Register::R12;
 const FREE: [Register; 5] = [Register::R8, Register::R9, Register::R10, Register::R11, Register::RSI];
 
 impl BatchReduceGemm {
@@ -180,6 +192,30 @@ struct Leaf<'a> {
     spills_at: i64,
     buffer_at: i64,
     frame: i64,
+    prefetch: Schedule,
+}
+
+/// Where [`Prefetch::Next`] happens: `lines` at each round of the loop at this depth, or at the start of a tile.
+#[derive(Clone, Copy, Default)]
+struct Schedule {
+    depth: Option<usize>,
+    lines: u32,
+}
+
+impl Schedule {
+    /// The deepest loop that has no more rounds than there are lines to fetch, given the rounds of each loop.
+    fn new(bytes: u32, rounds: impl Iterator<Item = u32>) -> Schedule {
+        let lines = bytes / 64;
+        let mut total = 1u32;
+        let mut best = Schedule { depth: None, lines };
+        for (depth, n) in rounds.enumerate() {
+            total = total.saturating_mul(n);
+            if total <= lines {
+                best = Schedule { depth: Some(depth), lines: (lines + total / 2) / total };
+            }
+        }
+        best
+    }
 }
 
 impl<'a> Leaf<'a> {
@@ -207,7 +243,16 @@ impl<'a> Leaf<'a> {
             .filter(|_| isa == Isa::Avx2)
             .map(|n| asm.table((0..isa.lanes() as u32).map(|i| if i < n { u32::MAX } else { 0 }).collect()));
         let frame = align(buffer_at + buffer);
-        Ok(Leaf { s, isa, asm, loops, epilogue, inline, looped, mask_table, spills_at, buffer_at, frame })
+        let prefetch = Schedule::default();
+        let mut leaf =
+            Leaf { s, isa, asm, loops, epilogue, inline, looped, mask_table, spills_at, buffer_at, frame, prefetch };
+        if let Prefetch::Next(bytes) = s.prefetch {
+            let last = leaf.loops.len() - 1;
+            let unroll = |(depth, r): (usize, &Reduce)| if depth == last { leaf.unroll(r.trip) } else { 1 };
+            let rounds = leaf.loops.iter().enumerate().map(|(depth, r)| r.trip / unroll((depth, r)));
+            leaf.prefetch = Schedule::new(bytes, rounds);
+        }
+        Ok(leaf)
     }
 
     fn emit(mut self) -> Result<Vec<u8>, LeafError> {
@@ -219,6 +264,9 @@ impl<'a> Leaf<'a> {
         }
         if self.looped.is_some() {
             saved.extend([COUNT, BUFFER]);
+        }
+        if self.prefetch.lines > 0 {
+            saved.push(NEXT);
         }
         for r in &saved {
             self.asm.op_r(Code::Push_r64, *r);
@@ -247,10 +295,16 @@ impl<'a> Leaf<'a> {
             self.asm.op_ri(Code::Mov_r32_imm32, Register::EAX, (1 << n) - 1);
             self.asm.op_rr(Code::VEX_Kmovw_kr_r32, Register::K1, Register::EAX);
         }
+        if self.prefetch.lines > 0 {
+            self.asm.load64(NEXT, mem(ARGS, slots::OPERANDS + 8 * operands as i64));
+            self.asm.load64(IN, mem(ARGS, slots::W));
+            self.asm.op_rr(Code::Add_rm64_r64, NEXT, IN);
+        }
         self.asm.load64(IN, mem(ARGS, slots::IN));
         self.asm.load64(OUT, mem(ARGS, slots::OUT));
 
         let tile = self.asm.here();
+        self.prefetch_next(None);
         self.init();
         self.asm.load64(W, mem(ARGS, slots::W));
         let moved = self.nest(0);
@@ -348,6 +402,7 @@ impl<'a> Leaf<'a> {
             if rounds > 1 {
                 self.asm.mov_imm(FREE[depth], rounds as i32);
                 let top = self.asm.here();
+                self.prefetch_next(Some(depth));
                 (0..i64::from(unroll)).for_each(|u| self.step(u * stride, u * step));
                 self.asm.add_imm(IN, i64::from(unroll) * stride);
                 self.asm.add_imm(W, i64::from(unroll) * step);
@@ -356,6 +411,9 @@ impl<'a> Leaf<'a> {
                 let total = i64::from(rounds * unroll);
                 moved.input = total * stride;
             }
+            if rounds == 1 {
+                self.prefetch_next(Some(depth));
+            }
             let straight = if rounds > 1 { rest } else { trip };
             (0..i64::from(straight)).for_each(|u| self.step(u * stride, u * step));
             moved.owed = i64::from(straight) * step;
@@ -363,12 +421,22 @@ impl<'a> Leaf<'a> {
         }
         self.asm.mov_imm(FREE[depth], trip as i32);
         let top = self.asm.here();
+        self.prefetch_next(Some(depth));
         let inner = self.nest(depth + 1);
         self.asm.add_imm(IN, stride - inner.input);
         self.asm.add_imm(W, inner.owed);
         self.asm.op_r(Code::Dec_rm64, FREE[depth]);
         self.asm.jump(Code::Jne_rel32_64, top);
         Moved { input: i64::from(trip) * stride, owed: 0 }
+    }
+
+    /// Prefetches what is due at this depth.
+    fn prefetch_next(&mut self, depth: Option<usize>) {
+        let Schedule { depth: due, lines } = self.prefetch;
+        if lines > 0 && depth == due {
+            (0..i64::from(lines)).for_each(|line| self.asm.prefetch_far(mem(NEXT, 64 * line)));
+            self.asm.add_imm(NEXT, 64 * i64::from(lines));
+        }
     }
 
     /// How many steps the innermost loop's body holds: all of them if they are few, else a divisor of the trip if there is one.
@@ -391,7 +459,7 @@ impl<'a> Leaf<'a> {
             let w = self.weight(n);
             self.asm.load(w, mem(W, weights + i64::from(n) * vector), None);
         }
-        if let Some(ahead) = self.s.prefetch {
+        if let Prefetch::Ahead(ahead) = self.s.prefetch {
             let bytes = i64::from(blocks) * vector;
             let first = weights + i64::from(ahead);
             (0..(bytes + 63) / 64).for_each(|line| self.asm.prefetch(mem(W, first + 64 * line)));

@@ -16,6 +16,7 @@
 //! | 3    | bias ([`Init::Bias`]; else not read)         | first operand of the program |
 //! | 4    | tiles, i64 ([`Tiles::Runtime`]; else not read) | second operand, and so on  |
 //! | 5... | operands of the epilogue, in order           |                              |
+//! | then | offset to prefetch at ([`Prefetch::Next`])   |                              |
 //!
 //! Pointers of operands address what belongs to the first pixel and first block, and move with the tile by their [`Access`]. All
 //! pointers need the alignment of f32 only; full speed wants vectors aligned to their size. Specs are equal as data, so equal leaves
@@ -45,7 +46,7 @@
 //!     out_block_stride: 56 * 56 * 64,
 //!     last_lanes: None,
 //!     tiles: Tiles::Fixed(56 / tile.pixels),
-//!     prefetch: None,
+//!     prefetch: Prefetch::None,
 //! };
 //! let leaf = LeafSpec::Gemm(spec).emit(Isa::Avx512).unwrap();
 //! assert!(leaf.name.starts_with("brgemm_avx512_p14n2_"));
@@ -72,7 +73,7 @@ mod vprog;
 mod winograd;
 
 pub use asm::Pred;
-pub use brgemm::{BatchReduceGemm, Broadcast, Init, Input, Reduce, Tiles};
+pub use brgemm::{BatchReduceGemm, Broadcast, Init, Input, Prefetch, Reduce, Tiles};
 pub use map::Map;
 pub use pack::{ConvWeights, InputLayout, MatrixLayout, pack_conv_weights, pack_depthwise_weights, pack_gemm_b};
 pub use tile::{Tile, choose_tile, split_evenly};

@@ -94,6 +94,8 @@ fn check(isa: Isa, s: &BatchReduceGemm, tiles: u32, reference: Reference, random
 
     let mut args = vec![input.addr(), weights.addr(), out.addr(), bias.addr(), u64::from(tiles)];
     args.extend(operands.iter().map(Guarded::addr));
+    // Where the next weights are: nowhere, which a prefetch does not mind.
+    args.push(1 << 40);
     let leaf = LeafSpec::Gemm(s.clone()).emit(isa).unwrap_or_else(|e| panic!("{s:?}: {e}"));
     load(&leaf).call(&args);
 
@@ -141,7 +143,7 @@ fn spec(isa: Isa, pixels: u32, blocks: u32, reduce: Vec<Reduce>) -> BatchReduceG
         out_block_stride: 64 * vector,
         last_lanes: None,
         tiles: Tiles::Fixed(1),
-        prefetch: None,
+        prefetch: Prefetch::None,
     }
 }
 
@@ -201,7 +203,7 @@ fn random_specs_agree_with_the_definition() {
             if s.pixels * s.blocks + s.blocks < isa.registers() {
                 s.broadcast = random.pick(&[Broadcast::PerFma, Broadcast::PerPixel]);
             }
-            s.prefetch = (random.below(2) == 0).then_some(2048);
+            s.prefetch = random.pick(&[Prefetch::None, Prefetch::Ahead(2048), Prefetch::Next(64), Prefetch::Next(20_000)]);
             let strided = Access::Strided { pixel: 4 * random.below(40) as i32, block: 4 * random.below(400) as i32 };
             let Epilogue { program, reference } = epilogues(strided).swap_remove(random.below(5) as usize);
             s.epilogue = program;

@@ -14,7 +14,7 @@ use crate::lower::cx::{KernelCx, NodeCx};
 use crate::lower::view::{Lattice, View};
 use crate::program::BufferId;
 use crate::x86::{
-    BatchReduceGemm, Broadcast, Init, Input, Isa, LeafError, LeafSpec, MatrixLayout, Reduce, Tile, Tiles, choose_tile,
+    BatchReduceGemm, Broadcast, Init, Input, Isa, LeafError, LeafSpec, MatrixLayout, Prefetch, Reduce, Tile, Tiles, choose_tile,
     pack_gemm_b, split_evenly,
 };
 use lehr_ir::{DType, Diag, Op};
@@ -124,7 +124,7 @@ impl Product {
             out_block_stride: bytes(self.lanes as i64),
             last_lanes: (partial && beyond != 0).then_some(beyond as u32),
             tiles: Tiles::Runtime,
-            prefetch: None,
+            prefetch: Prefetch::None,
         })
     }
 

@@ -18,7 +18,7 @@ use crate::lower::nest::unflatten;
 use crate::lower::view::{Lattice, View};
 use crate::program::BufferId;
 use crate::x86::{
-    BatchReduceGemm, Broadcast, Init, Input, LeafError, LeafSpec, Reduce, Tiles, VProg, pack_depthwise_weights,
+    BatchReduceGemm, Broadcast, Init, Input, LeafError, LeafSpec, Prefetch, Reduce, Tiles, VProg, pack_depthwise_weights,
 };
 use lehr_ir::{DType, Diag, Op};
 
@@ -210,7 +210,7 @@ impl Windows {
             out_block_stride: 0,
             last_lanes: None,
             tiles: Tiles::Fixed(tiles as u32),
-            prefetch: None,
+            prefetch: Prefetch::None,
         })
     }
 
@@ -329,7 +329,7 @@ pub fn mean(cx: &mut NodeCx) -> Result<(), Diag> {
         out_block_stride: 0,
         last_lanes: None,
         tiles: Tiles::Fixed(1),
-        prefetch: None,
+        prefetch: Prefetch::None,
     });
     let leaf = cx.low.leaf(&spec).map_err(|e: LeafError| leaf_diag(cx, &e))?;
     let (images, blocks) = (x.shape[0], x.shape[1] / lanes);

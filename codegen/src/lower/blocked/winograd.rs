@@ -22,7 +22,7 @@ use crate::lower::nest::unflatten;
 use crate::lower::view::{Lattice, View};
 use crate::program::BufferId;
 use crate::x86::{
-    BatchReduceGemm, Broadcast, Init, Input, InputTransform, LeafError, LeafSpec, OutputTransform, Reduce, Tiles,
+    BatchReduceGemm, Broadcast, Init, Input, InputTransform, LeafError, LeafSpec, OutputTransform, Prefetch, Reduce, Tiles,
     VProg, Winograd, choose_tile, split_evenly,
 };
 use lehr_ir::ops::Conv;
@@ -37,6 +37,8 @@ const MAX_BAND: usize = 1 << 20;
 /// Transformed weights beyond this many bytes are streamed once, for the whole image, if V is below the other limit.
 const LARGE_WEIGHTS: usize = 4 << 20;
 const MAX_WHOLE: usize = 4 << 20;
+/// Weights of more bytes are brought from beyond the L2 cache every time.
+const COLD_WEIGHTS: usize = 1 << 20;
 /// Scratch beyond this is out of the leaves' reach.
 const MAX_SCRATCH: usize = 1 << 28;
 
@@ -90,6 +92,8 @@ struct WinogradConv {
     /// Rows of tiles, in bands.
     bands: Parts,
     whole: bool,
+    /// The weights do not stay in the cache from band to band.
+    cold: bool,
     fused: Fused,
     weights: BufferId,
     bias: Option<BufferId>,
@@ -135,7 +139,8 @@ impl WinogradConv {
         let (in_blocks, out_blocks) = (inputs.div_ceil(lanes), outputs.div_ceil(lanes));
         let (m, n) = (kind.outputs(), kind.points());
         let (tiles_high, tiles_wide) = (y.shape[2].div_ceil(m), y.shape[3].div_ceil(m));
-        let per_tile = 4 * n * n * in_blocks * lanes;
+        let points = n * n;
+        let per_tile = 4 * points * in_blocks * lanes;
         let large = out_blocks * lanes * per_tile >= LARGE_WEIGHTS;
         let whole =
             (large && tiles_high * tiles_wide * per_tile <= MAX_WHOLE) || tiles_high * tiles_wide < 2 * MIN_TILES;
@@ -166,6 +171,7 @@ impl WinogradConv {
             tiles_wide,
             bands,
             whole,
+            cold: 4 * points * in_blocks * out_blocks * lanes * lanes > COLD_WEIGHTS,
             fused,
             weights,
             bias: bias.map(|b| channel_table(cx, &b, lanes, 0.0)),
@@ -310,8 +316,10 @@ impl WinogradConv {
         let mut products = vec![];
         for (blocks, _) in self.groups.sizes() {
             let mut of_group = vec![];
-            for (pixels, count) in Parts::of(rows * self.tiles_wide, self.pixels).sizes() {
-                of_group.push(cx.low.leaf(&self.product(blocks, pixels, count))?);
+            let parts = Parts::of(rows * self.tiles_wide, self.pixels);
+            for (pixels, count) in parts.sizes() {
+                let next = self.next_weights(blocks, parts.total());
+                of_group.push(cx.low.leaf(&self.product(blocks, pixels, count, next))?);
             }
             products.push(of_group);
         }
@@ -338,7 +346,17 @@ impl WinogradConv {
         Ok(Band { rows, input, products, outputs })
     }
 
-    fn product(&self, blocks: usize, pixels: usize, count: usize) -> LeafSpec {
+    /// Bytes of the weights of a point.
+    fn weights_of_point(&self, blocks: usize) -> usize {
+        4 * self.in_blocks * self.lanes * self.lanes * blocks
+    }
+
+    /// Bytes of the next point's weights that each of so many leaf tiles brings nearer.
+    fn next_weights(&self, blocks: usize, tiles: usize) -> usize {
+        if self.cold { self.weights_of_point(blocks) / tiles } else { 0 }
+    }
+
+    fn product(&self, blocks: usize, pixels: usize, count: usize, next: usize) -> LeafSpec {
         LeafSpec::Gemm(BatchReduceGemm {
             pixels: pixels as u32,
             blocks: blocks as u32,
@@ -355,7 +373,7 @@ impl WinogradConv {
             out_block_stride: bytes((self.band_tiles() * self.lanes) as i64),
             last_lanes: None,
             tiles: Tiles::Fixed(count as u32),
-            prefetch: None,
+            prefetch: if next > 0 { Prefetch::Next(next as u32) } else { Prefetch::None },
         })
     }
 }
@@ -414,10 +432,11 @@ impl BandCx<'_> {
             let v = k.let_(self.v.clone() + point.clone() * c.point_v() as i64);
             let m = k.let_(self.m.clone() + point.clone() * c.point_m() as i64);
             let w = k.let_(w + point * (blocks * per_point) as i64);
-            let mut pixel = 0;
-            let parts = Parts::of(self.leaves.rows * c.tiles_wide, c.pixels).sizes();
-            for ((pixels, count), leaf) in parts.into_iter().zip(&self.leaves.products[size]) {
+            let (mut pixel, mut tile) = (0, 0);
+            let parts = Parts::of(self.leaves.rows * c.tiles_wide, c.pixels);
+            for ((pixels, count), leaf) in parts.sizes().into_iter().zip(&self.leaves.products[size]) {
                 let shift = (pixel * c.lanes) as i64;
+                let next = c.weights_of_point(blocks) + tile * c.next_weights(blocks, parts.total());
                 let args = vec![
                     address(self.params.v, v.clone() + shift),
                     address(self.params.w, w.clone()),
@@ -425,9 +444,11 @@ impl BandCx<'_> {
                     // Neither bias nor number of tiles is read.
                     LeafArg::Int(Expr::i64(0)),
                     LeafArg::Int(Expr::i64(0)),
+                    LeafArg::Int(Expr::i64(next as i64)),
                 ];
                 k.leaf(*leaf, args);
                 pixel += pixels * count;
+                tile += count;
             }
         });
         k.serial(blocks, |k, block| {
