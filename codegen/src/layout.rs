@@ -6,7 +6,7 @@
 //!
 //! ```text
 //! role       operand 0        other operands of the result's shape     result
-//! winograd   blocked          blocked                                  blocked    3x3 convolutions that pay
+//! winograd   as it comes      blocked                                  blocked    convolutions that pay
 //! conv       as it comes      blocked                                  blocked
 //! window     blocked          blocked                                  blocked    pools, depthwise convolutions
 //! map        blocked          blocked                                  blocked    elementwise, one operand of its shape blocked
@@ -38,7 +38,7 @@ pub type Border = Vec<(usize, usize)>;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Role {
     Conv,
-    /// A 3x3 convolution by Winograd's algorithm.
+    /// A convolution by Winograd's algorithm.
     Winograd(Winograd),
     Window,
     Map,
@@ -117,8 +117,10 @@ impl Layouts {
     pub fn describe_node(&self, id: NodeId) -> Option<String> {
         let role = match self.role(id) {
             Role::Conv => "convolution",
-            Role::Winograd(Winograd::F2) => "convolution by Winograd F(2x2,3x3)",
-            Role::Winograd(Winograd::F4) => "convolution by Winograd F(4x4,3x3)",
+            Role::Winograd(kind) => {
+                let (m, r) = (kind.outputs(), kind.taps());
+                &format!("convolution by Winograd F({m}x{m},{r}x{r})")
+            }
             Role::Window => "window",
             Role::Map => "map",
             Role::Concat => "concatenation",
@@ -346,18 +348,21 @@ fn conv(group: &Group, op: &Conv, lanes: usize, layouts: &Layouts, blocked: &dyn
     }
     let operands = group.epilogue(y, 1, !outputs.is_multiple_of(lanes))?;
     let mut wanted: Vec<ValueId> = same_shaped(operands).collect();
-    let (mut role, mut border) = (Role::Conv, None);
     // A residual that is x itself brings x in blocks, whatever form it was made in.
-    if blocked(x) || wanted.contains(&x) {
+    let plain = !blocked(x) && !wanted.contains(&x);
+    let (from, weights, to) = (group.shape(x), group.shape(w), group.shape(y));
+    let kind = layouts.winograd.then(|| winograd::choose(op, &weights, &to, plain, lanes)).flatten();
+    let role = kind.map_or(Role::Conv, Role::Winograd);
+    let mut border = None;
+    if !plain {
         wanted.push(x);
         let mut own = pairs(&op.pads);
-        if layouts.winograd
-            && let Some(kind) = winograd::choose(op, &group.shape(w), &group.shape(y), lanes)
-        {
+        if let Some(kind) = kind {
             // Tiles at the end of an axis reach beyond the padding.
-            let spare = |n: &usize| n.next_multiple_of(kind.outputs()) - n;
-            own.iter_mut().zip(&group.shape(y)[2..]).for_each(|(b, n)| b.1 += spare(n));
-            role = Role::Winograd(kind);
+            let shape = winograd::Shape::of(op, &weights, plain, lanes)?;
+            for (d, b) in own.iter_mut().enumerate() {
+                b.1 = b.1.max(shape.reach(kind, from[2 + d], to[2 + d], b.0));
+            }
         }
         border = Some((group.outer(x)?, own));
     }

@@ -203,7 +203,8 @@ fn random_specs_agree_with_the_definition() {
             if s.pixels * s.blocks + s.blocks < isa.registers() {
                 s.broadcast = random.pick(&[Broadcast::PerFma, Broadcast::PerPixel]);
             }
-            s.prefetch = random.pick(&[Prefetch::None, Prefetch::Ahead(2048), Prefetch::Next(64), Prefetch::Next(20_000)]);
+            s.prefetch =
+                random.pick(&[Prefetch::None, Prefetch::Ahead(2048), Prefetch::Next(64), Prefetch::Next(20_000)]);
             let strided = Access::Strided { pixel: 4 * random.below(40) as i32, block: 4 * random.below(400) as i32 };
             let Epilogue { program, reference } = epilogues(strided).swap_remove(random.below(5) as usize);
             s.epilogue = program;

@@ -19,8 +19,8 @@ use crate::lower::cx::{KernelCx, NodeCx};
 use crate::lower::nest::unflatten;
 use crate::lower::view::{Lattice, Layout, View, row_major};
 use crate::x86::{
-    BatchReduceGemm, Broadcast, ConvWeights, Init, Input, InputLayout, LeafError, LeafSpec, Prefetch, Reduce, Tiles, VProg,
-    choose_tile, pack_conv_weights, split_evenly,
+    BatchReduceGemm, Broadcast, ConvWeights, Init, Input, InputLayout, LeafError, LeafSpec, Prefetch, Reduce, Tiles,
+    VProg, choose_tile, pack_conv_weights, split_evenly,
 };
 use bytes::Bytes;
 use lehr_ir::ops::Conv;

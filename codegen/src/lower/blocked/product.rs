@@ -14,8 +14,8 @@ use crate::lower::cx::{KernelCx, NodeCx};
 use crate::lower::view::{Lattice, View};
 use crate::program::BufferId;
 use crate::x86::{
-    BatchReduceGemm, Broadcast, Init, Input, Isa, LeafError, LeafSpec, MatrixLayout, Prefetch, Reduce, Tile, Tiles, choose_tile,
-    pack_gemm_b, split_evenly,
+    BatchReduceGemm, Broadcast, Init, Input, Isa, LeafError, LeafSpec, MatrixLayout, Prefetch, Reduce, Tile, Tiles,
+    choose_tile, pack_gemm_b, split_evenly,
 };
 use lehr_ir::{DType, Diag, Op};
 

@@ -18,7 +18,8 @@ use crate::lower::nest::unflatten;
 use crate::lower::view::{Lattice, View};
 use crate::program::BufferId;
 use crate::x86::{
-    BatchReduceGemm, Broadcast, Init, Input, LeafError, LeafSpec, Prefetch, Reduce, Tiles, VProg, pack_depthwise_weights,
+    BatchReduceGemm, Broadcast, Init, Input, LeafError, LeafSpec, Prefetch, Reduce, Tiles, VProg,
+    pack_depthwise_weights,
 };
 use lehr_ir::{DType, Diag, Op};
 
