@@ -260,6 +260,42 @@ fn pools_and_depthwise_convolutions() {
 }
 
 #[test]
+fn local_response_normalisation() {
+    // Windows of odd and even sizes, powers with and without a form of their own, one to three blocks, with a border and without.
+    for (channels, size, alpha, beta, bias) in [
+        (16, 5, 1e-4, 0.75, 1.0),
+        (32, 4, 0.5, 0.5, 0.25),
+        (48, 9, 2.0, 0.6, 2.0),
+        (64, 1, 1.0, 1.0, 0.5),
+        (80, 2, 3.0, 0.75, 1.0),
+    ] {
+        let mut n = Net::new();
+        let x = n.input(&[2, 3, 9, 11]);
+        let a = n.conv(x, channels, window(&[3, 3]));
+        let a = n.unary(UnaryFn::Relu, a);
+        let norm = Lrn { size, alpha, beta, bias };
+        let b = n.add(norm, &[a]);
+        let scale = n.weights(&[channels, 1, 1]);
+        let c = n.binary(BinaryFn::Mul, b, scale);
+        let c = n.binary(BinaryFn::Add, c, a);
+        let d = n.conv(c, 32, window(&[3, 3]).pad(&[1, 1, 1, 1]));
+        let pooled = n.g.add(max_pool(&[3, 3], &[2, 2], &[0; 4], true), &[Some(b)], vec![]).unwrap().out(0);
+        let layouts = decide(&n.g, &LowerOptions { leaves: Some(Isa::Avx512), winograd: false });
+        let normalises = n.g.ids().any(|id| layouts.role(id) == Role::Lrn);
+        assert!(normalises, "{}", layouts.describe(&n.g));
+        n.check(&[d, pooled]);
+    }
+    // Other windows and bases are plain loops'.
+    for (channels, size, bias) in [(24, 5, 1.0), (32, 11, 1.0), (32, 3, 0.0)] {
+        let mut n = Net::new();
+        let x = n.input(&[1, 3, 6, 6]);
+        let a = n.conv(x, channels, window(&[3, 3]));
+        let b = n.add(Lrn { size, alpha: 0.5, beta: 0.75, bias }, &[a]);
+        n.check(&[b]);
+    }
+}
+
+#[test]
 fn far_strides_and_wide_pads_stay_plain() {
     let mut n = Net::new();
     let x = n.input(&[1, 3, 6, 6]);
@@ -326,6 +362,69 @@ fn products_with_constant_weights() {
     let y = n.add(MatMul {}, &[x, w]);
     let y = n.unary(UnaryFn::Gelu, y);
     n.check(&[y]);
+}
+
+/// A product of two inputs is a leaf's role.
+fn is_product(n: &Net) -> bool {
+    let layouts = decide(&n.g, &LowerOptions { leaves: Some(Isa::Avx512), winograd: false });
+    n.g.ids().any(|id| layouts.role(id) == Role::Product)
+}
+
+#[test]
+fn products_of_two_inputs() {
+    // Left as they lie and packed, in one phase and in three, with few rows and with rows at distances of a page.
+    for (m, k, n) in [
+        (1, 70, 33),
+        (1, 500, 1500),
+        (5, 9, 1),
+        (33, 100, 100),
+        (40, 600, 300),
+        (20, 1024, 200),
+        (70, 1100, 130),
+        (1, 1, 1),
+    ] {
+        for (trans_a, trans_b) in [(false, false), (false, true), (true, false), (true, true)] {
+            let mut net = Net::new();
+            let a = net.input(&if trans_a { [k, m] } else { [m, k] });
+            let b = net.input(&if trans_b { [n, k] } else { [k, n] });
+            let c = net.input(&[n]);
+            let y = net.add(Gemm { alpha: 1.0, beta: 1.0, trans_a, trans_b }, &[a, b, c]);
+            let y = net.unary(UnaryFn::Relu, y);
+            assert!(is_product(&net));
+            net.check(&[y]);
+        }
+    }
+    let mut net = Net::new();
+    let (a, b) = (net.input(&[30, 40]), net.weights(&[30, 50]));
+    let y = net.add(Gemm { alpha: 2.0, beta: 0.0, trans_a: true, trans_b: false }, &[a, b]);
+    // A constant on the left, and a factor that only a constant takes.
+    let w = net.weights(&[70, 50]);
+    let z = net.add(Gemm { alpha: 1.0, beta: 1.0, trans_a: false, trans_b: true }, &[w, y]);
+    let last = net.add(Gemm { alpha: 0.5, beta: 1.0, trans_a: false, trans_b: false }, &[z, y]);
+    net.check(&[y, z, last]);
+}
+
+#[test]
+fn products_of_batches() {
+    for (a, b) in [
+        (vec![2, 3, 7, 20], vec![2, 3, 20, 33]),
+        (vec![4, 50, 300], vec![4, 300, 150]),
+        (vec![7, 20], vec![2, 3, 20, 33]),
+        (vec![1, 7, 20], vec![3, 20, 17]),
+        (vec![3, 1, 20], vec![1, 20, 17]),
+        (vec![2, 1, 7, 20], vec![2, 3, 20, 5]),
+        (vec![20], vec![3, 20, 5]),
+        (vec![5, 40, 20], vec![20]),
+    ] {
+        let mut n = Net::new();
+        let (x, y) = (n.input(&a), n.input(&b));
+        let z = n.add(MatMul {}, &[x, y]);
+        let other = n.input(&n.shape(z));
+        let z = n.binary(BinaryFn::Add, z, other);
+        let w = n.weights(&b);
+        let v = n.add(MatMul {}, &[x, w]);
+        n.check(&[z, v]);
+    }
 }
 
 #[test]
