@@ -14,6 +14,7 @@
 //! mean       blocked          -                                        plain      over all spatial axes
 //! lrn        blocked          blocked                                  blocked    channels in whole blocks
 //! product    plain            plain                                    plain      matrix product
+//! rows       plain            plain                                    plain      softmax, normalisations, sums over the last axes
 //! other      plain            plain                                    plain
 //! ```
 //!
@@ -23,10 +24,11 @@
 use crate::lower::LowerOptions;
 use crate::lower::blocked::epilogue::{Body, Operand, translate};
 use crate::lower::blocked::product::Sizes;
+use crate::lower::blocked::rows::{parameters as parameters_of, row_len};
 use crate::lower::blocked::window::{Axis, axes, runs};
 use crate::lower::blocked::winograd;
 use crate::lower::cx::is_elementwise;
-use crate::x86::{Access, Isa, MAX_LRN_REACH, Winograd};
+use crate::x86::{Access, Isa, MAX_LRN_REACH, MAX_OPERANDS, Winograd};
 use lehr_ir::graph::{Graph, NodeId, ValueId};
 use lehr_ir::ops::{Conv, Lrn, Reduce, ReduceFn};
 use lehr_ir::{ConstValue, DType, Op};
@@ -48,6 +50,7 @@ pub enum Role {
     Mean,
     Lrn,
     Product,
+    Rows,
     #[default]
     Other,
 }
@@ -128,6 +131,7 @@ impl Layouts {
             Role::Mean => "mean",
             Role::Lrn => "local response normalisation",
             Role::Product => "product",
+            Role::Rows => "rows",
             Role::Other => return None,
         };
         let lanes = self.isa.map_or(1, Isa::lanes);
@@ -310,9 +314,10 @@ fn choose(group: &Group, isa: Isa, layouts: &Layouts) -> Option<Plan> {
         Op::Conv(c) => conv(group, c, lanes, layouts, &blocked),
         Op::MaxPool(_) | Op::AvgPool(_) => window(group, op, lanes, &blocked),
         Op::Concat(c) => concat(group, c.axis, lanes, &blocked),
-        Op::Reduce(r) => mean(group, r, lanes, &blocked),
+        Op::Reduce(r) => mean(group, r, lanes, &blocked).or_else(|| rows(group, op, lanes)),
         Op::Lrn(l) => lrn(group, l, lanes, &blocked),
         Op::Gemm(_) | Op::MatMul(_) => product(group, op),
+        Op::Softmax(_) | Op::LogSoftmax(_) | Op::LayerNorm(_) | Op::InstanceNorm(_) => rows(group, op, lanes),
         _ => None,
     }
 }
@@ -474,6 +479,41 @@ fn lrn(group: &Group, op: &Lrn, lanes: usize, blocked: &dyn Fn(ValueId) -> bool)
     let mut wanted: Vec<ValueId> = same_shaped(group.epilogue(y, 1, false)?).collect();
     wanted.push(x);
     Some(Plan { role: Role::Lrn, gives_blocks: true, blocked: wanted, border: None })
+}
+
+/// Softmax, a normalisation or a sum over the last axes, in rows of a vector and more.
+fn rows(group: &Group, op: &Op, lanes: usize) -> Option<Plan> {
+    let (x, y) = (group.operand(0)?, group.anchor?.out(0));
+    let node = group.graph.node(y.node);
+    let f32 = |v: ValueId| group.graph.ty(v).dtype == DType::F32 && group.outside(v);
+    let len = row_len(op, &group.shape(x), lanes)?;
+    let operands = node.inputs.iter().flatten().count();
+    let mut parameters = (1..=parameters_of(op, operands)).map(|i| group.operand(i));
+    // Scale and bias have a number for each element of a row, or for each row.
+    let fits = |v: ValueId| f32(v) && (!matches!(op, Op::LayerNorm(_)) || group.shape(v) == [len]);
+    let uses = group.outer.uses();
+    let others = std::ptr::eq(group.outer, group.graph)
+        && (1..node.results.len()).any(|port| !uses.of(y.node.out(port as u32)).is_empty());
+    let bytes = group.shape(x).iter().fold(4usize, |n, &d| n.saturating_mul(d));
+    if !f32(x)
+        || group.graph.ty(y).dtype != DType::F32
+        || others
+        || !parameters.all(|p| p.is_some_and(fits))
+        || bytes > MAX_BYTES
+    {
+        return None;
+    }
+    if matches!(op, Op::Reduce(_)) && group.result != y {
+        return None;
+    }
+    let fused = group.epilogue(y, group.shape(y).len().checked_sub(1)?, false)?;
+    // Rows of an instance normalisation are planes, not channels.
+    let by_column = fused.iter().any(|o| matches!(o, Operand::Channel { .. }));
+    let crowded = fused.len() + parameters_of(op, operands) > MAX_OPERANDS;
+    if crowded || (by_column && matches!(op, Op::InstanceNorm(_))) {
+        return None;
+    }
+    Some(Plan { role: Role::Rows, gives_blocks: false, blocked: vec![], border: None })
 }
 
 /// A product of matrices.

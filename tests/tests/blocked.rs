@@ -280,9 +280,7 @@ fn local_response_normalisation() {
         let c = n.binary(BinaryFn::Add, c, a);
         let d = n.conv(c, 32, window(&[3, 3]).pad(&[1, 1, 1, 1]));
         let pooled = n.g.add(max_pool(&[3, 3], &[2, 2], &[0; 4], true), &[Some(b)], vec![]).unwrap().out(0);
-        let layouts = decide(&n.g, &LowerOptions { leaves: Some(Isa::Avx512), winograd: false });
-        let normalises = n.g.ids().any(|id| layouts.role(id) == Role::Lrn);
-        assert!(normalises, "{}", layouts.describe(&n.g));
+        assert_eq!(count_role(&n, Role::Lrn), 1);
         n.check(&[d, pooled]);
     }
     // Other windows and bases are plain loops'.
@@ -364,10 +362,10 @@ fn products_with_constant_weights() {
     n.check(&[y]);
 }
 
-/// A product of two inputs is a leaf's role.
-fn is_product(n: &Net) -> bool {
+/// How many operators have this role.
+fn count_role(n: &Net, role: Role) -> usize {
     let layouts = decide(&n.g, &LowerOptions { leaves: Some(Isa::Avx512), winograd: false });
-    n.g.ids().any(|id| layouts.role(id) == Role::Product)
+    n.g.ids().filter(|&id| layouts.role(id) == role).count()
 }
 
 #[test]
@@ -390,7 +388,7 @@ fn products_of_two_inputs() {
             let c = net.input(&[n]);
             let y = net.add(Gemm { alpha: 1.0, beta: 1.0, trans_a, trans_b }, &[a, b, c]);
             let y = net.unary(UnaryFn::Relu, y);
-            assert!(is_product(&net));
+            assert_eq!(count_role(&net, Role::Product), 1);
             net.check(&[y]);
         }
     }
@@ -425,6 +423,52 @@ fn products_of_batches() {
         let v = n.add(MatMul {}, &[x, w]);
         n.check(&[z, v]);
     }
+}
+
+#[test]
+fn softmax_normalisations_and_sums_of_rows() {
+    // Whole vectors, a vector and a bit, one short of two.
+    for len in [16, 17, 31, 64, 1000] {
+        let mut n = Net::new();
+        let x = n.input(&[3, 7, len]);
+        let big = n.number(40.0);
+        let x = n.binary(BinaryFn::Mul, x, big);
+        let (scale, bias, column, other) =
+            (n.weights(&[len]), n.weights(&[len]), n.input(&[len]), n.input(&[3, 7, len]));
+        let mut outputs = vec![n.add(Softmax { axis: 2 }, &[x]), n.add(LogSoftmax { axis: 2 }, &[x])];
+        let y = n.add(Softmax { axis: 2 }, &[x]);
+        let y = n.binary(BinaryFn::Mul, y, column);
+        outputs.push(n.binary(BinaryFn::Add, y, other));
+        let norm = LayerNorm { axis: 2, eps: 1e-3 };
+        let y = n.g.add(norm.clone(), &[Some(x), Some(scale), Some(bias)], vec![]).unwrap().out(0);
+        outputs.push(n.unary(UnaryFn::Gelu, y));
+        outputs.push(n.g.add(norm, &[Some(x), Some(scale), None], vec![]).unwrap().out(0));
+        for f in [ReduceFn::Sum, ReduceFn::Mean, ReduceFn::L1, ReduceFn::SumSquare, ReduceFn::Max] {
+            outputs.push(n.add(Reduce { f, axes: vec![2], keepdims: true }, &[x]));
+            outputs.push(n.add(Reduce { f, axes: vec![1, 2], keepdims: false }, &[x]));
+        }
+        let (scale, bias) = (n.weights(&[7]), n.input(&[7]));
+        let y = n.add(InstanceNorm { eps: 1e-5 }, &[x, scale, bias]);
+        outputs.push(n.binary(BinaryFn::Add, y, other));
+        // All but the maxima.
+        assert_eq!(count_role(&n, Role::Rows), 14);
+        n.check(&outputs);
+    }
+}
+
+#[test]
+fn a_softmax_of_infinities_is_nan_in_their_rows_alone() {
+    let mut n = Net::new();
+    let x = n.input(&[4, 33]);
+    let mut values: Vec<f64> = n.inputs[0].to_f64();
+    values[33] = f64::INFINITY;
+    values[2 * 33 + 32] = f64::NAN;
+    values[3 * 33..].fill(f64::NEG_INFINITY);
+    n.inputs[0] = Tensor::from_f64(DType::F32, vec![4, 33], values);
+    let y = n.add(Softmax { axis: 1 }, &[x]);
+    let nan = n.unary(UnaryFn::IsNan, y);
+    let nan = n.add(Cast { to: DType::F32 }, &[nan]);
+    n.check(&[nan]);
 }
 
 #[test]

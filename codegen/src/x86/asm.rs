@@ -450,6 +450,28 @@ impl Asm {
         });
     }
 
+    /// The first lane.
+    pub fn store_first(&mut self, m: Mem, s: VReg) {
+        let (code, m) = (self.by_isa(Code::EVEX_Vmovss_m32_k1_xmm, Code::VEX_Vmovss_m32_xmm), self.operand(m, false));
+        self.try_push(Instruction::with2(code, m, Register::XMM0 + u32::from(s)));
+    }
+
+    /// Zeros in the lanes outside the mask.
+    pub fn keep(&mut self, d: VReg, mask: Mask) {
+        match mask {
+            Mask::Predicate => {
+                let v = self.v(d);
+                let i = Instruction::with2(Code::EVEX_Vmovaps_zmm_k1z_zmmm512, v, v).map(|mut i| {
+                    i.set_op_mask(Register::K1);
+                    i.set_zeroing_masking(true);
+                    i
+                });
+                self.try_push(i);
+            }
+            Mask::Vector(k) => self.bin(Bin::And, d, d, Src::Reg(k)),
+        }
+    }
+
     pub fn prefetch(&mut self, m: Mem) {
         let m = self.operand(m, false);
         self.try_push(Instruction::with1(Code::Prefetcht0_m8, m));

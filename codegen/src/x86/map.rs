@@ -24,7 +24,7 @@ pub(super) const OUT: Register = Register::RDX;
 pub(super) const LEFT: Register = Register::RCX;
 /// Bytes done; the arguments have been read when it is set.
 pub(super) const DONE: Register = Register::RDI;
-const OPERANDS: [Register; 5] = [Register::R8, Register::R9, Register::R10, Register::R11, Register::RSI];
+pub(super) const OPERANDS: [Register; 5] = [Register::R8, Register::R9, Register::R10, Register::R11, Register::RSI];
 
 impl Map {
     pub(super) fn emit(&self, isa: Isa) -> Result<Vec<u8>, LeafError> {

@@ -8,11 +8,11 @@
 //! extern "C" fn(args: *const u64)
 //! ```
 //!
-//! | slot | [`BatchReduceGemm`], [`MatrixTile`]          | [`Map`], [`Lrn`]             |
+//! | slot | [`BatchReduceGemm`], [`MatrixTile`]          | [`Map`], [`Lrn`], [`Rows`]   |
 //! |------|----------------------------------------------|------------------------------|
 //! | 0    | input of the first pixel                     | input                        |
 //! | 1    | packed weights                               | output                       |
-//! | 2    | output of the first pixel, first block       | number of elements (or pixels), i64 |
+//! | 2    | output of the first pixel, first block       | number of elements (pixels, rows), i64 |
 //! | 3    | bias ([`Init::Bias`]; else not read)         | first operand of the program |
 //! | 4    | tiles, i64 ([`Tiles::Runtime`]; else not read) | second operand, and so on  |
 //! | 5... | operands of the epilogue, in order           |                              |
@@ -69,6 +69,7 @@ mod lrn;
 mod map;
 mod pack;
 mod panel;
+mod rows;
 mod tile;
 mod vmath;
 mod vprog;
@@ -80,6 +81,7 @@ pub use lrn::{Lrn, MAX_LRN_REACH};
 pub use map::Map;
 pub use pack::{ConvWeights, InputLayout, MatrixLayout, pack_conv_weights, pack_depthwise_weights, pack_gemm_b};
 pub use panel::Panel;
+pub use rows::{Fold, Pass, RowResult, Rows};
 pub use tile::{Tile, choose_tile, choose_tile_within, split_evenly};
 pub use vprog::{Access, MAX_OPERANDS, VProg, Val};
 pub use winograd::{InputTransform, OutputTransform, Winograd};
@@ -195,6 +197,7 @@ pub enum LeafSpec {
     Panel(Panel),
     Map(Map),
     Lrn(Lrn),
+    Rows(Rows),
     /// Arguments: input, output.
     WinogradInput(InputTransform),
     /// Arguments: products, output, bias, operands of the epilogue.
@@ -210,6 +213,7 @@ impl LeafSpec {
             LeafSpec::Panel(s) => s.emit(isa)?,
             LeafSpec::Map(s) => s.emit(isa)?,
             LeafSpec::Lrn(s) => s.emit(isa)?,
+            LeafSpec::Rows(s) => s.emit(isa)?,
             LeafSpec::WinogradInput(s) => s.emit(isa)?,
             LeafSpec::WinogradOutput(s) => s.emit(isa)?,
         };
@@ -227,6 +231,7 @@ impl LeafSpec {
             LeafSpec::Panel(_) => format!("panel_{isa}_{hash:016x}"),
             LeafSpec::Map(_) => format!("map_{isa}_{hash:016x}"),
             LeafSpec::Lrn(_) => format!("lrn_{isa}_{hash:016x}"),
+            LeafSpec::Rows(_) => format!("rows_{isa}_{hash:016x}"),
             LeafSpec::WinogradInput(_) => format!("winograd_in_{isa}_{hash:016x}"),
             LeafSpec::WinogradOutput(_) => format!("winograd_out_{isa}_{hash:016x}"),
         }

@@ -12,6 +12,7 @@ mod map;
 mod operands;
 pub(crate) mod product;
 mod right_operand;
+pub(crate) mod rows;
 pub(crate) mod window;
 pub(crate) mod winograd;
 
@@ -32,6 +33,7 @@ pub(super) fn lower(role: Role, cx: &mut NodeCx) -> Result<(), Diag> {
         Role::Window => window::lower(cx),
         Role::Mean => window::mean(cx),
         Role::Lrn => lrn::lower(cx),
+        Role::Rows => rows::lower(cx),
         Role::Concat => concat::lower(cx),
         Role::Product => product::lower(cx),
         Role::Other => unreachable!("lowered to plain loops"),
