@@ -12,7 +12,9 @@
 //! map        blocked          blocked                                  blocked    elementwise, one operand of its shape blocked
 //! concat     blocked          blocked                                  blocked    channels in whole blocks
 //! mean       blocked          -                                        plain      over all spatial axes
-//! product    plain            plain                                    plain      matrix product with constant weights
+//! lrn        blocked          blocked                                  blocked    channels in whole blocks
+//! product    plain            plain                                    plain      matrix product
+//! rows       plain            plain                                    plain      softmax, normalisations, sums over the last axes
 //! other      plain            plain                                    plain
 //! ```
 //!
@@ -21,12 +23,14 @@
 
 use crate::lower::LowerOptions;
 use crate::lower::blocked::epilogue::{Body, Operand, translate};
+use crate::lower::blocked::product::Sizes;
+use crate::lower::blocked::rows::{parameters as parameters_of, row_len};
 use crate::lower::blocked::window::{Axis, axes, runs};
 use crate::lower::blocked::winograd;
 use crate::lower::cx::is_elementwise;
-use crate::x86::{Access, Isa, Winograd};
+use crate::x86::{Access, Isa, MAX_LRN_REACH, MAX_OPERANDS, Winograd};
 use lehr_ir::graph::{Graph, NodeId, ValueId};
-use lehr_ir::ops::{Conv, Reduce, ReduceFn};
+use lehr_ir::ops::{Conv, Lrn, Reduce, ReduceFn};
 use lehr_ir::{ConstValue, DType, Op};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -44,7 +48,9 @@ pub enum Role {
     Map,
     Concat,
     Mean,
+    Lrn,
     Product,
+    Rows,
     #[default]
     Other,
 }
@@ -125,7 +131,9 @@ impl Layouts {
             Role::Map => "map",
             Role::Concat => "concatenation",
             Role::Mean => "mean",
+            Role::Lrn => "local response normalisation",
             Role::Product => "product",
+            Role::Rows => "rows",
             Role::Other => return None,
         };
         let lanes = self.isa.map_or(1, Isa::lanes);
@@ -308,8 +316,10 @@ fn choose(group: &Group, isa: Isa, layouts: &Layouts) -> Option<Plan> {
         Op::Conv(c) => conv(group, c, lanes, layouts, &blocked),
         Op::MaxPool(_) | Op::AvgPool(_) => window(group, op, lanes, &blocked),
         Op::Concat(c) => concat(group, c.axis, lanes, &blocked),
-        Op::Reduce(r) => mean(group, r, lanes, &blocked),
+        Op::Reduce(r) => mean(group, r, lanes, &blocked).or_else(|| rows(group, op, lanes)),
+        Op::Lrn(l) => lrn(group, l, lanes, &blocked),
         Op::Gemm(_) | Op::MatMul(_) => product(group, op),
+        Op::Softmax(_) | Op::LogSoftmax(_) | Op::LayerNorm(_) | Op::InstanceNorm(_) => rows(group, op, lanes),
         _ => None,
     }
 }
@@ -462,29 +472,83 @@ fn mean(group: &Group, op: &Reduce, lanes: usize, blocked: &dyn Fn(ValueId) -> b
     fits.then(|| Plan { role: Role::Mean, gives_blocks: false, blocked: vec![x], border: None })
 }
 
-/// A product with constant weights.
+/// Local response normalisation whose base is positive: the power is computed by estimates and logarithms.
+fn lrn(group: &Group, op: &Lrn, lanes: usize, blocked: &dyn Fn(ValueId) -> bool) -> Option<Plan> {
+    let (x, y) = (group.operand(0)?, group.anchor?.out(0));
+    let positive = (0.0..f32::INFINITY).contains(&op.alpha) && op.bias >= f32::MIN_POSITIVE && op.beta.is_finite();
+    let near = op.size / 2 <= MAX_LRN_REACH;
+    let whole = group.is_image(x) && group.shape(x)[1].is_multiple_of(lanes);
+    if !positive || !near || !whole || !blocked(x) || !group.outside(x) {
+        return None;
+    }
+    let mut wanted: Vec<ValueId> = same_shaped(group.epilogue(y, 1, false)?).collect();
+    wanted.push(x);
+    Some(Plan { role: Role::Lrn, gives_blocks: true, blocked: wanted, border: None })
+}
+
+/// Softmax, a normalisation or a sum over the last axes, in rows of a vector and more.
+fn rows(group: &Group, op: &Op, lanes: usize) -> Option<Plan> {
+    let (x, y) = (group.operand(0)?, group.anchor?.out(0));
+    let node = group.graph.node(y.node);
+    let f32 = |v: ValueId| group.graph.ty(v).dtype == DType::F32 && group.outside(v);
+    let len = row_len(op, &group.shape(x), lanes)?;
+    let operands = node.inputs.iter().flatten().count();
+    let mut parameters = (1..=parameters_of(op, operands)).map(|i| group.operand(i));
+    // Scale and bias have a number for each element of a row, or for each row.
+    let fits = |v: ValueId| f32(v) && (!matches!(op, Op::LayerNorm(_)) || group.shape(v) == [len]);
+    let uses = group.outer.uses();
+    let others = std::ptr::eq(group.outer, group.graph)
+        && (1..node.results.len()).any(|port| !uses.of(y.node.out(port as u32)).is_empty());
+    let bytes = group.shape(x).iter().fold(4usize, |n, &d| n.saturating_mul(d));
+    if !f32(x)
+        || group.graph.ty(y).dtype != DType::F32
+        || others
+        || !parameters.all(|p| p.is_some_and(fits))
+        || bytes > MAX_BYTES
+    {
+        return None;
+    }
+    if matches!(op, Op::Reduce(_)) && group.result != y {
+        return None;
+    }
+    let fused = group.epilogue(y, group.shape(y).len().checked_sub(1)?, false)?;
+    // Rows of an instance normalisation are planes, not channels.
+    let by_column = fused.iter().any(|o| matches!(o, Operand::Channel { .. }));
+    let crowded = fused.len() + parameters_of(op, operands) > MAX_OPERANDS;
+    if crowded || (by_column && matches!(op, Op::InstanceNorm(_))) {
+        return None;
+    }
+    Some(Plan { role: Role::Rows, gives_blocks: false, blocked: vec![], border: None })
+}
+
+/// A product of matrices.
 fn product(group: &Group, op: &Op) -> Option<Plan> {
     let (a, b, y) = (group.operand(0)?, group.operand(1)?, group.anchor?.out(0));
     let (left, right, result) = (group.shape(a), group.shape(b), group.shape(y));
     let bytes = |shape: &[usize]| 4 * shape.iter().product::<usize>();
     let fits = |shape: &[usize]| (1..=MAX_BYTES).contains(&bytes(shape));
     let sizes = fits(&left) && fits(&right) && fits(&result);
-    if group.graph.ty(y).dtype != DType::F32 || !sizes || right.len() != 2 || !group.outside(a) {
+    if group.graph.ty(y).dtype != DType::F32 || !sizes || !group.outside(a) || !group.outside(b) {
         return None;
     }
-    group.constant(b)?;
+    Sizes::of(op, &left, &right)?;
     if let Op::Gemm(g) = op {
-        let bias = |c: ValueId| {
-            let shape = group.shape(c);
-            let n = result.last().copied().unwrap_or(1);
-            let per_column =
-                shape.iter().product::<usize>() == 1 || (shape.last() == Some(&n) && bytes(&shape) == 4 * n);
-            group.constant(c).is_some() && per_column
-        };
-        if g.trans_a || !group.operand(2).is_none_or(bias) {
+        let scaled = g.alpha != 1.0 && group.constant(b).is_none();
+        if scaled || !group.operand(2).is_none_or(|c| g.beta == 0.0 || is_column_bias(group, c, g.beta, &result)) {
             return None;
         }
     }
     group.epilogue(y, result.len() - 1, false)?;
     Some(Plan { role: Role::Product, gives_blocks: false, blocked: vec![], border: None })
+}
+
+/// A number per column, or one for all that is constant; a factor needs a constant too.
+fn is_column_bias(group: &Group, c: ValueId, beta: f32, result: &[usize]) -> bool {
+    let shape = group.shape(c);
+    let (numbers, columns) = (shape.iter().product::<usize>(), result[result.len() - 1]);
+    let per_column = shape.last() == Some(&columns) && numbers == columns;
+    match group.constant(c) {
+        Some(_) => per_column || numbers == 1,
+        None => per_column && beta == 1.0 && group.outside(c),
+    }
 }

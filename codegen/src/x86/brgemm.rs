@@ -96,6 +96,39 @@ pub enum Prefetch {
     Next(u32),
 }
 
+/// Where the right operand's vectors lie, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct RightStrides {
+    /// From step to step of the reduction, which is one loop.
+    pub step: i32,
+    /// From block to block. Blocks far apart are streams of their own, which a memory-bound product reads faster.
+    pub block: i32,
+    /// Whether the lanes of the last block that do not exist must not be read: the operand lies as it is, not packed.
+    pub exact: bool,
+}
+
+/// A tile of a matrix product whose right operand (the weights) lies by its own strides.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct MatrixTile {
+    pub tile: BatchReduceGemm,
+    pub right: RightStrides,
+}
+
+impl MatrixTile {
+    pub(super) fn emit(&self, isa: Isa) -> Result<Vec<u8>, LeafError> {
+        let s = &self.tile;
+        // With AVX2 the mask takes a register.
+        let masks = u32::from(self.right.exact && s.last_lanes.is_some() && isa == Isa::Avx2);
+        if s.registers(isa) + masks > isa.registers() {
+            return Err(LeafError::Tile { pixels: s.pixels, blocks: s.blocks, registers: isa.registers() });
+        }
+        if s.input != Input::Element || s.reduce.len() != 1 {
+            return Err(LeafError::Unsupported("a matrix product that is none"));
+        }
+        s.emit_with(isa, self.right)
+    }
+}
+
 /// FMAs that a loop's body holds at least, if the trip allows.
 const UNROLL_FMAS: u32 = 112;
 /// Instructions of an epilogue that is repeated for every accumulator; longer ones run in a loop over a buffer on the stack.
@@ -133,6 +166,12 @@ impl BatchReduceGemm {
     }
 
     pub(super) fn emit(&self, isa: Isa) -> Result<Vec<u8>, LeafError> {
+        let vector = isa.bytes() as i32;
+        let step = (self.blocks as i32).saturating_mul(vector);
+        self.emit_with(isa, RightStrides { step, block: vector, exact: false })
+    }
+
+    fn emit_with(&self, isa: Isa, right: RightStrides) -> Result<Vec<u8>, LeafError> {
         if self.pixels == 0 || self.blocks == 0 || self.registers(isa) > isa.registers() {
             return Err(LeafError::Tile { pixels: self.pixels, blocks: self.blocks, registers: isa.registers() });
         }
@@ -152,7 +191,7 @@ impl BatchReduceGemm {
         if loops.iter().any(|r| r.trip > i32::MAX as u32) {
             return Err(LeafError::Unsupported("a reduction loop beyond 31 bits"));
         }
-        Leaf::new(self, isa, epilogue, loops)?.emit()
+        Leaf::new(self, isa, right, epilogue, loops)?.emit()
     }
 }
 
@@ -180,6 +219,7 @@ fn normalise(reduce: &[Reduce]) -> Option<Vec<Reduce>> {
 struct Leaf<'a> {
     s: &'a BatchReduceGemm,
     isa: Isa,
+    right: RightStrides,
     asm: Asm,
     loops: Vec<Reduce>,
     epilogue: VProg,
@@ -219,7 +259,13 @@ impl Schedule {
 }
 
 impl<'a> Leaf<'a> {
-    fn new(s: &'a BatchReduceGemm, isa: Isa, epilogue: VProg, loops: Vec<Reduce>) -> Result<Self, LeafError> {
+    fn new(
+        s: &'a BatchReduceGemm,
+        isa: Isa,
+        right: RightStrides,
+        epilogue: VProg,
+        loops: Vec<Reduce>,
+    ) -> Result<Self, LeafError> {
         let accumulators = (s.pixels * s.blocks) as VReg;
         // A tile leaves at least two registers to weights and elements, so the highest never holds an accumulator. With AVX2 it holds the mask of a partial block while the tile is stored.
         let masked = s.last_lanes.is_some() && isa == Isa::Avx2;
@@ -244,8 +290,21 @@ impl<'a> Leaf<'a> {
             .map(|n| asm.table((0..isa.lanes() as u32).map(|i| if i < n { u32::MAX } else { 0 }).collect()));
         let frame = align(buffer_at + buffer);
         let prefetch = Schedule::default();
-        let mut leaf =
-            Leaf { s, isa, asm, loops, epilogue, inline, looped, mask_table, spills_at, buffer_at, frame, prefetch };
+        let mut leaf = Leaf {
+            s,
+            isa,
+            right,
+            asm,
+            loops,
+            epilogue,
+            inline,
+            looped,
+            mask_table,
+            spills_at,
+            buffer_at,
+            frame,
+            prefetch,
+        };
         if let Prefetch::Next(bytes) = s.prefetch {
             let last = leaf.loops.len() - 1;
             let unroll = |(depth, r): (usize, &Reduce)| if depth == last { leaf.unroll(r.trip) } else { 1 };
@@ -306,6 +365,9 @@ impl<'a> Leaf<'a> {
         let tile = self.asm.here();
         self.prefetch_next(None);
         self.init();
+        if self.right.exact {
+            self.load_mask();
+        }
         self.asm.load64(W, mem(ARGS, slots::W));
         let moved = self.nest(0);
         self.store();
@@ -394,7 +456,7 @@ impl<'a> Leaf<'a> {
     fn nest(&mut self, depth: usize) -> Moved {
         let Reduce { trip, stride } = self.loops[depth];
         let stride = i64::from(stride);
-        let step = self.s.blocks as i64 * self.isa.bytes() as i64;
+        let step = i64::from(self.right.step);
         if depth + 1 == self.loops.len() {
             let unroll = self.unroll(trip);
             let (rounds, rest) = (trip / unroll, trip % unroll);
@@ -454,15 +516,18 @@ impl<'a> Leaf<'a> {
             return self.fold(input);
         }
         let (pixels, blocks) = (self.s.pixels, self.s.blocks);
-        let vector = self.isa.bytes() as i64;
+        let (vector, block) = (self.isa.bytes() as i64, i64::from(self.right.block));
         for n in 0..blocks {
-            let w = self.weight(n);
-            self.asm.load(w, mem(W, weights + i64::from(n) * vector), None);
+            let (w, mask) = (self.weight(n), self.mask(n).filter(|_| self.right.exact));
+            self.asm.load(w, mem(W, weights + i64::from(n) * block), mask);
         }
         if let Prefetch::Ahead(ahead) = self.s.prefetch {
-            let bytes = i64::from(blocks) * vector;
             let first = weights + i64::from(ahead);
-            (0..(bytes + 63) / 64).for_each(|line| self.asm.prefetch(mem(W, first + 64 * line)));
+            let lines = match block == vector {
+                true => (0..i64::from(blocks) * vector).step_by(64).collect::<Vec<_>>(),
+                false => (0..i64::from(blocks)).map(|n| n * block).collect(),
+            };
+            lines.into_iter().for_each(|line| self.asm.prefetch(mem(W, first + line)));
         }
         for p in 0..pixels {
             let at = mem(IN, input + i64::from(p) * i64::from(self.s.pixel_stride));

@@ -5,4 +5,5 @@ mod gemm;
 mod harness;
 mod layout;
 mod map;
+mod rows;
 mod winograd;
