@@ -127,8 +127,13 @@ pub fn lower_owned(mut graph: Graph, options: &LowerOptions) -> Result<Program, 
     let order = graph.order();
     let last_uses = last_uses_of_constants(&graph, &uses, &order);
     for id in order {
+        let first = low.program.steps.len();
         if let Err(d) = low.node(&graph, &uses, id) {
             diags.push(d.at_if_unset(|| graph.location(id)));
+        }
+        let end = low.program.steps.len();
+        if end > first {
+            low.program.node_steps.push((id, first..end));
         }
         for &c in last_uses.get(&id).map_or(&[][..], |c| c) {
             forget(&mut graph, c);
