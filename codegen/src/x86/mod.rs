@@ -64,6 +64,7 @@
 mod alloc;
 mod asm;
 mod brgemm;
+mod gather;
 mod map;
 mod pack;
 mod stamp;
@@ -74,9 +75,11 @@ mod winograd;
 
 pub use asm::Pred;
 pub use brgemm::{BatchReduceGemm, Broadcast, Init, Input, Reduce, Tiles};
+pub use gather::{GatherGemm, MAX_MASKS, Segment};
 pub use map::Map;
 pub use pack::{ConvWeights, InputLayout, MatrixLayout, pack_conv_weights, pack_depthwise_weights, pack_gemm_b};
 pub use stamp::stamp;
+pub(crate) use tile::shapes;
 pub use tile::{Tile, choose_tile, split_evenly};
 pub use vprog::{Access, MAX_OPERANDS, VProg, Val};
 pub use winograd::{InputTransform, OutputTransform, Winograd};
@@ -187,6 +190,8 @@ impl Isa {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum LeafSpec {
     Gemm(BatchReduceGemm),
+    /// Behind the operands of the epilogue comes the table of offsets.
+    Gather(GatherGemm),
     Map(Map),
     /// Arguments: input, output.
     WinogradInput(InputTransform),
@@ -199,6 +204,7 @@ impl LeafSpec {
     pub fn emit(&self, isa: Isa) -> Result<Leaf, LeafError> {
         let code = match self {
             LeafSpec::Gemm(s) => s.emit(isa)?,
+            LeafSpec::Gather(s) => s.emit(isa)?,
             LeafSpec::Map(s) => s.emit(isa)?,
             LeafSpec::WinogradInput(s) => s.emit(isa)?,
             LeafSpec::WinogradOutput(s) => s.emit(isa)?,
@@ -213,6 +219,7 @@ impl LeafSpec {
         let (isa, hash) = (isa.name(), hash.finish());
         match self {
             LeafSpec::Gemm(s) => format!("brgemm_{isa}_p{}n{}_{hash:016x}", s.pixels, s.blocks),
+            LeafSpec::Gather(s) => format!("gather_{isa}_p{}n{}_{hash:016x}", s.tile.pixels, s.tile.blocks),
             LeafSpec::Map(_) => format!("map_{isa}_{hash:016x}"),
             LeafSpec::WinogradInput(_) => format!("winograd_in_{isa}_{hash:016x}"),
             LeafSpec::WinogradOutput(_) => format!("winograd_out_{isa}_{hash:016x}"),

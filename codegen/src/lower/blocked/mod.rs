@@ -7,6 +7,7 @@ mod concat;
 mod conv;
 mod convert;
 pub(crate) mod epilogue;
+pub(crate) mod grouped;
 mod map;
 mod operands;
 mod product;
@@ -24,6 +25,7 @@ use lehr_ir::Diag;
 pub(super) fn lower(role: Role, cx: &mut NodeCx) -> Result<(), Diag> {
     match role {
         Role::Conv => conv::lower(cx),
+        Role::Grouped => grouped::lower(cx),
         Role::Winograd(kind) => winograd::lower(cx, kind),
         Role::Map => map::lower(cx),
         Role::Window => window::lower(cx),
