@@ -12,6 +12,7 @@ pub mod layout;
 pub mod lower;
 pub mod peak;
 pub mod plan;
+pub mod profile;
 pub mod program;
 pub mod runtime;
 pub mod x86;

@@ -320,6 +320,13 @@ impl Asm {
         self.three(code, d, a, b);
     }
 
+    /// The instruction before this changes only the lanes of a mask register. AVX-512 only.
+    pub fn mask_last(&mut self, mask: Register) {
+        if let Some(last) = self.code.last_mut() {
+            last.set_op_mask(mask);
+        }
+    }
+
     /// `d = if a pred b { yes } else { no }`. With AVX2, `d` must be none of `yes` and `no`. Uses k2 with AVX-512.
     pub fn select(&mut self, pred: Pred, d: VReg, a: VReg, b: Src, yes: VReg, no: VReg) {
         let (vd, va, vy, vn) = (self.v(d), self.v(a), self.v(yes), self.v(no));
@@ -496,6 +503,11 @@ impl Asm {
     pub fn load64(&mut self, d: Register, m: Mem) {
         let m = self.operand(m, false);
         self.try_push(Instruction::with2(Code::Mov_r64_rm64, d, m));
+    }
+
+    pub fn load_i32(&mut self, d: Register, m: Mem) {
+        let m = self.operand(m, false);
+        self.try_push(Instruction::with2(Code::Movsxd_r64_rm32, d, m));
     }
 
     pub fn store64(&mut self, m: Mem, s: Register) {

@@ -13,6 +13,7 @@
 
 use super::alloc::{Allocated, Place, allocate};
 use super::asm::{Asm, Bin, FmaForm, Label, Mask, Mem, Pred, Src, VReg, mem};
+use super::gather::{SAVED, Segment};
 use super::vprog::{Access, VProg};
 use super::{Isa, LeafError, slots};
 use iced_x86::{Code, Register};
@@ -125,7 +126,7 @@ impl MatrixTile {
         if s.input != Input::Element || s.reduce.len() != 1 {
             return Err(LeafError::Unsupported("a matrix product that is none"));
         }
-        s.emit_with(isa, self.right)
+        s.emit_with(isa, self.right, &[])
     }
 }
 
@@ -134,15 +135,15 @@ const UNROLL_FMAS: u32 = 112;
 /// Instructions of an epilogue that is repeated for every accumulator; longer ones run in a loop over a buffer on the stack.
 const INLINE_EPILOGUE: usize = 12;
 
-const IN: Register = Register::RAX;
-const W: Register = Register::RDX;
+pub(super) const IN: Register = Register::RAX;
+pub(super) const W: Register = Register::RDX;
 const OUT: Register = Register::RCX;
-const ARGS: Register = Register::RDI;
+pub(super) const ARGS: Register = Register::RDI;
 const TILES: Register = Register::RBX;
 const COUNT: Register = Register::R13;
 const BUFFER: Register = Register::R14;
 const NEXT: Register = Register::R12;
-const FREE: [Register; 5] = [Register::R8, Register::R9, Register::R10, Register::R11, Register::RSI];
+pub(super) const FREE: [Register; 5] = [Register::R8, Register::R9, Register::R10, Register::R11, Register::RSI];
 
 impl BatchReduceGemm {
     /// Vector registers that a tile takes.
@@ -151,7 +152,7 @@ impl BatchReduceGemm {
     }
 
     /// Registers that hold the broadcast element.
-    fn scratch(&self, isa: Isa) -> u32 {
+    pub(super) fn scratch(&self, isa: Isa) -> u32 {
         match (isa, self.input, self.broadcast) {
             (Isa::Avx2, Input::Element, _) | (Isa::Avx512, Input::Element, Broadcast::PerPixel) => 1,
             (_, Input::Max, _) => 1,
@@ -166,12 +167,18 @@ impl BatchReduceGemm {
     }
 
     pub(super) fn emit(&self, isa: Isa) -> Result<Vec<u8>, LeafError> {
-        let vector = isa.bytes() as i32;
-        let step = (self.blocks as i32).saturating_mul(vector);
-        self.emit_with(isa, RightStrides { step, block: vector, exact: false })
+        self.emit_with(isa, self.packed(isa), &[])
     }
 
-    fn emit_with(&self, isa: Isa, right: RightStrides) -> Result<Vec<u8>, LeafError> {
+    /// How the weights lie that are packed for this tile.
+    pub(super) fn packed(&self, isa: Isa) -> RightStrides {
+        let vector = isa.bytes() as i32;
+        let step = (self.blocks as i32).saturating_mul(vector);
+        RightStrides { step, block: vector, exact: false }
+    }
+
+    /// With segments the reduction is by them, see [`GatherGemm`](super::GatherGemm).
+    pub(super) fn emit_with(&self, isa: Isa, right: RightStrides, segments: &[Segment]) -> Result<Vec<u8>, LeafError> {
         if self.pixels == 0 || self.blocks == 0 || self.registers(isa) > isa.registers() {
             return Err(LeafError::Tile { pixels: self.pixels, blocks: self.blocks, registers: isa.registers() });
         }
@@ -185,18 +192,20 @@ impl BatchReduceGemm {
             return Err(LeafError::Unsupported("a partial block with no lane or all lanes"));
         }
         let epilogue = self.epilogue.legal(isa)?;
-        let Some(loops) = normalise(&self.reduce) else {
-            return Err(LeafError::TooManyLoops { most: FREE.len() });
+        // The table of offsets is a loop of its own.
+        let most = FREE.len() - usize::from(!segments.is_empty());
+        let Some(loops) = normalise(&self.reduce).filter(|l| l.len() <= most) else {
+            return Err(LeafError::TooManyLoops { most });
         };
         if loops.iter().any(|r| r.trip > i32::MAX as u32) {
             return Err(LeafError::Unsupported("a reduction loop beyond 31 bits"));
         }
-        Leaf::new(self, isa, right, epilogue, loops)?.emit()
+        Leaf::new(self, isa, right, epilogue, loops, segments)?.emit()
     }
 }
 
-/// Without loops of one trip, and with loops merged that continue each other. `None` if there are too many. An empty reduction
-/// is one loop of no trips.
+/// Without loops of one trip, and with loops merged that continue each other. `None` if one is too long. An empty reduction is
+/// one loop of no trips.
 fn normalise(reduce: &[Reduce]) -> Option<Vec<Reduce>> {
     if reduce.iter().any(|r| r.trip == 0) {
         return Some(vec![Reduce { trip: 0, stride: 0 }]);
@@ -213,16 +222,18 @@ fn normalise(reduce: &[Reduce]) -> Option<Vec<Reduce>> {
     if out.is_empty() {
         out.push(Reduce { trip: 1, stride: 0 });
     }
-    (out.len() <= FREE.len()).then_some(out)
+    Some(out)
 }
 
-struct Leaf<'a> {
-    s: &'a BatchReduceGemm,
-    isa: Isa,
+pub(super) struct Leaf<'a> {
+    pub s: &'a BatchReduceGemm,
+    pub isa: Isa,
     right: RightStrides,
-    asm: Asm,
-    loops: Vec<Reduce>,
-    epilogue: VProg,
+    pub asm: Asm,
+    pub loops: Vec<Reduce>,
+    /// Instead of the innermost of the loops.
+    pub segments: &'a [Segment],
+    pub epilogue: VProg,
     /// The epilogue over the accumulator of this number, where it is repeated for each.
     inline: Option<Vec<Allocated>>,
     /// Otherwise the epilogue in a loop, over its own registers.
@@ -265,6 +276,7 @@ impl<'a> Leaf<'a> {
         right: RightStrides,
         epilogue: VProg,
         loops: Vec<Reduce>,
+        segments: &'a [Segment],
     ) -> Result<Self, LeafError> {
         let accumulators = (s.pixels * s.blocks) as VReg;
         // A tile leaves at least two registers to weights and elements, so the highest never holds an accumulator. With AVX2 it holds the mask of a partial block while the tile is stored.
@@ -296,6 +308,7 @@ impl<'a> Leaf<'a> {
             right,
             asm,
             loops,
+            segments,
             epilogue,
             inline,
             looped,
@@ -307,7 +320,7 @@ impl<'a> Leaf<'a> {
         };
         if let Prefetch::Next(bytes) = s.prefetch {
             let last = leaf.loops.len() - 1;
-            let unroll = |(depth, r): (usize, &Reduce)| if depth == last { leaf.unroll(r.trip) } else { 1 };
+            let unroll = |(depth, r): (usize, &Reduce)| if depth == last { leaf.unroll(r.trip, s.blocks) } else { 1 };
             let rounds = leaf.loops.iter().enumerate().map(|(depth, r)| r.trip / unroll((depth, r)));
             leaf.prefetch = Schedule::new(bytes, rounds);
         }
@@ -326,6 +339,9 @@ impl<'a> Leaf<'a> {
         }
         if self.prefetch.lines > 0 {
             saved.push(NEXT);
+        }
+        if !self.segments.is_empty() {
+            saved.extend(SAVED);
         }
         for r in &saved {
             self.asm.op_r(Code::Push_r64, *r);
@@ -359,6 +375,7 @@ impl<'a> Leaf<'a> {
             self.asm.load64(IN, mem(ARGS, slots::W));
             self.asm.op_rr(Code::Add_rm64_r64, NEXT, IN);
         }
+        self.load_lane_masks();
         self.asm.load64(IN, mem(ARGS, slots::IN));
         self.asm.load64(OUT, mem(ARGS, slots::OUT));
 
@@ -369,7 +386,7 @@ impl<'a> Leaf<'a> {
             self.load_mask();
         }
         self.asm.load64(W, mem(ARGS, slots::W));
-        let moved = self.nest(0);
+        let moved = if self.segments.is_empty() { self.nest(0) } else { self.segments() };
         self.store();
         if several {
             let p = i64::from(self.s.pixels);
@@ -397,11 +414,11 @@ impl<'a> Leaf<'a> {
         self.asm.finish()
     }
 
-    fn acc(&self, p: u32, n: u32) -> VReg {
+    pub fn acc(&self, p: u32, n: u32) -> VReg {
         (p * self.s.blocks + n) as VReg
     }
 
-    fn weight(&self, n: u32) -> VReg {
+    pub fn weight(&self, n: u32) -> VReg {
         (self.s.pixels * self.s.blocks + n) as VReg
     }
 
@@ -458,7 +475,7 @@ impl<'a> Leaf<'a> {
         let stride = i64::from(stride);
         let step = i64::from(self.right.step);
         if depth + 1 == self.loops.len() {
-            let unroll = self.unroll(trip);
+            let unroll = self.unroll(trip, self.s.blocks);
             let (rounds, rest) = (trip / unroll, trip % unroll);
             let mut moved = Moved::default();
             if rounds > 1 {
@@ -502,8 +519,8 @@ impl<'a> Leaf<'a> {
     }
 
     /// How many steps the innermost loop's body holds: all of them if they are few, else a divisor of the trip if there is one.
-    fn unroll(&self, trip: u32) -> u32 {
-        let most = (UNROLL_FMAS / (self.s.pixels * self.s.blocks)).clamp(1, 16);
+    pub fn unroll(&self, trip: u32, blocks: u32) -> u32 {
+        let most = (UNROLL_FMAS / (self.s.pixels * blocks)).clamp(1, 16);
         if trip < 2 * most {
             return trip.max(1);
         }
@@ -645,7 +662,7 @@ impl<'a> Leaf<'a> {
 
 /// How far a nest has moved the pointer of the input, and how far that of the weights has still to go.
 #[derive(Clone, Copy, Default)]
-struct Moved {
-    input: i64,
-    owed: i64,
+pub(super) struct Moved {
+    pub input: i64,
+    pub owed: i64,
 }

@@ -65,11 +65,13 @@
 mod alloc;
 mod asm;
 mod brgemm;
+mod gather;
 mod lrn;
 mod map;
 mod pack;
 mod panel;
 mod rows;
+mod stamp;
 mod tile;
 mod vmath;
 mod vprog;
@@ -77,11 +79,14 @@ mod winograd;
 
 pub use asm::Pred;
 pub use brgemm::{BatchReduceGemm, Broadcast, Init, Input, MatrixTile, Prefetch, Reduce, RightStrides, Tiles};
+pub use gather::{GatherGemm, MAX_MASKS, Segment};
 pub use lrn::{Lrn, MAX_LRN_REACH};
 pub use map::Map;
 pub use pack::{ConvWeights, InputLayout, MatrixLayout, pack_conv_weights, pack_depthwise_weights, pack_gemm_b};
 pub use panel::Panel;
 pub use rows::{Fold, Pass, RowResult, Rows};
+pub use stamp::stamp;
+pub(crate) use tile::shapes;
 pub use tile::{Tile, choose_tile, choose_tile_within, split_evenly};
 pub use vprog::{Access, MAX_OPERANDS, VProg, Val};
 pub use winograd::{InputTransform, OutputTransform, Winograd};
@@ -195,6 +200,8 @@ pub enum LeafSpec {
     Matrix(MatrixTile),
     /// Arguments: source, target.
     Panel(Panel),
+    /// Behind the operands of the epilogue comes the table of offsets.
+    Gather(GatherGemm),
     Map(Map),
     Lrn(Lrn),
     Rows(Rows),
@@ -211,6 +218,7 @@ impl LeafSpec {
             LeafSpec::Gemm(s) => s.emit(isa)?,
             LeafSpec::Matrix(s) => s.emit(isa)?,
             LeafSpec::Panel(s) => s.emit(isa)?,
+            LeafSpec::Gather(s) => s.emit(isa)?,
             LeafSpec::Map(s) => s.emit(isa)?,
             LeafSpec::Lrn(s) => s.emit(isa)?,
             LeafSpec::Rows(s) => s.emit(isa)?,
@@ -229,6 +237,7 @@ impl LeafSpec {
             LeafSpec::Gemm(s) => format!("brgemm_{isa}_p{}n{}_{hash:016x}", s.pixels, s.blocks),
             LeafSpec::Matrix(s) => format!("gemm_{isa}_p{}n{}_{hash:016x}", s.tile.pixels, s.tile.blocks),
             LeafSpec::Panel(_) => format!("panel_{isa}_{hash:016x}"),
+            LeafSpec::Gather(s) => format!("gather_{isa}_p{}n{}_{hash:016x}", s.tile.pixels, s.tile.blocks),
             LeafSpec::Map(_) => format!("map_{isa}_{hash:016x}"),
             LeafSpec::Lrn(_) => format!("lrn_{isa}_{hash:016x}"),
             LeafSpec::Rows(_) => format!("rows_{isa}_{hash:016x}"),

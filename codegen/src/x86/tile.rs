@@ -13,7 +13,7 @@ pub struct Tile {
 }
 
 /// The largest tiles that reach the FMA peak, best first where the cost is equal.
-const fn shapes(isa: Isa) -> &'static [(u32, u32)] {
+pub(crate) const fn shapes(isa: Isa) -> &'static [(u32, u32)] {
     match isa {
         Isa::Avx512 => &[(14, 2), (9, 3), (6, 4), (28, 1)],
         Isa::Avx2 => &[(6, 2), (4, 3), (12, 1)],

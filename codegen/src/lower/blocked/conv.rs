@@ -123,18 +123,9 @@ impl ConvKernel {
         });
         let plane: usize = spatial.iter().product();
         let row_pixels = if flat { plane } else { spatial[n - 1] };
-        let (outputs, mut inputs) = (w.shape()[0], w.shape()[1]);
-        let taps: usize = w.shape()[2..].iter().product();
-        let whole = (outputs / op.groups).is_multiple_of(lanes) && inputs.is_multiple_of(lanes);
-        let (conv_groups, weights) = match op.groups {
-            1 => (1, w.to_f32()),
-            n if whole => (n, w.to_f32()),
-            n => {
-                let dense = dense_weights(&w.to_f32(), [n, outputs / n, inputs, taps]);
-                inputs *= n;
-                (1, dense)
-            }
-        };
+        let (conv_groups, taps) = (op.groups, w.shape()[2..].iter().product());
+        let (weights, [outputs, inputs]) = ordered_weights(w.to_f32(), [w.shape()[0], w.shape()[1], taps], &x, &y);
+        let bias = bias.map(|b| y.spread(b, 1, 0.0));
         let out_blocks = (outputs / conv_groups).div_ceil(lanes);
         let in_blocks = if x.block().is_some() { inputs.div_ceil(lanes) } else { inputs };
         let tile = choose_tile(isa, row_pixels as u32, out_blocks as u32);
@@ -448,19 +439,22 @@ impl Call<'_> {
     }
 }
 
-/// The weights of groups, `[groups, outputs, inputs, taps]`, as those of one convolution with zeros between groups.
-fn dense_weights(w: &[f32], [groups, outputs, inputs, taps]: [usize; 4]) -> Vec<f32> {
-    let mut dense = vec![0.0; groups * outputs * groups * inputs * taps];
-    let row = inputs * taps;
-    for (o, from) in w.chunks(row).enumerate() {
-        let first = (o * groups + o / outputs) * row;
-        dense[first..first + row].copy_from_slice(from);
+/// The weights, `[outputs, inputs, taps]`, by the slots of the input's channels and the result's; zero where there is no channel.
+fn ordered_weights(w: Vec<f32>, shape: [usize; 3], x: &View, y: &View) -> (Vec<f32>, [usize; 2]) {
+    let [outputs, mut inputs, taps] = shape;
+    let mut w = w;
+    if let Some(order) = x.order().filter(|o| !o.is_plain()) {
+        w = w.chunks(inputs * taps).flat_map(|row| order.spread(row, taps, 0.0)).collect();
+        inputs = order.slots();
     }
-    dense
+    match y.order().filter(|o| !o.is_plain()) {
+        Some(order) => (order.spread(&w, inputs * taps, 0.0), [order.slots(), inputs]),
+        None => (w, [outputs, inputs]),
+    }
 }
 
 /// A row-major input with its padding around it: itself if there is none, else a copy.
-fn bordered(cx: &mut NodeCx, x: &View, pads: &[usize]) -> View {
+pub(super) fn bordered(cx: &mut NodeCx, x: &View, pads: &[usize]) -> View {
     if pads.iter().all(|&p| p == 0) {
         return x.clone();
     }

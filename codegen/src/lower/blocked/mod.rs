@@ -7,6 +7,7 @@ mod concat;
 mod conv;
 mod convert;
 pub(crate) mod epilogue;
+pub(crate) mod grouped;
 mod lrn;
 mod map;
 mod operands;
@@ -28,6 +29,7 @@ use lehr_ir::Diag;
 pub(super) fn lower(role: Role, cx: &mut NodeCx) -> Result<(), Diag> {
     match role {
         Role::Conv => conv::lower(cx),
+        Role::Grouped => grouped::lower(cx),
         Role::Winograd(kind) => winograd::lower(cx, kind),
         Role::Map => map::lower(cx),
         Role::Window => window::lower(cx),

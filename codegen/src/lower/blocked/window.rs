@@ -152,11 +152,12 @@ impl Windows {
         let runs = axes.iter().zip(&y.shape[2..]).map(own_runs).collect();
         let weights = w.map(|w| {
             let taps = w.shape()[2..].iter().product();
-            let packed = pack_depthwise_weights(&w.to_f32(), w.shape()[0], 1, taps, lanes);
+            let values = y.spread(w.to_f32(), taps, 0.0);
+            let packed = pack_depthwise_weights(&values, values.len() / taps, 1, taps, lanes);
             cx.low.add_weights(DType::F32, packed.len() / 4, packed.into())
         });
         let bias = if weights.is_some() { cx.constant(2) } else { None };
-        let bias = bias.map(|b| channel_table(cx, &b.to_f32(), lanes, 0.0));
+        let bias = bias.map(|b| channel_table(cx, &y.spread(b.to_f32(), 1, 0.0), lanes, 0.0));
         let (xs, ys) = (x.lattice(), y.lattice());
         Windows { x, y, xs, ys, axes, runs, input, include_pad, lanes, weights, bias }
     }
@@ -216,7 +217,7 @@ impl Windows {
     }
 
     fn emit(&self, cx: &mut NodeCx, classes: &[Class]) {
-        let (images, blocks) = (self.y.shape[0], self.y.shape[1].div_ceil(self.lanes));
+        let (images, blocks) = (self.y.shape[0], self.y.order().expect("the result is in blocks").blocks());
         let outer = &self.y.shape[2..self.y.shape.len() - 1];
         let lines: usize = outer.iter().product();
         // Rows are shared out where there is one axis of them.

@@ -16,8 +16,6 @@ pub struct Shape {
     /// Blocks of input and output channels of a group of the convolution.
     pub in_blocks: usize,
     pub out_blocks: usize,
-    /// The input is row-major: its phases are brought together in blocks first.
-    pub plain: bool,
 }
 
 /// Scratch beyond this is out of the leaves' reach.
@@ -25,7 +23,7 @@ const MAX_SCRATCH: usize = 1 << 28;
 
 impl Shape {
     /// `None` for a convolution that is not square, has other strides or dilations, or groups that are no whole blocks.
-    pub fn of(op: &Conv, w: &[usize], plain: bool, lanes: usize) -> Option<Shape> {
+    pub fn of(op: &Conv, w: &[usize], lanes: usize) -> Option<Shape> {
         let (&[outputs, inputs, high, wide], &[stride, across]) = (w, &op.strides[..]) else { return None };
         if high != wide || stride != across || !(1..=2).contains(&stride) || op.dilations != [1, 1] {
             return None;
@@ -35,19 +33,14 @@ impl Shape {
             return None;
         }
         let phases = stride * stride;
-        let (channels, in_blocks) = match plain {
-            true if stride == 2 && op.groups == 1 => (phases * inputs, (phases * inputs).div_ceil(lanes)),
-            true => return None,
-            false => (phases * inputs.next_multiple_of(lanes), phases * inputs.div_ceil(lanes)),
-        };
+        let in_blocks = phases * inputs.div_ceil(lanes);
         Some(Shape {
             stride,
             taps: high.div_ceil(stride),
             conv_groups: op.groups,
-            channels: if in_blocks == 1 { channels.min(phases * inputs) } else { in_blocks * lanes },
+            channels: if in_blocks == 1 { inputs } else { in_blocks * lanes },
             in_blocks,
             out_blocks: outputs.div_ceil(lanes),
-            plain,
         })
     }
 
@@ -62,8 +55,8 @@ impl Shape {
 ///
 /// Costs are counted in FMAs of a vector, two of which a core issues a cycle. Weights come from memory at 12 GB/s or more, a byte
 /// in the time of half an FMA, while the arithmetic goes on.
-pub fn choose(op: &Conv, w: &[usize], y: &[usize], plain: bool, lanes: usize) -> Option<Winograd> {
-    let shape = Shape::of(op, w, plain, lanes)?;
+pub fn choose(op: &Conv, w: &[usize], y: &[usize], lanes: usize) -> Option<Winograd> {
+    let shape = Shape::of(op, w, lanes)?;
     let &[images, _, high, wide] = y else { return None };
     let Shape { conv_groups, channels, in_blocks, out_blocks, .. } = shape;
     let cost = |fmas: usize, taps: usize, channels: usize| {
@@ -71,7 +64,7 @@ pub fn choose(op: &Conv, w: &[usize], y: &[usize], plain: bool, lanes: usize) ->
         let fmas = images * conv_groups * fmas;
         fmas.max(weights) as f64 + fmas.min(weights) as f64 / 4.0
     };
-    let inputs = if plain { w[1] } else { w[1].next_multiple_of(lanes) };
+    let inputs = w[1].next_multiple_of(lanes);
     let direct = cost(high * wide * w[2] * w[3] * inputs * out_blocks, w[2] * w[3], inputs);
     let by = |kind: Winograd| {
         let (n, m) = (kind.points(), kind.outputs());

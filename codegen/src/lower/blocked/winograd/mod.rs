@@ -18,10 +18,10 @@
 //! border covers whole tiles, and of tiles that reach beyond the output only what exists is stored.
 
 mod choose;
-mod prepare;
+mod weights;
 
 pub use choose::{Shape, choose};
-use prepare::{pack, space_to_depth};
+use weights::pack;
 
 use super::operands::{Feed, Fused, Place, addresses, channel_table, fused};
 use super::{Parts, bytes, leaf_diag};
@@ -108,9 +108,9 @@ impl WinogradConv {
         let lanes = isa.lanes();
         let w = cx.constant(1).expect("the weights are constant");
         let bias = cx.constant(2).map(|b| b.to_f32());
-        let mut x = cx.view(0).expect("the input is in a buffer");
+        let x = cx.view(0).expect("the input is in a buffer");
         let y = cx.outputs[0].1.clone();
-        let shape = Shape::of(op, w.shape(), x.block().is_none(), lanes).expect("the layout pass has asked");
+        let shape = Shape::of(op, w.shape(), lanes).expect("the layout pass has asked");
         let start = cx.anchor_id().out(0);
         let fused = fused(cx, start, None, &mut |feed| match feed {
             Feed::Same(view) => {
@@ -139,12 +139,6 @@ impl WinogradConv {
         let packed = pack(kind, &w.to_f32(), [w.shape()[0], w.shape()[1], w.shape()[2]], &shape, lanes, groups);
         let cold = packed.len() > COLD_WEIGHTS;
         let weights = cx.low.add_weights(DType::F32, packed.len() / 4, packed.into());
-        let (mut stride, mut pads) = (shape.stride as i64, [op.pads[0] as i64, op.pads[1] as i64]);
-        if shape.plain {
-            let size = [tiles_high, tiles_wide].map(|tiles| tiles * m + shape.taps - 1);
-            x = space_to_depth(cx, &x, [op.pads[0], op.pads[1]], size);
-            (stride, pads) = (1, [0, 0]);
-        }
         WinogradConv {
             kind,
             shape,
@@ -152,8 +146,8 @@ impl WinogradConv {
             ys: y.lattice(),
             x,
             y,
-            stride,
-            pads,
+            stride: shape.stride as i64,
+            pads: [op.pads[0] as i64, op.pads[1] as i64],
             lanes,
             groups,
             broadcast: tile.broadcast,
