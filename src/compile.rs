@@ -154,7 +154,7 @@ impl CompileOptions {
     pub fn lowering(&self) -> LowerOptions {
         match self.level {
             OptLevel::O0 => LowerOptions::default(),
-            OptLevel::O1 => LowerOptions::for_cpu(&self.cpu),
+            OptLevel::O1 | OptLevel::Os => LowerOptions::for_cpu(&self.cpu),
             OptLevel::O2 => {
                 LowerOptions { winograd: self.numerics == Numerics::Fast, ..LowerOptions::for_cpu(&self.cpu) }
             }

@@ -34,7 +34,7 @@ use crate::lower::blocked::grouped;
 use crate::lower::blocked::product::Sizes;
 use crate::lower::blocked::rows::{parameters as parameters_of, row_len};
 use crate::lower::blocked::window::{Axis, axes, runs};
-use crate::lower::blocked::winograd;
+use crate::lower::blocked::winograd::{self, Candidate};
 use crate::lower::cx::{is_elementwise, shape_of};
 use crate::lower::order::Order;
 use crate::x86::{Access, Isa, MAX_LRN_REACH, MAX_OPERANDS, Winograd};
@@ -79,6 +79,7 @@ pub struct Layouts {
     /// Operands that are wanted in blocks, and their order.
     wants: HashMap<(NodeId, usize), Order>,
     borders: HashMap<ValueId, Border>,
+    candidates: HashMap<NodeId, Vec<Candidate>>,
     /// Values that are produced inside the concatenation they go into, and their first block in it.
     placed: HashMap<ValueId, (ValueId, usize)>,
     /// Values that are channels of another one, and their first block there.
@@ -153,6 +154,18 @@ impl Layouts {
         graph.order().into_iter().filter_map(line).collect()
     }
 
+    /// The algorithms that were weighed for a convolution, the cheapest first, with their predicted costs in multiples of the
+    /// first one's and the megabytes of their weights: `F(4x4,3x3) 1.00 (2.4 MB), direct 2.10 (0.6 MB)`. `None` where there was
+    /// no choice.
+    pub fn describe_choice(&self, id: NodeId) -> Option<String> {
+        let candidates = self.candidates.get(&id).filter(|c| c.len() > 1)?;
+        let one = |c: &Candidate| {
+            let name = c.kind.map_or_else(|| "direct".to_string(), Winograd::name);
+            format!("{name} {:.2} ({:.1} MB)", c.cost / candidates[0].cost, c.weights as f64 / 1e6)
+        };
+        Some(candidates.iter().map(one).collect::<Vec<_>>().join(", "))
+    }
+
     /// The decision for one operator as text, `convolution, plain -> blocks of 16, border (1,1) x (1,1)`; `None` for plain loops.
     pub fn describe_node(&self, id: NodeId) -> Option<String> {
         if self.is_absorbed(id) {
@@ -163,10 +176,7 @@ impl Layouts {
         }
         let role = match self.role(id) {
             Role::Conv => "convolution",
-            Role::Winograd(kind) => {
-                let (m, r) = (kind.outputs(), kind.taps());
-                &format!("convolution by Winograd F({m}x{m},{r}x{r})")
-            }
+            Role::Winograd(kind) => &format!("convolution by Winograd {}", kind.name()),
             Role::Grouped => "convolution of gathered channels",
             Role::Window => "window",
             Role::Map => "map",
@@ -339,6 +349,9 @@ pub fn decide(graph: &Graph, options: &LowerOptions) -> Layouts {
             if let Some((v, border)) = plan.border {
                 layouts.widen(v, &border);
             }
+            if !plan.candidates.is_empty() {
+                layouts.candidates.insert(id, plan.candidates);
+            }
             if plan.role == Role::Concat {
                 layouts.place_operands(graph, id);
             }
@@ -382,6 +395,8 @@ struct Plan {
     blocked: Vec<(ValueId, Order)>,
     /// The border that this operator needs around a value of the outer graph.
     border: Option<(ValueId, Border)>,
+    /// What was weighed, the cheapest first.
+    candidates: Vec<Candidate>,
 }
 
 fn choose(group: &Group, layouts: &Layouts) -> Option<Plan> {
@@ -450,7 +465,8 @@ fn conv(group: &Group, op: &Conv, layouts: &Layouts) -> Option<Plan> {
     let plain = !group.is_blocked(x, layouts) && !wanted.iter().any(|(v, _)| *v == x);
     let (sizes, weights, to) = (group.shape(x), group.shape(w), group.shape(y));
     let may = layouts.winograd && in_order && !plain;
-    let kind = may.then(|| winograd::choose(op, &weights, &to, lanes)).flatten();
+    let candidates = if may { winograd::candidates(op, &weights, &to, lanes) } else { vec![] };
+    let kind = candidates.first().and_then(|c| c.kind);
     if let Some(kind) = kind {
         role = Role::Winograd(kind);
     }
@@ -466,7 +482,7 @@ fn conv(group: &Group, op: &Conv, layouts: &Layouts) -> Option<Plan> {
         }
         border = Some((group.outer(x)?, own));
     }
-    Some(Plan { role, gives_blocks: Some(order), blocked: wanted, border })
+    Some(Plan { role, gives_blocks: Some(order), blocked: wanted, border, candidates })
 }
 
 /// Begins and ends of every axis together.
@@ -487,7 +503,7 @@ fn map(group: &Group, layouts: &Layouts) -> Option<Plan> {
     }
     wanted.push(start);
     let blocked = wanted.into_iter().map(|v| (v, order.clone())).collect();
-    Some(Plan { role: Role::Map, gives_blocks: Some(order), blocked, border: None })
+    Some(Plan { role: Role::Map, gives_blocks: Some(order), blocked, border: None, candidates: vec![] })
 }
 
 /// The operand that a map streams.
@@ -540,7 +556,7 @@ fn window(group: &Group, op: &Op, layouts: &Layouts) -> Option<Plan> {
     let mut wanted: Vec<ValueId> = same_shaped(group.epilogue(y, 1, !order.is_whole())?).collect();
     wanted.push(x);
     let blocked = wanted.into_iter().map(|v| (v, order.clone())).collect();
-    Some(Plan { role: Role::Window, gives_blocks: Some(order), blocked, border })
+    Some(Plan { role: Role::Window, gives_blocks: Some(order), blocked, border, candidates: vec![] })
 }
 
 /// Channels side by side, the blocks of one operand behind those of the other.
@@ -556,7 +572,7 @@ fn concat(group: &Group, axis: usize, layouts: &Layouts) -> Option<Plan> {
     let most = MAX_SLOTS_PER_CHANNEL * whole.channels().next_multiple_of(layouts.isa?.lanes());
     let fits = whole.slots() <= most;
     let blocked = operands.into_iter().zip(orders).collect();
-    fits.then_some(Plan { role: Role::Concat, gives_blocks: Some(whole), blocked, border: None })
+    fits.then_some(Plan { role: Role::Concat, gives_blocks: Some(whole), blocked, border: None, candidates: vec![] })
 }
 
 /// The mean over every spatial axis.
@@ -569,7 +585,13 @@ fn mean(group: &Group, op: &Reduce, layouts: &Layouts) -> Option<Plan> {
         return None;
     }
     let order = group.order(x, layouts);
-    order.is_whole().then(|| Plan { role: Role::Mean, gives_blocks: None, blocked: vec![(x, order)], border: None })
+    order.is_whole().then(|| Plan {
+        role: Role::Mean,
+        gives_blocks: None,
+        blocked: vec![(x, order)],
+        border: None,
+        candidates: vec![],
+    })
 }
 
 /// Local response normalisation whose base is positive: the power is computed by estimates and logarithms.
@@ -587,7 +609,7 @@ fn lrn(group: &Group, op: &Lrn, layouts: &Layouts) -> Option<Plan> {
     let mut wanted: Vec<ValueId> = same_shaped(group.epilogue(y, 1, false)?).collect();
     wanted.push(x);
     let blocked = wanted.into_iter().map(|v| (v, order.clone())).collect();
-    Some(Plan { role: Role::Lrn, gives_blocks: Some(order), blocked, border: None })
+    Some(Plan { role: Role::Lrn, gives_blocks: Some(order), blocked, border: None, candidates: vec![] })
 }
 
 /// Softmax, a normalisation or a sum over the last axes, in rows of a vector and more.
@@ -623,7 +645,7 @@ fn rows(group: &Group, op: &Op, layouts: &Layouts) -> Option<Plan> {
     if crowded || (by_column && matches!(op, Op::InstanceNorm(_))) {
         return None;
     }
-    Some(Plan { role: Role::Rows, gives_blocks: None, blocked: vec![], border: None })
+    Some(Plan { role: Role::Rows, gives_blocks: None, blocked: vec![], border: None, candidates: vec![] })
 }
 
 /// A product of matrices.
@@ -644,7 +666,7 @@ fn product(group: &Group, op: &Op) -> Option<Plan> {
         }
     }
     group.epilogue(y, result.len() - 1, false)?;
-    Some(Plan { role: Role::Product, gives_blocks: None, blocked: vec![], border: None })
+    Some(Plan { role: Role::Product, gives_blocks: None, blocked: vec![], border: None, candidates: vec![] })
 }
 
 /// A number per column, or one for all that is constant; a factor needs a constant too.

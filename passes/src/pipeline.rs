@@ -19,6 +19,8 @@ pub enum OptLevel {
     /// Everything.
     #[default]
     O2,
+    /// The passes of `O2`; code generation leaves out what makes weights larger.
+    Os,
 }
 
 impl FromStr for OptLevel {
@@ -29,7 +31,8 @@ impl FromStr for OptLevel {
             "0" => Ok(OptLevel::O0),
             "1" => Ok(OptLevel::O1),
             "2" => Ok(OptLevel::O2),
-            _ => Err(format!("there is no optimisation level {s}: 0, 1 or 2")),
+            "s" => Ok(OptLevel::Os),
+            _ => Err(format!("there is no optimisation level {s}: 0, 1, 2 or s")),
         }
     }
 }
@@ -105,7 +108,7 @@ pub fn pipeline(level: OptLevel) -> &'static [Pass] {
     match level {
         OptLevel::O0 => O0,
         OptLevel::O1 => O1,
-        OptLevel::O2 => O2,
+        OptLevel::O2 | OptLevel::Os => O2,
     }
 }
 

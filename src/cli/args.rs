@@ -76,8 +76,9 @@ pub struct ModelArgs {
 /// How code is generated.
 #[derive(Args, Debug, Clone)]
 pub struct CodeArgs {
-    /// Optimisation level: 0 keeps every intermediate value, 1 folds and cleans up, 2 also fuses [default: 2].
-    #[arg(short = 'O', value_name = "LEVEL", value_parser = ["0", "1", "2"])]
+    /// Optimisation level: 0 keeps every intermediate value, 1 folds and cleans up, 2 also fuses, s is 2 without what makes
+    /// weights larger (Winograd's algorithm) [default: 2].
+    #[arg(short = 'O', value_name = "LEVEL", value_parser = ["0", "1", "2", "s"])]
     pub opt: Option<String>,
 
     /// CPU to generate code for: native, x86-64, x86-64-v2, x86-64-v3 (AVX2), x86-64-v4 (AVX-512), or a name like znver3
@@ -85,7 +86,7 @@ pub struct CodeArgs {
     #[arg(long, value_name = "CPU")]
     pub target_cpu: Option<String>,
 
-    /// Rounding. fast: at -O2, 3x3 convolutions may use Winograd's algorithm, a third of the operations with errors a few times
+    /// Rounding. fast: at -O2, convolutions may use Winograd's algorithm, a third of the operations with errors a few times
     /// larger (about 5e-6 of the largest output). strict: it is not used [default: fast].
     #[arg(long, value_enum)]
     pub numerics: Option<Numerics>,

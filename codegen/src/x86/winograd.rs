@@ -37,6 +37,12 @@ const B: f64 = 1.5;
 impl Winograd {
     pub const ALL: [Winograd; 5] = [Winograd::F4x3, Winograd::F2x3, Winograd::F5x2, Winograd::F3x4, Winograd::F2x5];
 
+    /// As in the literature: `F(4x4,3x3)`.
+    pub fn name(self) -> String {
+        let (m, r) = (self.outputs(), self.taps());
+        format!("F({m}x{m},{r}x{r})")
+    }
+
     /// Outputs of a tile along an axis.
     pub const fn outputs(self) -> usize {
         match self {

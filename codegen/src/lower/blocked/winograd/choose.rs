@@ -51,33 +51,52 @@ impl Shape {
     }
 }
 
-/// The kind of tiles with which a convolution of weights `w` and output `y` costs least, if that is less than directly.
+/// A way to compute a convolution.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Candidate {
+    /// `None`: directly.
+    pub kind: Option<Winograd>,
+    /// Predicted, in FMAs of a vector, two of which a core issues a cycle.
+    pub cost: f64,
+    /// Bytes of weights as they are stored.
+    pub weights: usize,
+}
+
+/// Vectors are loaded and stored twice by each transform, which costs about four FMAs a point each way.
+const TRANSFORM: usize = 8;
+/// A product of few channels spends as long on starting and storing its accumulators.
+const START: usize = 6;
+/// V beyond this many bytes comes from beyond the L2 cache for every group of output channels.
+const MAX_WARM: usize = 3 << 19;
+
+/// The ways to compute a convolution of weights `w` and output `y`, the cheapest first: directly, and by Winograd's algorithm
+/// where its tiles fit.
 ///
-/// Costs are counted in FMAs of a vector, two of which a core issues a cycle. Weights come from memory at 12 GB/s or more, a byte
-/// in the time of half an FMA, while the arithmetic goes on.
-pub fn choose(op: &Conv, w: &[usize], y: &[usize], lanes: usize) -> Option<Winograd> {
-    let shape = Shape::of(op, w, lanes)?;
-    let &[images, _, high, wide] = y else { return None };
+/// Weights come from memory at 12 GB/s or more, a byte in the time of half an FMA, while the arithmetic goes on.
+pub fn candidates(op: &Conv, w: &[usize], y: &[usize], lanes: usize) -> Vec<Candidate> {
+    let (Some(shape), &[images, _, high, wide]) = (Shape::of(op, w, lanes), y) else { return vec![] };
     let Shape { conv_groups, channels, in_blocks, out_blocks, .. } = shape;
-    let cost = |fmas: usize, taps: usize, channels: usize| {
-        let weights = taps * channels * out_blocks * conv_groups * 4 * lanes / 2;
-        let fmas = images * conv_groups * fmas;
-        fmas.max(weights) as f64 + fmas.min(weights) as f64 / 4.0
+    let candidate = |kind: Option<Winograd>, fmas: usize, taps: usize, channels: usize| {
+        let weights = taps * channels * out_blocks * conv_groups * 4 * lanes;
+        let (fmas, loads) = (images * conv_groups * fmas, weights / 2);
+        let cost = fmas.max(loads) as f64 + fmas.min(loads) as f64 / 4.0;
+        Candidate { kind, cost: if kind.is_some() { cost * 1.05 } else { cost }, weights }
     };
     let inputs = w[1].next_multiple_of(lanes);
-    let direct = cost(high * wide * w[2] * w[3] * inputs * out_blocks, w[2] * w[3], inputs);
+    let direct = candidate(None, high * wide * w[2] * w[3] * inputs * out_blocks, w[2] * w[3], inputs);
     let by = |kind: Winograd| {
         let (n, m) = (kind.points(), kind.outputs());
         let tiles = high.div_ceil(m) * wide.div_ceil(m);
-        // Vectors are loaded and stored twice by each transform, which costs about four FMAs a point.
-        let transforms = 8 * n * n * (in_blocks + out_blocks);
-        // A product of few channels spends as long on starting and storing its accumulators.
-        let products = n * n * (channels + 6) * out_blocks;
-        let scratch = 4 * n * n * tiles * (in_blocks + out_blocks) * conv_groups * lanes;
-        (scratch <= MAX_SCRATCH).then(|| cost(tiles * (products + transforms), n * n, channels) * 1.05)
+        let transforms = TRANSFORM * n * n * (in_blocks + out_blocks);
+        let products = n * n * (channels + START) * out_blocks;
+        let v = 4 * n * n * tiles * in_blocks * lanes;
+        let again = if v > MAX_WARM { v / 4 * out_blocks.div_ceil(4) } else { 0 };
+        let scratch = v + 4 * n * n * tiles * out_blocks * lanes;
+        let fits = scratch.saturating_mul(conv_groups) <= MAX_SCRATCH;
+        fits.then(|| candidate(Some(kind), tiles * (products + transforms) + again, n * n, channels))
     };
     let kinds = Winograd::ALL.into_iter().filter(|kind| kind.taps() == shape.taps);
-    let costs = kinds.filter_map(|kind| Some((kind, by(kind)?)));
-    let (best, cost) = costs.min_by(|a, b| a.1.total_cmp(&b.1))?;
-    (cost < direct).then_some(best)
+    let mut all: Vec<Candidate> = [direct].into_iter().chain(kinds.filter_map(by)).collect();
+    all.sort_by(|a, b| a.cost.total_cmp(&b.cost));
+    all
 }

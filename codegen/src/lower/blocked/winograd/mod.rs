@@ -20,7 +20,7 @@
 mod choose;
 mod weights;
 
-pub use choose::{Shape, choose};
+pub use choose::{Candidate, Shape, candidates};
 use weights::pack;
 
 use super::operands::{Feed, Fused, Place, addresses, channel_table, fused};
