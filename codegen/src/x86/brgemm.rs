@@ -14,6 +14,7 @@
 use super::alloc::{Allocated, Place, allocate};
 use super::asm::{Asm, Bin, FmaForm, Label, Mask, Mem, Pred, Src, VReg, mem};
 use super::gather::{SAVED, Segment};
+use super::matrix::RightStrides;
 use super::vprog::{Access, VProg};
 use super::{Isa, LeafError, slots};
 use iced_x86::{Code, Register};
@@ -95,39 +96,6 @@ pub enum Prefetch {
     /// call's weights plus the argument behind the operands. With little arithmetic for each weight, a first tile would wait
     /// for memory and the others would leave it idle.
     Next(u32),
-}
-
-/// Where the right operand's vectors lie, in bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct RightStrides {
-    /// From step to step of the reduction, which is one loop.
-    pub step: i32,
-    /// From block to block. Blocks far apart are streams of their own, which a memory-bound product reads faster.
-    pub block: i32,
-    /// Whether the lanes of the last block that do not exist must not be read: the operand lies as it is, not packed.
-    pub exact: bool,
-}
-
-/// A tile of a matrix product whose right operand (the weights) lies by its own strides.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct MatrixTile {
-    pub tile: BatchReduceGemm,
-    pub right: RightStrides,
-}
-
-impl MatrixTile {
-    pub(super) fn emit(&self, isa: Isa) -> Result<Vec<u8>, LeafError> {
-        let s = &self.tile;
-        // With AVX2 the mask takes a register.
-        let masks = u32::from(self.right.exact && s.last_lanes.is_some() && isa == Isa::Avx2);
-        if s.registers(isa) + masks > isa.registers() {
-            return Err(LeafError::Tile { pixels: s.pixels, blocks: s.blocks, registers: isa.registers() });
-        }
-        if s.input != Input::Element || s.reduce.len() != 1 {
-            return Err(LeafError::Unsupported("a matrix product that is none"));
-        }
-        s.emit_with(isa, self.right, &[])
-    }
 }
 
 /// FMAs that a loop's body holds at least, if the trip allows.
@@ -533,18 +501,15 @@ impl<'a> Leaf<'a> {
             return self.fold(input);
         }
         let (pixels, blocks) = (self.s.pixels, self.s.blocks);
-        let (vector, block) = (self.isa.bytes() as i64, i64::from(self.right.block));
+        let block = i64::from(self.right.block);
         for n in 0..blocks {
             let (w, mask) = (self.weight(n), self.mask(n).filter(|_| self.right.exact));
             self.asm.load(w, mem(W, weights + i64::from(n) * block), mask);
         }
         if let Prefetch::Ahead(ahead) = self.s.prefetch {
-            let first = weights + i64::from(ahead);
-            let lines = match block == vector {
-                true => (0..i64::from(blocks) * vector).step_by(64).collect::<Vec<_>>(),
-                false => (0..i64::from(blocks)).map(|n| n * block).collect(),
-            };
-            lines.into_iter().for_each(|line| self.asm.prefetch(mem(W, first + line)));
+            // Vectors side by side may share a line.
+            let lines = (0..i64::from(blocks)).map(|n| n * block).filter(|at| at % 64 == 0);
+            lines.for_each(|at| self.asm.prefetch(mem(W, weights + i64::from(ahead) + at)));
         }
         for p in 0..pixels {
             let at = mem(IN, input + i64::from(p) * i64::from(self.s.pixel_stride));
