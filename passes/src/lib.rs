@@ -5,6 +5,7 @@
 //! [`Report`]s what fired and what was declined, by the names of the ONNX nodes.
 #![forbid(unsafe_code)]
 
+pub mod analysis;
 mod dead_code;
 mod equal_nodes;
 mod fold_constants;
