@@ -89,6 +89,12 @@ pub struct CodeArgs {
     /// larger (about 5e-6 of the largest output). strict: it is not used [default: fast].
     #[arg(long, value_enum)]
     pub numerics: Option<Numerics>,
+
+    /// Replace a convolution by smaller ones (two 3x3 for a 5x5, k x 1 and 1 x k, depthwise and 1x1) where the relative error on its
+    /// weights and outputs is at most TOL and it is measured to be faster on this machine, on one thread. `inspect` says where and why
+    /// not. Measured: two compilations may differ [default: nothing is approximated].
+    #[arg(long, value_name = "TOL", value_parser = tolerance)]
+    pub approximate: Option<f64>,
 }
 
 impl CodeArgs {
@@ -367,6 +373,11 @@ pub struct BenchArgs {
     /// Print json.
     #[arg(long)]
     pub json: bool,
+}
+
+fn tolerance(text: &str) -> Result<f64, String> {
+    let value = text.parse::<f64>().ok().filter(|t| *t > 0.0 && *t < 1.0);
+    value.ok_or_else(|| "it must be a relative error between 0 and 1, like 0.01".into())
 }
 
 fn seconds(text: &str) -> Result<f64, String> {

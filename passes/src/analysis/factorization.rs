@@ -42,13 +42,19 @@ pub struct Factorization {
 }
 
 impl Factorization {
+    /// Whether there is something to take apart: a square kernel of side 4 or more.
+    pub fn applies(layer: &ConvLayer) -> bool {
+        let [height, width] = layer.stage.kernel();
+        height == width && height >= 4
+    }
+
     /// # Errors
-    /// `NoMatch` for kernels of side 3 and less, and such as are not square; a reason where sizes do not fit.
+    /// `NoMatch` where it does not apply; a reason where sizes do not fit.
     pub fn new(layer: &ConvLayer, options: &Options) -> Result<Factorization, Decline> {
-        let [side, other] = layer.stage.kernel();
-        if side < 4 || side != other {
+        if !Factorization::applies(layer) {
             return Err(Decline::NoMatch);
         }
+        let side = layer.stage.kernel()[0];
         let parts = parts_of(side);
         let conv = &layer.stage.conv;
         let convs = stack(conv, &parts, Padding::First);

@@ -84,13 +84,18 @@ impl fmt::Display for Scheme {
 }
 
 impl Separability {
+    /// Whether there is something to take apart: a kernel of more than a row or a column.
+    pub fn applies(layer: &ConvLayer) -> bool {
+        layer.stage.kernel().iter().all(|&side| side > 1)
+    }
+
     /// # Errors
-    /// `NoMatch` for kernels of one row or column; a reason where sizes do not fit.
+    /// `NoMatch` where it does not apply; a reason where sizes do not fit.
     pub fn new(layer: &ConvLayer, options: &Options) -> Result<Separability, Decline> {
-        let kernel = layer.stage.kernel();
-        if kernel[0] < 2 || kernel[1] < 2 {
+        if !Separability::applies(layer) {
             return Err(Decline::NoMatch);
         }
+        let kernel = layer.stage.kernel();
         let weights = Weights::new(&layer.stage);
         let probe = Probe::new(layer, &options.inputs)?;
         let mut schemes = vec![Scheme::ColumnsRows];
