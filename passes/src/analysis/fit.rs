@@ -22,8 +22,10 @@ const MAX_SWEEPS: usize = 3000;
 const MIN_SWEEPS: usize = 3;
 /// Conjugate gradient steps for a factor in the middle of a stack.
 const MIDDLE_STEPS: usize = 12;
-/// Starts after the first one, while the budget lasts and the error is above the goal.
+/// Starts after the first one where the error is above the goal, while they cost no more than this: where there are few
+/// weights, the first one may end in a local minimum.
 const RESTARTS: u64 = 7;
+const RESTART_WORK: f64 = 2e8;
 
 /// A stack and how near it is.
 #[derive(Clone, Debug)]
@@ -40,18 +42,15 @@ pub(super) struct Fit {
 /// enough at `goal`. `None`: numbers are not finite.
 pub(super) fn fit(whole: &Kernel, parts: &[[usize; 2]], width: usize, goal: f64, budget: &mut f64) -> Option<Fit> {
     let mut best: Option<Fit> = None;
+    let enough = *budget - RESTART_WORK;
     for seed in 0..=RESTARTS {
         let start = start(whole, parts, width, seed)?;
         let found = descend(whole, start, budget)?;
         if best.as_ref().is_none_or(|b| found.error < b.error) {
             best = Some(found);
         }
-        let best = best.as_mut()?;
-        if best.error <= goal.max(DONE) {
-            break;
-        }
-        if *budget <= 0.0 {
-            best.cut_short = true;
+        let best = best.as_ref()?;
+        if best.error <= goal.max(DONE) || *budget <= enough.max(0.0) {
             break;
         }
     }

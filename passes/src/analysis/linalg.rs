@@ -30,30 +30,28 @@ pub(super) fn solve_symmetric(n: &Matrix, rhs: &Matrix) -> Option<Matrix> {
     for ridge in [1e-13, 1e-11, 1e-9, 1e-6] {
         let mut lower = n.clone();
         (0..n.nrows()).for_each(|i| lower[(i, i)] += ridge * scale);
-        if factor(&mut lower) {
+        if let Some(inverses) = factor(&mut lower) {
             let mut x = rhs.clone();
-            substitute(&lower, &mut x);
+            substitute(&lower, &inverses, &mut x);
             return x.iter().all(|v| v.is_finite()).then_some(x);
         }
     }
     None
 }
 
-/// The lower triangle becomes L with `a == L L^T`; false if a is not positive definite.
-fn factor(a: &mut Matrix) -> bool {
+/// Below its diagonal blocks, a becomes L with `a == L L^T`; gives the inverses of L's diagonal blocks, so that all that is left
+/// to do is products. `None` if a is not positive definite.
+fn factor(a: &mut Matrix) -> Option<Vec<Matrix>> {
     let n = a.nrows();
+    let mut inverses = vec![];
     for at in (0..n).step_by(BLOCK) {
         let len = BLOCK.min(n - at);
         let (below, rest) = (at + len, n - at - len);
-        let Some(diagonal) = Cholesky::new(a.view((at, at), (len, len)).into_owned()).map(Cholesky::unpack) else {
-            return false;
-        };
-        a.view_mut((at, at), (len, len)).copy_from(&diagonal);
-        let mut panel = a.view((below, at), (rest, len)).transpose();
-        if !diagonal.solve_lower_triangular_mut(&mut panel) {
-            return false;
-        }
-        let left = panel.transpose();
+        let diagonal = Cholesky::new(a.view((at, at), (len, len)).into_owned())?.unpack();
+        let inverse = diagonal.solve_lower_triangular(&Matrix::identity(len, len))?;
+        let left = a.view((below, at), (rest, len)) * inverse.transpose();
+        let panel = left.transpose();
+        inverses.push(inverse);
         a.view_mut((below, at), (rest, len)).copy_from(&left);
         for column in (0..rest).step_by(BLOCK) {
             let width = BLOCK.min(rest - column);
@@ -61,30 +59,27 @@ fn factor(a: &mut Matrix) -> bool {
             a.view_mut((below + column, below + column), (rest - column, width)).gemm(-1.0, &rows, &right, 1.0);
         }
     }
-    true
+    Some(inverses)
 }
 
-/// Solves `L L^T x == x` in place. The blocks on the diagonal are those of a factorisation, hence invertible.
-fn substitute(lower: &Matrix, x: &mut Matrix) {
+/// Solves `L L^T x == x` in place.
+fn substitute(lower: &Matrix, inverses: &[Matrix], x: &mut Matrix) {
     let (n, columns) = (lower.nrows(), x.ncols());
-    let starts: Vec<usize> = (0..n).step_by(BLOCK).collect();
-    for &at in &starts {
-        let len = BLOCK.min(n - at);
+    for (k, inverse) in inverses.iter().enumerate() {
+        let (at, len) = (k * BLOCK, inverse.nrows());
         let below = at + len;
-        let mut part = x.rows(at, len).into_owned();
-        lower.view((at, at), (len, len)).solve_lower_triangular_mut(&mut part);
+        let part = inverse * x.rows(at, len);
         x.rows_mut(at, len).copy_from(&part);
         let panel = lower.view((below, at), (n - below, len));
         x.view_mut((below, 0), (n - below, columns)).gemm(-1.0, &panel, &part, 1.0);
     }
-    for &at in starts.iter().rev() {
-        let len = BLOCK.min(n - at);
+    for (k, inverse) in inverses.iter().enumerate().rev() {
+        let (at, len) = (k * BLOCK, inverse.nrows());
         let below = at + len;
         let mut part = x.rows(at, len).into_owned();
         let panel = lower.view((below, at), (n - below, len)).transpose();
         part.gemm(-1.0, &panel, &x.rows(below, n - below), 1.0);
-        lower.view((at, at), (len, len)).tr_solve_lower_triangular_mut(&mut part);
-        x.rows_mut(at, len).copy_from(&part);
+        x.rows_mut(at, len).copy_from(&(inverse.transpose() * part));
     }
 }
 

@@ -36,7 +36,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Options {
-        Options { tolerance: 0.01, inputs: Inputs::Seeded(7), work: 1e10 }
+        Options { tolerance: 0.01, inputs: Inputs::Seeded(7), work: 4e9 }
     }
 }
 
