@@ -24,6 +24,16 @@ pub enum Numerics {
     Strict,
 }
 
+impl Numerics {
+    /// As the command line has it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Numerics::Fast => "fast",
+            Numerics::Strict => "strict",
+        }
+    }
+}
+
 /// How a graph is compiled.
 #[derive(Clone, Debug)]
 pub struct CompileOptions {

@@ -12,6 +12,10 @@ use std::time::Duration;
 /// A replacement must be so many times as fast: below, noise would decide.
 const MIN_SPEEDUP: f64 = 1.05;
 
+/// What takes so many times the multiply-adds or more is not worth measuring: Winograd's algorithm, which small kernels have over
+/// large ones, saves less.
+const MAX_WORK: f64 = 2.0;
+
 /// Times of two graphs with the same inputs and outputs, measured in turn.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Timing {
@@ -112,7 +116,7 @@ pub(crate) fn try_approximate(
     replace(id.out(0), x)
 }
 
-/// The first candidate that is near enough, smaller and faster, described; or why there is none, for each.
+/// The first candidate that is near enough and faster, described; or why there is none, for each.
 fn judged(
     approximation: &mut Approximation,
     layer: &ConvLayer,
@@ -140,7 +144,7 @@ fn verdict(approximation: &mut Approximation, layer: &ConvLayer, candidate: &Can
     }
     let before = layer.cost().map_err(|_| "its cost is not known".to_string())?;
     let work = candidate.cost.multiply_adds as f64 / before.multiply_adds as f64;
-    if work >= 1.0 {
+    if work >= MAX_WORK {
         return Err(format!("it takes {work:.2} times the multiply-adds"));
     }
     let timing = approximation.time(layer, &candidate.stages).map_err(|why| format!("it cannot be measured: {why}"))?;

@@ -62,7 +62,13 @@ const PADDING: Pass = Pass {
 const WEIGHTS: Pass = Pass {
     name: "fold-into-weights",
     doc: "Moves normalisation, scales and offsets into the weights beside them.",
-    kind: Kind::Rules(&[&FOLD_BATCH_NORM, &FOLD_BATCH_NORM_BEFORE_CONV, &FOLD_SCALE, &MATMUL_TO_GEMM]),
+    kind: Kind::Rules(&[
+        &FOLD_BATCH_NORM,
+        &FOLD_BATCH_NORM_BEFORE_CONV,
+        &FOLD_BATCH_NORM_BEFORE_GEMM,
+        &FOLD_SCALE,
+        &MATMUL_TO_GEMM,
+    ]),
 };
 const NORMALISATION: Pass = Pass {
     name: "split-batch-norm",

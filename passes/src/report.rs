@@ -68,7 +68,16 @@ impl fmt::Display for Report {
     }
 }
 
-/// A relative error in two digits: `0.13`, `4.2e-8`, `0`.
+/// A relative error in two digits: `0.13`, `4.2e-3`. What rounding makes is not told apart: it depends on the machine.
 pub(crate) fn short(error: f64) -> String {
-    if error == 0.0 || (0.01..10.0).contains(&error) { format!("{:.2}", error) } else { format!("{error:.1e}") }
+    match error {
+        e if e < 1e-6 => "below 1e-6".into(),
+        e if (0.01..10.0).contains(&e) => format!("{e:.2}"),
+        e => format!("{e:.1e}"),
+    }
+}
+
+/// `1 channel`, `2 channels`.
+pub(crate) fn count(n: usize, what: &str) -> String {
+    format!("{n} {what}{}", if n == 1 { "" } else { "s" })
 }

@@ -272,13 +272,14 @@ pub enum Backend {
     about = "Show the graph at any stage, with operator counts, parameters, FLOPs and the memory plan",
     after_help = "Passes of -O2, in order: remove-dead-code, fold-constants, clean-up, merge-equal-nodes, merge-padding, \
                   fold-into-weights, split-batch-norm, fold-constants, clean-up, merge-equal-nodes, remove-dead-code, \
-                  fuse-epilogues, fuse-elementwise.\n\n\
+                  fuse-epilogues, fuse-elementwise. With --approximate TOL, approximate runs before fuse-epilogues.\n\n\
                   A layer's bytes are those of its results. 'plain' is row-major; 'blocks of N' is channels in blocks of N, \
                   innermost. Layouts and the memory plan need numbers: open dimensions are taken as 1 for them.\n\nExamples:\n  \
                   lehr inspect net.onnx                          # after all passes of -O2\n  \
                   lehr inspect net.onnx -O0                      # as imported\n  \
                   lehr inspect net.onnx --after fold-into-weights\n  \
                   lehr inspect net.onnx --print-changed --filter conv_7\n  \
+                  lehr inspect net.onnx --approximate 0.01 | grep -E 'factorize|separate'\n  \
                   lehr inspect net.onnx --format dot | dot -Tsvg > net.svg"
 )]
 pub struct InspectArgs {
@@ -340,13 +341,13 @@ pub struct CheckArgs {
 #[derive(Args, Debug)]
 #[command(
     about = "Measure a model's latency on random inputs",
-    after_help = "--compare takes two levels or the words unfused and fused, runs both in turn in one process, and prints the ratio \
-                  of medians. With --json: median_ms, p95_ms, min_ms, runs, threads, and where they are known gflop, gflops, \
+    after_help = "--compare runs two variants in turn in one process and prints the ratio of medians. With --json: median_ms, p95_ms, min_ms, runs, threads, and where they are known gflop, gflops, \
                   share_of_peak (of the FMA peak measured here, on all threads) and first_ms.\n\nExamples:\n  \
                   lehr bench resnet50.onnx --threads 1\n  \
                   lehr bench resnet50.so --seconds 5 --json\n  \
                   lehr bench zoo:lenet5 --batch 8\n  \
-                  lehr bench resnet50.onnx --compare unfused,fused"
+                  lehr bench resnet50.onnx --compare unfused,fused\n  \
+                  lehr bench net.onnx --compare exact,approximate --approximate 0.05"
 )]
 pub struct BenchArgs {
     #[command(flatten)]
@@ -366,7 +367,7 @@ pub struct BenchArgs {
     #[arg(long, value_name = "B", value_parser = clap::value_parser!(i64).range(1..))]
     pub batch: Option<i64>,
 
-    /// Two variants to compare: two of O0, O1, O2, or unfused,fused (O1,O2).
+    /// Two variants to compare: two of O0, O1, O2; unfused,fused (O1,O2); or exact,approximate (O2, with --approximate).
     #[arg(long, value_name = "A,B", value_delimiter = ',')]
     pub compare: Vec<String>,
 

@@ -177,6 +177,9 @@ fn last_run_of(name: &str, passes: &[Pass], args: &InspectArgs) -> Result<usize,
         }
     }
     let level = args.code.level();
+    if name == "approximate" {
+        return Err(Failure::usage("--after approximate: say how far with --approximate TOL"));
+    }
     Err(Failure::usage(format!("-O{level} has no pass '{name}'; it has {}", names.join(", "))))
 }
 

@@ -127,6 +127,18 @@ fn directive<'s>(source: &'s str, key: &'s str) -> impl Iterator<Item = &'s str>
     })
 }
 
+/// The text without the elements of constants that are new: decompositions round differently on other machines.
+fn without_computed(before: &Graph, after: &Graph) -> String {
+    let known = before.to_string();
+    let line = |line: &str| match line.split_once("] ") {
+        Some((ty, _)) if line.contains(" = const ") && !known.lines().any(|l| l == line) => {
+            format!("{ty}] (computed)\n")
+        }
+        _ => format!("{line}\n"),
+    };
+    after.to_string().lines().map(line).collect()
+}
+
 /// What `; approximate:` says.
 struct Leave {
     tolerance: f64,
@@ -237,6 +249,7 @@ fn rewritten(
         (Err(a), Err(b)) if a == b => {}
         (a, b) => return Err(format!("evaluation gives {a:?} before and {b:?} after")),
     }
+    let after = if Leave::of(source)?.is_some() { without_computed(graph, &after) } else { after.to_string() };
     let trailer: String = report.to_string().lines().map(|l| format!("; {l}\n")).collect();
     Ok(format!("{after}{trailer}"))
 }

@@ -14,8 +14,9 @@ use crate::rule::{Decline, declined};
 use lehr_ir::ops::Conv;
 use serde::Serialize;
 
-/// Widths that are tried, as shares of the break-even width.
-const SHARES: [f64; 6] = [0.125, 0.25, 0.5, 0.75, 0.9, 1.0];
+/// Widths that are tried, as shares of the break-even width. Beyond it a stack may still be faster: 3x3 convolutions have quicker
+/// algorithms than large ones.
+const SHARES: [f64; 7] = [0.125, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5];
 /// A wider middle is not looked at.
 const MAX_WIDTH: usize = 1024;
 
@@ -33,7 +34,7 @@ pub struct Factorization {
     pub break_even: usize,
     /// Error against width, by ascending width.
     pub curve: Vec<Point>,
-    /// The narrowest of the curve within the tolerance, else the widest.
+    /// The narrowest of the curve within the tolerance, else that of the break-even (or 1).
     pub chosen: Candidate,
     /// Of the chosen one with the padding spread over the stack, as frameworks do; `None` without padding.
     pub spread_padding: Option<OutputError>,
@@ -76,7 +77,7 @@ impl Factorization {
             fits.push(found);
         }
         let within = curve.iter().position(|p| p.error_on_weights <= options.tolerance);
-        let at = within.unwrap_or(curve.len() - 1);
+        let at = within.or_else(|| widths.iter().position(|&w| w == even)).unwrap_or(0);
         let probe = Probe::new(layer, &options.inputs)?;
         let stages = stages(layer, &convs, &fits[at]);
         let spread = stack(conv, &parts, Padding::Spread);
@@ -223,7 +224,7 @@ mod tests {
         assert_eq!((after.receptive_field, after.parameters), ([5, 5], 9 * (4 * w + w * 8)));
         // All padding in front: the first of the two gives 16 x 16.
         assert_eq!(after.multiply_adds, 9 * (4 * w * 16 * 16 + w * 8 * 14 * 14));
-        assert!(f.curve.iter().all(|p| p.multiply_adds < before.multiply_adds && p.width <= f.break_even));
+        assert!(f.curve.iter().all(|p| (p.multiply_adds < before.multiply_adds) == (p.width <= f.break_even)));
         assert!(f.curve.is_sorted_by(|a, b| a.width < b.width && a.error_on_weights > b.error_on_weights));
         assert_eq!(output_size(14, 5, 2, 4, 2), Some((14 + 4 - 2 * 4 - 1) / 2 + 1));
         assert_eq!(

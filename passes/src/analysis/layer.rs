@@ -134,7 +134,7 @@ impl ConvLayer {
         let constant = |v| graph.constant(v).filter(|c| c.expansion() <= MAX_WEIGHTS).map(|c| c.tensor());
         let x = graph.ty(x);
         if x.rank() != 4 {
-            declined!("it has {} spatial axes, not two", x.rank().saturating_sub(2));
+            declined!("its input {x} is no image");
         }
         let Some(weights) = constant(w) else { declined!("its weights are not constant") };
         let bias = match operand(2) {
