@@ -1,5 +1,6 @@
 //! Passes, lowering and code generation in one place, with the options that steer them.
 
+use crate::stopwatch::Stopwatch;
 use lehr_codegen::artefact::{Artefact, Linker, SoOptions};
 use lehr_codegen::compile as code;
 use lehr_codegen::lower::{LowerOptions, lower_owned};
@@ -7,7 +8,8 @@ use lehr_codegen::program::Program;
 use lehr_ir::graph::Graph;
 use lehr_ir::{Diag, Dim};
 pub use lehr_passes::OptLevel;
-use lehr_passes::{Manager, Report, pipeline};
+use lehr_passes::analysis::Options;
+use lehr_passes::{Approximation, Manager, Pass, Report, approximate_pipeline, pipeline};
 use std::fmt;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -22,6 +24,16 @@ pub enum Numerics {
     Strict,
 }
 
+impl Numerics {
+    /// As the command line has it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Numerics::Fast => "fast",
+            Numerics::Strict => "strict",
+        }
+    }
+}
+
 /// How a graph is compiled.
 #[derive(Clone, Debug)]
 pub struct CompileOptions {
@@ -32,6 +44,8 @@ pub struct CompileOptions {
     /// Name of the model in the descriptor symbol; from the output file's name if `None`.
     pub prefix: Option<String>,
     pub linker: Linker,
+    /// Relative error up to which a convolution may be replaced by smaller ones, where that is measured to be faster here.
+    pub approximate: Option<f64>,
 }
 
 impl Default for CompileOptions {
@@ -42,6 +56,7 @@ impl Default for CompileOptions {
             cpu: "native".into(),
             prefix: None,
             linker: Linker::Builtin,
+            approximate: None,
         }
     }
 }
@@ -90,9 +105,18 @@ pub fn optimize(graph: Graph, level: OptLevel) -> Result<(Graph, Report), Compil
     Ok((graph, report))
 }
 
+/// Runs the pipeline that the options ask for, approximations included.
+pub fn optimize_with(mut graph: Graph, options: &CompileOptions) -> Result<(Graph, Report), CompileError> {
+    let manager = Manager::default();
+    let passes = options.passes();
+    let mut leave = options.approximation();
+    let report = manager.run_approximate(&mut graph, &passes, leave.as_mut(), &mut |_| {}).map_err(CompileError)?;
+    Ok((graph, report))
+}
+
 /// Passes and lowering.
 pub fn lower(graph: Graph, options: &CompileOptions) -> Result<Program, CompileError> {
-    let (graph, _) = optimize(graph, options.level)?;
+    let (graph, _) = optimize_with(graph, options)?;
     lower_owned(graph, &options.lowering()).map_err(CompileError)
 }
 
@@ -108,7 +132,7 @@ pub fn compile_jit(graph: Graph, options: &CompileOptions) -> Result<Artefact, C
 pub fn compile_so(graph: Graph, options: &CompileOptions, path: &Path) -> Result<Compiled, CompileError> {
     let mut clock = Clock::new();
     let metadata = metadata(&graph, options);
-    let (graph, _) = optimize(graph, options.level)?;
+    let (graph, _) = optimize_with(graph, options)?;
     clock.lap("passes");
     let operators = graph.ids().filter(|&id| !graph.node(id).op.is_source()).count();
     let mut program = lower_owned(graph, &options.lowering()).map_err(CompileError)?;
@@ -148,6 +172,21 @@ fn stem(path: &Path) -> Option<String> {
 impl CompileOptions {
     pub fn codegen(&self, metadata: String) -> code::CompileOptions {
         code::CompileOptions { cpu: self.cpu.clone(), metadata, ..code::CompileOptions::default() }
+    }
+
+    /// The passes of the level, and `approximate` if it is asked for.
+    pub fn passes(&self) -> Vec<Pass> {
+        match self.approximate {
+            None => pipeline(self.level).to_vec(),
+            Some(_) => approximate_pipeline(self.level),
+        }
+    }
+
+    /// Leave for the approximate rules, which measure code that is made as these options say.
+    pub fn approximation(&self) -> Option<Approximation> {
+        let tolerance = self.approximate?;
+        let exact = CompileOptions { approximate: None, ..self.clone() };
+        Some(Approximation::new(Options { tolerance, ..Options::default() }, Stopwatch::new(exact)))
     }
 
     /// Machine-code leaves are an optimisation: level 0 does without, and keeps every intermediate value row-major.

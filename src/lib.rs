@@ -18,9 +18,11 @@ mod compile;
 mod load;
 pub mod npy;
 mod runner;
+mod stopwatch;
 
 pub use compile::{
-    CompileError, CompileOptions, Compiled, Numerics, OptLevel, compile_jit, compile_so, lower, optimize, total_flops,
+    CompileError, CompileOptions, Compiled, Numerics, OptLevel, compile_jit, compile_so, lower, optimize,
+    optimize_with, total_flops,
 };
 pub use lehr_codegen as codegen;
 pub use lehr_frontends as frontends;
@@ -28,3 +30,4 @@ pub use lehr_ir as ir;
 pub use lehr_passes as passes;
 pub use load::{LoadError, LoadOptions, Loaded, load};
 pub use runner::{Feeds, Runner};
+pub use stopwatch::Stopwatch;

@@ -90,6 +90,12 @@ pub struct CodeArgs {
     /// larger (about 5e-6 of the largest output). strict: it is not used [default: fast].
     #[arg(long, value_enum)]
     pub numerics: Option<Numerics>,
+
+    /// Replace a convolution by smaller ones (two 3x3 for a 5x5, k x 1 and 1 x k, depthwise and 1x1) where the relative error on its
+    /// weights and outputs is at most TOL and it is measured to be faster on this machine, on one thread. `inspect` says where and why
+    /// not. Measured: two compilations may differ [default: nothing is approximated].
+    #[arg(long, value_name = "TOL", value_parser = tolerance)]
+    pub approximate: Option<f64>,
 }
 
 impl CodeArgs {
@@ -267,13 +273,14 @@ pub enum Backend {
     about = "Show the graph at any stage, with operator counts, parameters, FLOPs and the memory plan",
     after_help = "Passes of -O2, in order: remove-dead-code, fold-constants, clean-up, merge-equal-nodes, merge-padding, \
                   fold-into-weights, split-batch-norm, fold-constants, clean-up, merge-equal-nodes, remove-dead-code, \
-                  fuse-epilogues, fuse-elementwise.\n\n\
+                  fuse-epilogues, fuse-elementwise. With --approximate TOL, approximate runs before fuse-epilogues.\n\n\
                   A layer's bytes are those of its results. 'plain' is row-major; 'blocks of N' is channels in blocks of N, \
                   innermost. Layouts and the memory plan need numbers: open dimensions are taken as 1 for them.\n\nExamples:\n  \
                   lehr inspect net.onnx                          # after all passes of -O2\n  \
                   lehr inspect net.onnx -O0                      # as imported\n  \
                   lehr inspect net.onnx --after fold-into-weights\n  \
                   lehr inspect net.onnx --print-changed --filter conv_7\n  \
+                  lehr inspect net.onnx --approximate 0.01 | grep -E 'factorize|separate'\n  \
                   lehr inspect net.onnx --format dot | dot -Tsvg > net.svg"
 )]
 pub struct InspectArgs {
@@ -335,13 +342,13 @@ pub struct CheckArgs {
 #[derive(Args, Debug)]
 #[command(
     about = "Measure a model's latency on random inputs",
-    after_help = "--compare takes two levels or the words unfused and fused, runs both in turn in one process, and prints the ratio \
-                  of medians. With --json: median_ms, p95_ms, min_ms, runs, threads, and where they are known gflop, gflops, \
+    after_help = "--compare runs two variants in turn in one process and prints the ratio of medians. With --json: median_ms, p95_ms, min_ms, runs, threads, and where they are known gflop, gflops, \
                   share_of_peak (of the FMA peak measured here, on all threads) and first_ms.\n\nExamples:\n  \
                   lehr bench resnet50.onnx --threads 1\n  \
                   lehr bench resnet50.so --seconds 5 --json\n  \
                   lehr bench zoo:lenet5 --batch 8\n  \
-                  lehr bench resnet50.onnx --compare unfused,fused"
+                  lehr bench resnet50.onnx --compare unfused,fused\n  \
+                  lehr bench net.onnx --compare exact,approximate --approximate 0.05"
 )]
 pub struct BenchArgs {
     #[command(flatten)]
@@ -361,13 +368,18 @@ pub struct BenchArgs {
     #[arg(long, value_name = "B", value_parser = clap::value_parser!(i64).range(1..))]
     pub batch: Option<i64>,
 
-    /// Two variants to compare: two of O0, O1, O2, or unfused,fused (O1,O2).
+    /// Two variants to compare: two of O0, O1, O2; unfused,fused (O1,O2); or exact,approximate (O2, with --approximate).
     #[arg(long, value_name = "A,B", value_delimiter = ',')]
     pub compare: Vec<String>,
 
     /// Print json.
     #[arg(long)]
     pub json: bool,
+}
+
+fn tolerance(text: &str) -> Result<f64, String> {
+    let value = text.parse::<f64>().ok().filter(|t| *t > 0.0 && *t < 1.0);
+    value.ok_or_else(|| "it must be a relative error between 0 and 1, like 0.01".into())
 }
 
 fn seconds(text: &str) -> Result<f64, String> {

@@ -3,7 +3,7 @@
 use super::args::{CompileArgs, Emit, Linker};
 use super::progress::Progress;
 use super::{CliResult, Failure, say, warn};
-use crate::{CompileError, Compiled, compile_so, load, lower, optimize};
+use crate::{CompileError, Compiled, compile_so, load, lower, optimize_with};
 use lehr_codegen::artefact;
 use lehr_codegen::compile as code;
 use lehr_codegen::program::{BufferId, Program};
@@ -44,7 +44,7 @@ pub fn run(args: &CompileArgs) -> CliResult {
             return Ok(());
         }
         Emit::Ir => {
-            lehr_ir::text::print(&optimize(loaded.graph, options.level)?.0, &lehr_ir::text::PrintOptions::default())
+            lehr_ir::text::print(&optimize_with(loaded.graph, &options)?.0, &lehr_ir::text::PrintOptions::default())
         }
         Emit::Kernels => kernels(&lower(loaded.graph, &options)?),
         Emit::Clif => listing(loaded.graph)?.0,

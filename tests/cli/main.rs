@@ -219,7 +219,8 @@ fn inspect_shows_every_stage() {
     let help = says(d, "inspect --help", 0, &[]).out;
     for pass in lehr::passes::all_passes() {
         assert!(help.contains(pass.name), "the help does not list {}", pass.name);
-        says(d, &format!("inspect zoo:lenet5 --after {}", pass.name), 0, &["graph @lenet5"]);
+        let leave = if pass.name == "approximate" { " --approximate 0.01" } else { "" };
+        says(d, &format!("inspect zoo:lenet5 --after {}{leave}", pass.name), 0, &["graph @lenet5"]);
     }
     says(d, "inspect zoo:lenet5", 0, &["239904*batch", "layout c1:", "batch = 1", "arena peak", "conv_tanh"]);
     says(d, "inspect zoo:lenet5 -O0 --max-nodes 2", 0, &["nodes are not shown", "more (--max-nodes"]);
@@ -233,6 +234,33 @@ fn inspect_shows_every_stage() {
     says(d, "inspect zoo:lenet5 --after fold", 2, &["no pass 'fold'", "fold-constants"]);
     says(d, "inspect zoo:lenet5 --filter nothing", 2, &["'nothing'"]);
     says(d, "inspect zoo:lenet5 --print-changed --format json", 2, &["--print-changed"]);
+}
+
+#[test]
+fn approximations_are_asked_for_and_reported() {
+    let dir = folder();
+    let d = dir.path();
+    let words = [
+        "declined factorize-conv at c1: 5x5 as 3x3, 3x3 over",
+        "> 0.01 on the weights",
+        "declined separate-conv at c1",
+    ];
+    says(d, "inspect zoo:lenet5 --approximate 0.01", 0, &words);
+    // With enough leave something is faster, and wrong by as much as is said.
+    let report = json(d, "inspect zoo:lenet5 --dim batch=1 --approximate 0.9 --format json", 0);
+    let events = report["applied"].as_array().unwrap().iter().chain(report["declined"].as_array().unwrap());
+    assert!(events.filter_map(|e| e.as_str()).any(|e| e.contains("-conv at c1: ") && e.contains("times as fast")));
+    says(d, "run zoo:lenet5 --input random:1 --approximate 0.01", 0, &["probabilities"]);
+    says(d, "compile zoo:lenet5 --dim batch=1 --approximate 0.01 -o l.so", 0, &["kernels"]);
+    let compare = "--dim batch=1 --seconds 0.05 --compare exact,approximate";
+    says(d, &format!("bench zoo:lenet5 {compare} --approximate 0.01"), 0, &["exact takes", "approximate"]);
+    says(d, &format!("bench zoo:lenet5 {compare}"), 2, &["--approximate TOL"]);
+    says(d, "run l.so --approximate 0.01 --input random:1", 2, &["compiled already"]);
+    says(d, "run zoo:lenet5 --input random:1 --eval --approximate 0.01", 2, &["--eval"]);
+    says(d, "inspect zoo:lenet5 --after approximate", 2, &["--approximate TOL"]);
+    for wrong in ["0", "1", "nan", "-0.1", "much"] {
+        says(d, &format!("inspect zoo:lenet5 --approximate={wrong}"), 2, &["relative error between 0 and 1"]);
+    }
 }
 
 #[test]
