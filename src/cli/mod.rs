@@ -10,6 +10,7 @@ mod inspect;
 mod progress;
 mod run;
 mod test;
+mod zoo;
 
 use crate::compile::CompileError;
 use crate::load::is_elf;
@@ -59,7 +60,7 @@ impl Failure {
 /// The exit code for a set of complaints: the worst of them.
 pub fn exit_code(diags: &[Diag]) -> u8 {
     let kind = |d: &Diag| match d.code {
-        "load.io" | "load.zoo" | "load.bind" | "load.library" | "model.open" => exit::USAGE,
+        "load.io" | "load.zoo" | "load.weights" | "load.bind" | "load.library" | "model.open" => exit::USAGE,
         "import.binding" | "compile.cpu" | "compile.artefact" => exit::USAGE,
         "import.needs-value" | "import.symbolic" | "lower.unbound" => exit::UNBOUND,
         c if c.contains("unsupported") => exit::UNSUPPORTED,
@@ -98,6 +99,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Inspect(a) => inspect::run(a),
         Command::Check(a) => check::run(a),
         Command::Bench(a) => bench::run(a),
+        Command::Zoo(a) => zoo::run(a),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
