@@ -98,11 +98,17 @@ pub enum Ternary {
     Fma,
     Sad,
     Bfe,
-    ShfLeft { wrap: bool },
-    ShfRight { wrap: bool },
+    ShfLeft {
+        wrap: bool,
+    },
+    ShfRight {
+        wrap: bool,
+    },
     Prmt(PrmtMode),
     Lop3(u8),
-    Dp4a { b_signed: bool },
+    Dp4a {
+        b_signed: bool,
+    },
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -307,28 +313,127 @@ pub struct Convert {
 
 #[derive(Clone, Debug)]
 pub enum Op {
-    Mov { d: Reg, a: Src },
-    MovPred { d: Pred, a: PredSrc },
-    MovSpecial { d: Reg, special: Special },
-    MovAddress { d: Reg, address: Address },
-    Pack { d: Reg, parts: Box<[Src]>, bits: u32 },
-    Unpack { d: Box<[Option<Reg>]>, a: Src, bits: u32 },
-    Unary { op: Unary, ty: Type, mode: Mode, d: Reg, a: Src },
-    Binary { op: Binary, ty: Type, mode: Mode, d: Reg, a: Src, b: Src },
-    Ternary { op: Ternary, ty: Type, mode: Mode, d: Reg, a: Src, b: Src, c: Src },
-    Bfi { ty: Type, d: Reg, a: Src, b: Src, c: Src, e: Src },
-    Carry { op: CarryOp, ty: Type, d: Reg, a: Src, b: Src, c: Src, carry_in: bool, carry_out: bool },
-    PredLogic { op: Bool, d: Pred, a: PredSrc, b: PredSrc },
-    PredNot { d: Pred, a: PredSrc },
-    Setp { test: Test, d: Option<Pred>, not_d: Option<Pred> },
-    Set { test: Test, to: Type, d: Reg },
-    Selp { d: Reg, a: Src, b: Src, p: PredSrc },
-    Slct { ty: Type, ftz: bool, by: Type, d: Reg, a: Src, b: Src, c: Src },
-    TestFinite { kind: FloatKind, ty: Type, d: Pred, a: Src },
+    Mov {
+        d: Reg,
+        a: Src,
+    },
+    MovPred {
+        d: Pred,
+        a: PredSrc,
+    },
+    MovSpecial {
+        d: Reg,
+        special: Special,
+    },
+    MovAddress {
+        d: Reg,
+        address: Address,
+    },
+    Pack {
+        d: Reg,
+        parts: Box<[Src]>,
+        bits: u32,
+    },
+    Unpack {
+        d: Box<[Option<Reg>]>,
+        a: Src,
+        bits: u32,
+    },
+    Unary {
+        op: Unary,
+        ty: Type,
+        mode: Mode,
+        d: Reg,
+        a: Src,
+    },
+    Binary {
+        op: Binary,
+        ty: Type,
+        mode: Mode,
+        d: Reg,
+        a: Src,
+        b: Src,
+    },
+    Ternary {
+        op: Ternary,
+        ty: Type,
+        mode: Mode,
+        d: Reg,
+        a: Src,
+        b: Src,
+        c: Src,
+    },
+    Bfi {
+        ty: Type,
+        d: Reg,
+        a: Src,
+        b: Src,
+        c: Src,
+        e: Src,
+    },
+    Carry {
+        op: CarryOp,
+        ty: Type,
+        d: Reg,
+        a: Src,
+        b: Src,
+        c: Src,
+        carry_in: bool,
+        carry_out: bool,
+    },
+    PredLogic {
+        op: Bool,
+        d: Pred,
+        a: PredSrc,
+        b: PredSrc,
+    },
+    PredNot {
+        d: Pred,
+        a: PredSrc,
+    },
+    Setp {
+        test: Test,
+        d: Option<Pred>,
+        not_d: Option<Pred>,
+    },
+    Set {
+        test: Test,
+        to: Type,
+        d: Reg,
+    },
+    Selp {
+        d: Reg,
+        a: Src,
+        b: Src,
+        p: PredSrc,
+    },
+    Slct {
+        ftz: bool,
+        by: Type,
+        d: Reg,
+        a: Src,
+        b: Src,
+        c: Src,
+    },
+    TestFinite {
+        kind: FloatKind,
+        ty: Type,
+        d: Pred,
+        a: Src,
+    },
     Convert(Convert),
     /// Between an address of a space and a generic one.
-    Cvta { space: Space, to_space: bool, d: Reg, a: Address },
-    IsSpace { space: Space, d: Pred, a: Src },
+    Cvta {
+        space: Space,
+        to_space: bool,
+        d: Reg,
+        a: Address,
+    },
+    IsSpace {
+        space: Space,
+        d: Pred,
+        a: Src,
+    },
     Load(Box<Load>),
     Store(Box<Store>),
     Atomic(Box<Atomic>),
@@ -337,22 +442,75 @@ pub enum Op {
     /// Waits until at most so many of the newest groups are pending.
     CpWait(u32),
     CpWaitAll,
-    LdMatrix { d: Box<[Reg]>, address: Address, trans: bool, space: Space },
-    StMatrix { a: Box<[Src]>, address: Address, trans: bool, space: Space },
+    LdMatrix {
+        d: Box<[Reg]>,
+        address: Address,
+        trans: bool,
+        space: Space,
+    },
+    StMatrix {
+        a: Box<[Src]>,
+        address: Address,
+        trans: bool,
+        space: Space,
+    },
     Mma(Box<Mma>),
-    Shfl { kind: Shuffle, d: Reg, p: Option<Pred>, a: Src, b: Src, c: Src, members: Src },
-    Vote { kind: Vote, d: Reg, a: PredSrc, members: Src },
-    Match { all: bool, ty: Type, d: Reg, p: Option<Pred>, a: Src, members: Src },
-    ActiveMask { d: Reg },
-    Elect { d: Option<Reg>, p: Pred, members: Src },
-    Redux { op: Redux, ty: Type, d: Reg, a: Src, members: Src },
-    Barrier { kind: BarrierKind, id: Src, count: Option<Src>, reduce: Option<(BarReduce, PredSrc)> },
-    BarWarp { members: Src },
+    Shfl {
+        kind: Shuffle,
+        d: Reg,
+        p: Option<Pred>,
+        a: Src,
+        b: Src,
+        c: Src,
+        members: Src,
+    },
+    Vote {
+        kind: Vote,
+        d: Reg,
+        a: PredSrc,
+        members: Src,
+    },
+    Match {
+        all: bool,
+        d: Reg,
+        p: Option<Pred>,
+        a: Src,
+        members: Src,
+    },
+    ActiveMask {
+        d: Reg,
+    },
+    Elect {
+        d: Option<Reg>,
+        p: Pred,
+        members: Src,
+    },
+    Redux {
+        op: Redux,
+        ty: Type,
+        d: Reg,
+        a: Src,
+        members: Src,
+    },
+    Barrier {
+        kind: BarrierKind,
+        id: Src,
+        count: Option<Src>,
+        reduce: Option<(BarReduce, PredSrc)>,
+    },
+    BarWarp {
+        members: Src,
+    },
     Fence,
     /// prefetch, nanosleep, discard and other hints
     Nothing,
-    Bra { target: u32 },
-    BraIndexed { index: Src, targets: Box<[u32]> },
+    Bra {
+        target: u32,
+    },
+    BraIndexed {
+        index: Src,
+        targets: Box<[u32]>,
+    },
     Call(Box<Call>),
     Ret,
     Exit,
@@ -379,7 +537,7 @@ pub struct Call {
 
 #[derive(Clone, Copy, Debug)]
 pub enum CallArg {
-    Src(Src, Type),
+    Src(Src),
     /// A `.param` variable of the caller.
     Var(u16),
 }

@@ -207,9 +207,8 @@ impl Shared {
     /// The variable at an address, and the offset in it, in words.
     pub fn describe(&self, address: usize) -> String {
         let at = address as u64;
-        let region = self.regions.iter().find(|r| {
-            at >= u64::from(r.offset) && at < u64::from(r.offset) + u64::from(r.size)
-        });
+        let region =
+            self.regions.iter().find(|r| at >= u64::from(r.offset) && at < u64::from(r.offset) + u64::from(r.size));
         region.map_or_else(|| format!("{address:#x}"), |r| format!("byte {} of {}", at - u64::from(r.offset), r.name))
     }
 

@@ -121,7 +121,7 @@ impl Logs {
         me: Access,
         order: &impl Order,
     ) -> Result<(), Access> {
-        let mut apply = |log: &mut Log| if is_write { log.on_write(me, order) } else { log.on_read(me, order) };
+        let apply = |log: &mut Log| if is_write { log.on_write(me, order) } else { log.on_read(me, order) };
         let mut at = offset;
         let end = offset + size;
         while at < end {

@@ -291,14 +291,7 @@ impl Machine<'_> {
         Ok(())
     }
 
-    pub(super) fn is_space(
-        &mut self,
-        warp: &mut Warp<'_>,
-        space: Space,
-        d: Pred,
-        a: Src,
-        lanes: u32,
-    ) -> Checked<()> {
+    pub(super) fn is_space(&mut self, warp: &mut Warp<'_>, space: Space, d: Pred, a: Src, lanes: u32) -> Checked<()> {
         let a = warp.get(a, lanes)?;
         let mut holds = 0;
         for lane in each(lanes) {
@@ -340,4 +333,3 @@ fn local_check(warp: &Warp<'_>, spot: Spot) -> Checked<usize> {
     let message = format!("{} bytes at local address {:#x}, in no variable", spot.size, spot.address);
     trouble(FaultKind::OutOfBounds, spot.lane, message)
 }
-

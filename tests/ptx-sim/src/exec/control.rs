@@ -135,7 +135,7 @@ impl Machine<'_> {
         let mut values = Vec::new();
         for arg in &call.args {
             values.push(match arg {
-                CallArg::Src(src, _) => Value::Lanes(warp.get(*src, lanes)?),
+                CallArg::Src(src) => Value::Lanes(warp.get(*src, lanes)?),
                 CallArg::Var(var) => {
                     let var = &caller.vars[usize::from(*var)];
                     let Place::Frame { offset } = var.place else {
@@ -245,9 +245,8 @@ impl Machine<'_> {
             match result {
                 CallResult::Sink => {}
                 CallResult::Reg(reg, ty) => {
-                    let values = std::array::from_fn(|lane| {
-                        bytes[lane].as_ref().map_or(0, |b| from_bytes(b)) & ty.mask()
-                    });
+                    let values =
+                        std::array::from_fn(|lane| bytes[lane].as_ref().map_or(0, |b| from_bytes(b)) & ty.mask());
                     let have = each(lanes).filter(|&lane| bytes[lane as usize].is_some()).map(|l| 1 << l).sum();
                     warp.set(*reg, &values, have);
                 }

@@ -52,11 +52,8 @@ impl Machine<'_> {
             }
             let values: Lanes = std::array::from_fn(|lane| {
                 let (g, t) = (lane / 4, lane % 4);
-                let (low, high) = if trans {
-                    (rows[2 * t][g], rows[2 * t + 1][g])
-                } else {
-                    (rows[g][2 * t], rows[g][2 * t + 1])
-                };
+                let (low, high) =
+                    if trans { (rows[2 * t][g], rows[2 * t + 1][g]) } else { (rows[g][2 * t], rows[g][2 * t + 1]) };
                 u64::from(high) << 16 | u64::from(low)
             });
             warp.set(*reg, &values, lanes);

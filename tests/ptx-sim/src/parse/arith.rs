@@ -120,7 +120,8 @@ impl<'a> Decoder<'a, '_> {
                 self.ternary(Ternary::Sad, ty, Mode::default())?
             }
             "shl" | "shr" => {
-                let allowed: &[Type] = if name == "shl" { &BITS } else { &[B16, B32, B64, U16, U32, U64, S16, S32, S64] };
+                let allowed: &[Type] =
+                    if name == "shl" { &BITS } else { &[B16, B32, B64, U16, U32, U64, S16, S32, S64] };
                 let ty = self.type_in(allowed)?;
                 let op = if name == "shl" { Binary::Shl } else { Binary::Shr };
                 Op::Binary { op, ty, mode: Mode::default(), d: self.dst(ty)?, a: self.src(ty)?, b: self.src(U32)? }
@@ -183,7 +184,7 @@ impl<'a> Decoder<'a, '_> {
                 let ty = self.type_in(&[B16, B32, B64, U16, U32, U64, S16, S32, S64, F32, F64])?;
                 let by = self.type_in(&[S32, F32])?;
                 let (d, a, b) = (self.dst(ty)?, self.src(ty)?, self.src(ty)?);
-                Op::Slct { ty, ftz, by, d, a, b, c: self.src(by)? }
+                Op::Slct { ftz, by, d, a, b, c: self.src(by)? }
             }
             "testp" => {
                 let kind = self.require(
@@ -335,7 +336,10 @@ impl<'a> Decoder<'a, '_> {
         Ok(Test { compare, ty, ftz, a, b, combine })
     }
 
-    fn comparison(&mut self, ty_of: impl FnOnce(&mut Self) -> Result<Type>) -> Result<(Compare, Option<Bool>, bool, Type)> {
+    fn comparison(
+        &mut self,
+        ty_of: impl FnOnce(&mut Self) -> Result<Type>,
+    ) -> Result<(Compare, Option<Bool>, bool, Type)> {
         use Compare::*;
         const ORDERED: [(&str, Compare); 6] = [("eq", Eq), ("ne", Ne), ("lt", Lt), ("le", Le), ("gt", Gt), ("ge", Ge)];
         const UNSIGNED: [(&str, Compare); 4] = [("lo", Lt), ("ls", Le), ("hi", Gt), ("hs", Ge)];
@@ -368,8 +372,7 @@ impl<'a> Decoder<'a, '_> {
         Ok((compare, combine, ftz, ty))
     }
 
-    const COMPARED: [Type; 15] =
-        [B16, B32, B64, U16, U32, U64, S16, S32, S64, F16, Bf16, F32, F64, F16x2, Bf16x2];
+    const COMPARED: [Type; 15] = [B16, B32, B64, U16, U32, U64, S16, S32, S64, F16, Bf16, F32, F64, F16x2, Bf16x2];
 
     fn setp(&mut self) -> Result<Op> {
         let (compare, combine, ftz, ty) = self.comparison(|d| d.type_in(&Self::COMPARED[..13]))?;

@@ -78,6 +78,9 @@ impl<'a> Body<'a> {
     }
 
     fn bind(&mut self, text: &'a str, name: Name) -> Result<(), String> {
+        if Special::parse(text).is_some() || Special::parse(&format!("{text}.x")).is_some() {
+            return Err(format!("{text} is the name of a special register"));
+        }
         if self.scopes[self.scope].names.insert(text, name).is_some() {
             return Err(format!("{text} is declared twice"));
         }
@@ -370,10 +373,8 @@ impl<'a> Parser<'a> {
             }
             self.cursor.expect(';')?;
         }
-        let op = Decoder::decode(body, opcode, operands, line).map_err(|message| ParseError {
-            line,
-            message: format!("{opcode}: {message}"),
-        })?;
+        let op = Decoder::decode(body, opcode, operands, line)
+            .map_err(|message| ParseError { line, message: format!("{opcode}: {message}") })?;
         body.code.push(Inst { op, guard, line, reconverge: u32::MAX });
         Ok(())
     }

@@ -7,12 +7,8 @@ use super::operand::{Decoder, Result};
 
 impl Decoder<'_, '_> {
     pub(super) fn convert(&mut self) -> Result<Op> {
-        let integral = self.choice(&[
-            ("rni", Round::Nearest),
-            ("rzi", Round::Zero),
-            ("rmi", Round::Down),
-            ("rpi", Round::Up),
-        ]);
+        let integral =
+            self.choice(&[("rni", Round::Nearest), ("rzi", Round::Zero), ("rmi", Round::Down), ("rpi", Round::Up)]);
         let away = self.flag("rna").then_some(Round::NearestAway);
         let float_round = self.rounding().or(away);
         let (relu, ftz, sat) = (self.flag("relu"), self.flag("ftz"), self.flag("sat"));

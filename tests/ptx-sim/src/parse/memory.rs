@@ -1,8 +1,6 @@
 //! Decodes loads, stores, atomics, asynchronous copies and matrix instructions (PTX ISA 9.7.9, 9.7.13, 9.7.14).
 
-use crate::inst::{
-    Address, AtomOp, Atomic, Base, CpAsync, Load, Mma, MmaAcc, MmaType, Op, PredSrc, Src, Store,
-};
+use crate::inst::{Address, AtomOp, Atomic, Base, CpAsync, Load, Mma, MmaAcc, MmaType, Op, PredSrc, Src, Store};
 use crate::types::{
     Space,
     Type::{self, *},
@@ -60,7 +58,10 @@ impl<'a> Decoder<'a, '_> {
             }
             "prefetch" | "prefetchu" | "applypriority" | "discard" => {
                 let space = self.choice(&SPACES).unwrap_or(Space::Generic);
-                let level = self.require("a cache level", &[("L1", ()), ("L2", ()), ("L2::evict_last", ()), ("L2::evict_normal", ())]);
+                let level = self.require(
+                    "a cache level",
+                    &[("L1", ()), ("L2", ()), ("L2::evict_last", ()), ("L2::evict_normal", ())],
+                );
                 level?;
                 self.address(space)?;
                 if name == "discard" || name == "applypriority" {
@@ -164,11 +165,8 @@ impl<'a> Decoder<'a, '_> {
     fn atomic(&mut self, reduction: bool) -> Result<Op> {
         self.choice(&[("relaxed", ()), ("acquire", ()), ("release", ()), ("acq_rel", ())]);
         self.choice(&SCOPES);
-        let space = self.choice(&[
-            ("global", Space::Global),
-            ("shared", Space::Shared),
-            ("shared::cta", Space::Shared),
-        ]);
+        let space =
+            self.choice(&[("global", Space::Global), ("shared", Space::Shared), ("shared::cta", Space::Shared)]);
         let space = space.unwrap_or(Space::Generic);
         let op = self.require(
             "an operation",
@@ -282,8 +280,7 @@ impl<'a> Decoder<'a, '_> {
     fn mma(&mut self) -> Result<Op> {
         self.require("the alignment", &[("sync", ())])?;
         self.require("the alignment", &[("aligned", ())])?;
-        let k: u8 =
-            self.require("the shape", &[("m16n8k4", 4), ("m16n8k8", 8), ("m16n8k16", 16), ("m16n8k32", 32)])?;
+        let k: u8 = self.require("the shape", &[("m16n8k4", 4), ("m16n8k8", 8), ("m16n8k16", 16), ("m16n8k32", 32)])?;
         self.require("the layout of A", &[("row", ())])?;
         self.require("the layout of B", &[("col", ())])?;
         let sat = self.flag("satfinite");

@@ -405,8 +405,7 @@ impl<'a> Parser<'a> {
             let line = self.cursor.line();
             let space = self.cursor.word("`.param` or `.reg`")?;
             let declaration = declaration(&mut self.cursor)?;
-            let (name, ty, size, align) =
-                (declaration.name, declaration.ty, declaration.size(), declaration.align);
+            let (name, ty, size, align) = (declaration.name, declaration.ty, declaration.size(), declaration.align);
             let fail = |message: String| ParseError { line, message };
             let place = match space {
                 ".reg" if !is_entry => ParamPlace::Reg(body.add_register(name, ty).map_err(fail)?),

@@ -29,7 +29,10 @@ impl Literal {
 #[derive(Clone, Debug)]
 pub enum Operand<'a> {
     Reg(Reg, Type),
-    Pred { pred: Pred, negated: bool },
+    Pred {
+        pred: Pred,
+        negated: bool,
+    },
     Literal(Literal),
     Special(Special, Type),
     Var(u16, i64),
@@ -157,10 +160,9 @@ impl<'a> Decoder<'a, '_> {
         match operand {
             Operand::Reg(reg, declared) if declared.may_hold(ty, wider) => Ok(Src::Reg(reg)),
             Operand::Reg(_, declared) => Err(mismatch(declared, ty)),
-            Operand::Literal(literal) => literal
-                .to_bits(ty)
-                .map(Src::Imm)
-                .ok_or_else(|| format!("a literal cannot be a .{} here", ty.name())),
+            Operand::Literal(literal) => {
+                literal.to_bits(ty).map(Src::Imm).ok_or_else(|| format!("a literal cannot be a .{} here", ty.name()))
+            }
             Operand::Special(..) => Err("special registers are read by mov".into()),
             _ => Err(format!("expected a register or a literal of type .{}", ty.name())),
         }

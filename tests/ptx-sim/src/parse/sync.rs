@@ -1,10 +1,7 @@
 //! Decodes control flow, barriers and what warps do together (PTX ISA 9.7.12, 9.7.13, 9.7.16 and on).
 
 use crate::inst::{BarReduce, BarrierKind, Call, CallArg, CallResult, Op, Redux, Shuffle, Src, Vote};
-use crate::types::{
-    Space,
-    Type::{self, *},
-};
+use crate::types::{Space, Type::*};
 
 use super::operand::{Decoder, Operand, Result};
 
@@ -97,7 +94,7 @@ impl<'a> Decoder<'a, '_> {
                 if p.is_some() && !all {
                     return Err("only match.all has a predicate".into());
                 }
-                Op::Match { all, ty, d, p, a: self.src(ty)?, members: self.src(B32)? }
+                Op::Match { all, d, p, a: self.src(ty)?, members: self.src(B32)? }
             }
             "activemask" => {
                 self.type_in(&[B32])?;
@@ -189,11 +186,11 @@ impl<'a> Decoder<'a, '_> {
             let Operand::List(parts) = self.next()? else { return Err("expected arguments in parentheses".into()) };
             for part in parts {
                 args.push(match part {
-                    Operand::Reg(reg, ty) => CallArg::Src(Src::Reg(reg), ty),
+                    Operand::Reg(reg, _) => CallArg::Src(Src::Reg(reg)),
                     Operand::Var(var, 0) if self.is_param(var) => CallArg::Var(var),
                     Operand::Literal(literal) => {
                         let bits = literal.to_bits(B64).or(literal.to_bits(F32));
-                        CallArg::Src(Src::Imm(bits.ok_or("not an argument")?), Type::B64)
+                        CallArg::Src(Src::Imm(bits.ok_or("not an argument")?))
                     }
                     _ => return Err("an argument is a register, a literal or a .param variable".into()),
                 });

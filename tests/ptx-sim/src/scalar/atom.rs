@@ -14,8 +14,26 @@ pub fn apply(op: AtomOp, ty: Type, old: u64, b: u64, c: u64) -> u64 {
         AtomOp::Or => binary(Binary::Or),
         AtomOp::Xor => binary(Binary::Xor),
         AtomOp::Exch => b,
-        AtomOp::Cas => if old == b { c } else { old },
-        AtomOp::Inc => if old >= b { 0 } else { old + 1 },
-        AtomOp::Dec => if old == 0 || old > b { b } else { old - 1 },
+        AtomOp::Cas => {
+            if old == b {
+                c
+            } else {
+                old
+            }
+        }
+        AtomOp::Inc => {
+            if old >= b {
+                0
+            } else {
+                old + 1
+            }
+        }
+        AtomOp::Dec => {
+            if old == 0 || old > b {
+                b
+            } else {
+                old - 1
+            }
+        }
     }
 }

@@ -141,7 +141,13 @@ fn less(x: f64, y: f64) -> bool {
 fn extremum(ty: Type, nan: bool, a: u64, b: u64, first: bool) -> u64 {
     let (a_nan, b_nan) = (decode(ty, a).is_nan(), decode(ty, b).is_nan());
     match (a_nan, b_nan) {
-        (false, false) => if first { a } else { b },
+        (false, false) => {
+            if first {
+                a
+            } else {
+                b
+            }
+        }
         (true, false) if !nan => b,
         (false, true) if !nan => a,
         _ => encode(ty, f64::NAN, Round::Nearest),

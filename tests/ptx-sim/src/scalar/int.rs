@@ -68,7 +68,13 @@ pub fn binary(op: Binary, ty: Type, mode: Mode, a: u64, b: u64) -> u64 {
         Binary::And => a & b,
         Binary::Or => a | b,
         Binary::Xor => a ^ b,
-        Binary::Shl => if b >= u64::from(bits) { 0 } else { a << b & mask },
+        Binary::Shl => {
+            if b >= u64::from(bits) {
+                0
+            } else {
+                a << b & mask
+            }
+        }
         Binary::Shr => truncate(ty, ty.extend(a) >> b.min(u64::from(bits))),
         Binary::CopySign => a,
     }

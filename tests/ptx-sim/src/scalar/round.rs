@@ -125,11 +125,7 @@ pub fn to_odd(sum: f64, error: f64) -> f64 {
     if error == 0.0 || error.is_nan() || !sum.is_finite() || sum.to_bits() & 1 == 1 {
         return sum;
     }
-    if (error > 0.0) == (sum > 0.0) {
-        f64::from_bits(sum.to_bits() + 1)
-    } else {
-        f64::from_bits(sum.to_bits() - 1)
-    }
+    if (error > 0.0) == (sum > 0.0) { f64::from_bits(sum.to_bits() + 1) } else { f64::from_bits(sum.to_bits() - 1) }
 }
 
 /// `sum`, which is the exact value `sum + error` rounded to nearest, rounded as told.
