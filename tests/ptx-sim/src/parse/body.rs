@@ -472,19 +472,16 @@ impl<'a> Parser<'a> {
         }
     }
 
-    /// `+4`, `-4`, `+-4`, or nothing.
+    /// `+4`, `+-4`, or nothing.
     fn offset(&mut self) -> Result<i64, ParseError> {
-        let mut total = 0i64;
-        loop {
-            let sign = match self.cursor.peek() {
-                Some(Token::Mark('+')) => 1,
-                Some(Token::Mark('-')) => -1,
-                _ => return Ok(total),
-            };
-            self.cursor.next();
-            let minus = if self.cursor.eat('-') { -1 } else { 1 };
-            let value = self.cursor.integer("an offset")? as i64;
-            total = total.wrapping_add(value.wrapping_mul(sign * minus));
+        if self.cursor.peek() == Some(&Token::Mark('-')) {
+            return self.cursor.error("an offset is added: write `+-` and a number");
         }
+        if !self.cursor.eat('+') {
+            return Ok(0);
+        }
+        let negative = self.cursor.eat('-');
+        let value = self.cursor.integer("an offset")? as i64;
+        Ok(if negative { value.wrapping_neg() } else { value })
     }
 }
