@@ -102,7 +102,9 @@ fn pending_copies() {
     assert_fault(&fault_of(SHARED, &write, 32), FaultKind::PendingCopy, "st.shared");
     // Another thread's copy: its wait must lie before the barrier.
     let other = |wait: &str| {
-        format!("{copy} {wait} bar.warp.sync -1; xor.b32 %r2, %r2, 4; ld.shared.b32 %r3, [%r2]; st.global.b32 [%rd3], %r3;")
+        format!(
+            "{copy} {wait} bar.warp.sync -1; xor.b32 %r2, %r2, 4; ld.shared.b32 %r3, [%r2]; st.global.b32 [%rd3], %r3;"
+        )
     };
     let fault = fault_of(SHARED, &other(""), 32);
     assert_fault(&fault, FaultKind::PendingCopy, "ld.shared");

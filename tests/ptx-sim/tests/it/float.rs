@@ -57,8 +57,20 @@ fn min(a: f32, b: f32) -> f32 {
     match (a.is_nan(), b.is_nan()) {
         (true, _) => b,
         (_, true) => a,
-        _ if a == 0.0 && b == 0.0 => if a.is_sign_negative() { a } else { b },
-        _ => if a < b { a } else { b },
+        _ if a == 0.0 && b == 0.0 => {
+            if a.is_sign_negative() {
+                a
+            } else {
+                b
+            }
+        }
+        _ => {
+            if a < b {
+                a
+            } else {
+                b
+            }
+        }
     }
 }
 
@@ -153,11 +165,9 @@ fn comparisons_know_nan() {
 fn directed_roundings_enclose_the_exact_value() {
     // Sums and products of these are exact in f64.
     let values = [1.0f32, 3.1415927, -2.7182817, 0.1, -1e5, 16_777_215.0, 7e-5];
-    for (instruction, exact) in [
-        ("add", (|a, b| a + b) as fn(f64, f64) -> f64),
-        ("sub", |a, b| a - b),
-        ("mul", |a, b| a * b),
-    ] {
+    for (instruction, exact) in
+        [("add", (|a, b| a + b) as fn(f64, f64) -> f64), ("sub", |a, b| a - b), ("mul", |a, b| a * b)]
+    {
         for &a in &values {
             for &b in &values {
                 let run = |mode: &str| {
@@ -205,7 +215,10 @@ fn double_precision() {
         for (row, found) in rows.iter().zip(map(&[8, 8], 8, &format!("{instruction} %d, %a, %b;"), &rows)) {
             let (a, b) = (f64::from_bits(row[0]), f64::from_bits(row[1]));
             let (found, expected) = (f64::from_bits(found), f(a, b));
-            assert!(found.to_bits() == expected.to_bits() || found.is_nan() && expected.is_nan(), "{instruction} {a} {b}");
+            assert!(
+                found.to_bits() == expected.to_bits() || found.is_nan() && expected.is_nan(),
+                "{instruction} {a} {b}"
+            );
         }
     };
     check("add.f64", &|a, b| a + b);
@@ -243,7 +256,13 @@ impl Half {
         let bias = (1 << (self.exponent_bits - 1)) - 1;
         match exponent {
             0 => sign * mantissa * 2f64.powi(1 - bias),
-            e if e == (1 << self.exponent_bits) - 1 => if mantissa == 0.0 { sign * f64::INFINITY } else { f64::NAN },
+            e if e == (1 << self.exponent_bits) - 1 => {
+                if mantissa == 0.0 {
+                    sign * f64::INFINITY
+                } else {
+                    f64::NAN
+                }
+            }
             e => sign * (1.0 + mantissa) * 2f64.powi(e - bias),
         }
     }
@@ -301,8 +320,7 @@ fn half_precision_arithmetic() {
     for (name, half) in [("f16", F16), ("bf16", BF16)] {
         let values: Vec<u64> =
             [0.0, 1.0, -1.5, 0.333, 100.0, 1e-5, 60000.0, -2.5, 1e-7].iter().map(|&v| half.nearest(v)).collect();
-        let rows: Vec<Vec<u64>> =
-            values.iter().flat_map(|&a| values.iter().map(move |&b| vec![a, b])).collect();
+        let rows: Vec<Vec<u64>> = values.iter().flat_map(|&a| values.iter().map(move |&b| vec![a, b])).collect();
         let check = |op: &str, f: &dyn Fn(f64, f64) -> f64| {
             let body = format!("{op}.{name} %d, %a, %b;");
             for (row, found) in rows.iter().zip(map(&[2, 2], 2, &body, &rows)) {
@@ -310,8 +328,7 @@ fn half_precision_arithmetic() {
                 assert_eq!(found, expected, "{body} {row:x?}");
             }
             // The packed form, with the operands the other way round in the upper half.
-            let packed: Vec<Vec<u64>> =
-                rows.iter().map(|r| vec![r[1] << 16 | r[0], r[0] << 16 | r[1]]).collect();
+            let packed: Vec<Vec<u64>> = rows.iter().map(|r| vec![r[1] << 16 | r[0], r[0] << 16 | r[1]]).collect();
             let body = format!("{op}.{name}x2 %d, %a, %b;");
             for (row, found) in rows.iter().zip(map(&[4, 4], 4, &body, &packed)) {
                 let (a, b) = (half.value(row[0]), half.value(row[1]));
@@ -342,6 +359,8 @@ fn half_precision_arithmetic() {
     assert_eq!(out, [0xbc00_3c00]);
     let out = map(&[2, 2], 4, "setp.lt.f16 %p, %a, %b; selp.b32 %d, 1, 0, %p;", &[vec![0x3c00, 0x4000]]);
     assert_eq!(out, [1]);
+    let body = "setp.lt.f16x2 %p|%q, %a, %b; selp.b32 %r0, 1, 0, %p; selp.b32 %r1, 2, 0, %q; or.b32 %d, %r0, %r1;";
+    assert_eq!(map(&[4, 4], 4, body, &[vec![0x4000_3c00, 0x3c00_4000], vec![0x3c00_4000, 0x4000_3c00]]), [1, 2]);
 }
 
 #[test]
@@ -351,12 +370,14 @@ fn conversions() {
     };
     let single = |v: f32| u64::from(v.to_bits());
     // Float to integer.
-    for (v, rni, rzi, rmi, rpi) in [(2.5f32, 2, 2, 2, 3), (-2.5, -2, -2, -3, -2), (3.5, 4, 3, 3, 4), (-0.4, 0, 0, -1, 0)] {
+    for (v, rni, rzi, rmi, rpi) in
+        [(2.5f32, 2, 2, 2, 3), (-2.5, -2, -2, -3, -2), (3.5, 4, 3, 3, 4), (-0.4, 0, 0, -1, 0)]
+    {
         for (mode, expected) in [("rni", rni), ("rzi", rzi), ("rmi", rmi), ("rpi", rpi)] {
             assert_eq!(cvt(&format!("{mode}.s32.f32"), 4, 4, single(v)) as i32, expected, "{mode} {v}");
             let whole = f32::from_bits(cvt(&format!("{mode}.f32.f32"), 4, 4, single(v)) as u32);
             assert_eq!(whole, expected as f32);
-            assert_eq!(whole.is_sign_negative(), v < 0.0 );
+            assert_eq!(whole.is_sign_negative(), v < 0.0);
         }
     }
     assert_eq!(cvt("rzi.s32.f32", 4, 4, single(3e9)) as i32, i32::MAX);

@@ -2,10 +2,8 @@
 
 use crate::common::map;
 
-const WORDS: [u32; 12] =
-    [0, 1, 2, 7, 31, 32, 33, 0x7fff_ffff, 0x8000_0000, 0x8000_0001, 0xffff_fffe, 0xffff_ffff];
-const LONGS: [u64; 8] =
-    [0, 1, 63, 0x7fff_ffff_ffff_ffff, 0x8000_0000_0000_0000, 0xffff_ffff, 0x1_0000_0003, u64::MAX];
+const WORDS: [u32; 12] = [0, 1, 2, 7, 31, 32, 33, 0x7fff_ffff, 0x8000_0000, 0x8000_0001, 0xffff_fffe, 0xffff_ffff];
+const LONGS: [u64; 8] = [0, 1, 63, 0x7fff_ffff_ffff_ffff, 0x8000_0000_0000_0000, 0xffff_ffff, 0x1_0000_0003, u64::MAX];
 
 fn pairs(values: &[u64]) -> Vec<Vec<u64>> {
     values.iter().flat_map(|&a| values.iter().map(move |&b| vec![a, b])).collect()
@@ -201,12 +199,7 @@ fn bit_fields() {
     }
     let out = map(&[8, 4, 4], 8, "bfe.u64 %d, %a, %b, %c;", &[vec![0x0123_4567_89ab_cdef, 20, 40]]);
     assert_eq!(out, [0x0123_4567_89ab_cdef >> 20 & 0xff_ffff_ffff]);
-    let out = map(
-        &[4, 4],
-        4,
-        "bfi.b32 %d, %a, %b, 8, 12;",
-        &[vec![0xffff_ffff, 0], vec![0xabc, 0xffff_ffff]],
-    );
+    let out = map(&[4, 4], 4, "bfi.b32 %d, %a, %b, 8, 12;", &[vec![0xffff_ffff, 0], vec![0xabc, 0xffff_ffff]]);
     assert_eq!(out, [0x000f_ff00, 0xfffa_bcff]);
     let out = map(&[4, 4], 4, "bfi.b32 %d, %a, %b, 28, 12;", &[vec![0xabc, 0x1111_1111]]);
     assert_eq!(out, [0xc111_1111]);
@@ -279,11 +272,8 @@ fn comparisons_and_selections() {
             assert_eq!(found as u32, expected, "{name} {a:#x} {b:#x}");
         }
     }
-    for (name, f) in [
-        ("and", (|x, y| x && y) as fn(bool, bool) -> bool),
-        ("or", |x, y| x || y),
-        ("xor", |x, y| x != y),
-    ] {
+    for (name, f) in [("and", (|x, y| x && y) as fn(bool, bool) -> bool), ("or", |x, y| x || y), ("xor", |x, y| x != y)]
+    {
         let body = format!(
             "setp.gt.s32 %q, %b, 5; setp.lt.{name}.u32 %p|%q, %a, 10, %q;
              selp.b32 %r0, 1, 0, %p; selp.b32 %r1, 2, 0, %q; or.b32 %d, %r0, %r1;"
