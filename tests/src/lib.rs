@@ -2,5 +2,6 @@
 
 pub mod compare;
 pub mod interpret;
+pub mod plain;
 pub mod random_graph;
 pub mod sheet;

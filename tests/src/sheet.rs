@@ -82,10 +82,15 @@ pub fn everywhere(g: &Graph, inputs: &[Tensor]) -> Vec<(String, Vec<Tensor>)> {
 
 /// The outputs of compiled, optimised code.
 pub fn compiled(g: &Graph, inputs: &[Tensor]) -> Vec<Tensor> {
+    compiled_on(g, &[inputs]).remove(0)
+}
+
+/// The outputs of compiled, optimised code on each of some inputs.
+pub fn compiled_on(g: &Graph, inputs: &[&[Tensor]]) -> Vec<Vec<Tensor>> {
     let runner = Runner::jit(g.clone(), &CompileOptions::default(), 2);
     let mut runner = runner.unwrap_or_else(|why| panic!("{}: {why}\n{g}", g.name));
     dirty_memory();
-    runner.run(inputs).unwrap_or_else(|why| panic!("{}: {why}\n{g}", g.name))
+    inputs.iter().map(|x| runner.run(x).unwrap_or_else(|why| panic!("{}: {why}\n{g}", g.name))).collect()
 }
 
 /// The distance from 1 to the next number of a float type.

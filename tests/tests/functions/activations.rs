@@ -1,9 +1,9 @@
 //! Activations against closed forms.
 
-use super::plain::{FLOATS, noise, numbers};
 use lehr_frontends::layers::{Layer, activation};
 use lehr_ir::ops::{Conv, Identity, LogSoftmax, Softmax, UnaryFn};
 use lehr_ir::{ConstValue, DType, Diag, Graph, Tensor, ValueId};
+use lehr_tests::plain::{FLOATS, noise, numbers};
 use lehr_tests::sheet::{Sheet, epsilon};
 
 type Make = fn(&mut Layer, ValueId) -> Result<ValueId, Diag>;

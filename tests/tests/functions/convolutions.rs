@@ -1,21 +1,15 @@
 //! Convolutions of every kind and pooling, against plain loops.
 
-use super::plain::{FLOATS, Grid, Walk, correlated, noise};
 use lehr_frontends::layers::pool::{Blur, blur, global_average, max_blur};
 use lehr_frontends::layers::{Layer, conv};
 use lehr_ir::DType;
 use lehr_ir::ops::{Conv, PadMode};
+use lehr_tests::plain::{FLOATS, Grid, Walk, correlated, noise, turned};
 use lehr_tests::sheet::{Sheet, epsilon};
 
 fn attributes(walk: Walk) -> Conv {
     let (strides, dilations) = (vec![walk.stride; 2], vec![walk.dilation; 2]);
     Conv { strides, pads: walk.pads.to_vec(), dilations, groups: walk.groups }
-}
-
-/// Both spatial axes backwards.
-fn turned(w: &Grid) -> Grid {
-    let [_, _, h, v] = w.shape;
-    Grid::make(w.shape, |[o, c, y, x]| w.at([o, c, h - 1 - y, v - 1 - x]))
 }
 
 /// A rounding error for each of `terms` products of numbers up to 1.

@@ -1,9 +1,9 @@
 //! Losses of predictions and targets, and of scores and labels, with every reduction.
 
-use super::plain::{FLOATS, noise, numbers};
 use lehr_frontends::layers::Layer;
 use lehr_frontends::layers::loss::{self, BinaryWeights, Classes, Reduction, Targets};
 use lehr_ir::{DType, Diag, Tensor, ValueId};
+use lehr_tests::plain::{FLOATS, noise, numbers};
 use lehr_tests::sheet::{Sheet, epsilon};
 
 const REDUCTIONS: [(&str, Reduction); 3] =

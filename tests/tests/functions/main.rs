@@ -6,6 +6,5 @@ mod convolutions;
 mod dropout;
 mod losses;
 mod norms;
-mod plain;
 mod rankings;
 mod refused;

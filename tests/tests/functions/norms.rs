@@ -1,10 +1,10 @@
 //! Normalisations and dense layers.
 
-use super::plain::{FLOATS, Grid, noise};
 use lehr_frontends::layers::norm::{BatchNormOptions, RunningVariance, Statistics, batch_norm};
 use lehr_frontends::layers::{Layer, dense};
 use lehr_ir::ops::{BatchNorm, Lrn};
 use lehr_ir::{DType, Dim, Graph, Tensor, TensorType};
+use lehr_tests::plain::{FLOATS, Grid, noise};
 use lehr_tests::sheet::{Sheet, compiled, epsilon};
 
 const SHAPE: [usize; 4] = [5, 3, 4, 6];

@@ -1,9 +1,9 @@
 //! Losses that compare scores or embeddings.
 
 use super::losses::expect_reduced;
-use super::plain::{FLOATS, noise};
 use lehr_frontends::layers::ranking::{self, Norm, Triplet};
 use lehr_ir::{DType, Tensor};
+use lehr_tests::plain::{FLOATS, noise};
 use lehr_tests::sheet::{Sheet, epsilon};
 
 /// 1, -1, 1, ...

@@ -1,4 +1,4 @@
-//! What the definitions share: numbers to try, and a correlation in plain loops.
+//! What tests of layers share: numbers to try, arrays of four axes, and a correlation in plain loops.
 
 use lehr_ir::tensor::seeded;
 use lehr_ir::{DType, Tensor};
@@ -39,7 +39,7 @@ impl Default for Walk {
 }
 
 /// An array with its shape [a, b, height, width].
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Grid {
     pub shape: [usize; 4],
     pub values: Vec<f64>,
@@ -97,4 +97,26 @@ pub fn correlated(x: &Grid, w: &Grid, walk: Walk) -> Grid {
         }
         sum
     })
+}
+
+/// A cyclic shift of the two spatial axes: what was at (i, j) is at (i + down, j + right).
+pub fn rolled(x: &Grid, [down, right]: [usize; 2]) -> Grid {
+    let [_, _, h, w] = x.shape;
+    Grid::make(x.shape, |[n, c, i, j]| x.at([n, c, (i + h - down % h) % h, (j + w - right % w) % w]))
+}
+
+/// Both spatial axes backwards.
+pub fn turned(w: &Grid) -> Grid {
+    let [_, _, h, v] = w.shape;
+    Grid::make(w.shape, |[o, c, y, x]| w.at([o, c, h - 1 - y, v - 1 - x]))
+}
+
+/// The largest distance between two arrays of one shape, of the largest number in either.
+pub fn distance(a: &[f64], b: &[f64]) -> f64 {
+    assert_eq!(a.len(), b.len(), "arrays of two sizes");
+    let largest = a.iter().chain(b).fold(0.0f64, |m, v| m.max(v.abs()));
+    let apart = a.iter().zip(b).map(|(a, b)| (a - b).abs());
+    // NaN is far away.
+    let apart = apart.fold(0.0f64, |m, d| if d <= m { m } else { d });
+    if apart == 0.0 { 0.0 } else { apart / largest }
 }
