@@ -1,9 +1,8 @@
-//! Convolutions of every kind and pooling, against plain loops.
+//! Convolutions of every kind, against plain loops.
 
-use lehr_frontends::layers::pool::{Blur, blur, global_average, max_blur};
 use lehr_frontends::layers::{Layer, conv};
 use lehr_ir::DType;
-use lehr_ir::ops::{Conv, PadMode};
+use lehr_ir::ops::Conv;
 use lehr_tests::plain::{FLOATS, Grid, Walk, correlated, noise, turned};
 use lehr_tests::sheet::{Sheet, epsilon};
 
@@ -125,67 +124,5 @@ fn stacked_kernels() {
             !differs([0, 0, 4, 4]) && differs([0, 0, 0, 0]),
             "padding between changes the border, and nothing else"
         );
-    }
-}
-
-/// An index reflected into 0..n, the border not repeated.
-fn reflected(i: i64, n: usize) -> usize {
-    let i = i.abs();
-    (if i < n as i64 { i } else { 2 * (n as i64 - 1) - i }) as usize
-}
-
-/// Blurred by weights over their sum, reflected at the border.
-fn blurred(x: &Grid, weights: &[f64], stride: usize) -> Grid {
-    let [n, c, h, w] = x.shape;
-    let sum: f64 = weights.iter().sum();
-    let before = (weights.len() as i64 - 1) / 2;
-    Grid::make([n, c, (h - 1) / stride + 1, (w - 1) / stride + 1], |[n, c, i, j]| {
-        let mut y = 0.0;
-        for (u, a) in weights.iter().enumerate() {
-            for (v, b) in weights.iter().enumerate() {
-                let at = |place: usize, k: usize, size| reflected((place * stride + k) as i64 - before, size);
-                y += a * b / (sum * sum) * x.at([n, c, at(i, u, h), at(j, v, w)]);
-            }
-        }
-        y
-    })
-}
-
-#[test]
-fn blur_pooling() {
-    let rows: [(usize, &[f64]); 5] = [
-        (1, &[1.0]),
-        (2, &[1.0, 1.0]),
-        (3, &[1.0, 2.0, 1.0]),
-        (4, &[1.0, 3.0, 3.0, 1.0]),
-        (5, &[1.0, 4.0, 6.0, 4.0, 1.0]),
-    ];
-    for dtype in FLOATS {
-        let mut sheet = Sheet::new(dtype.name());
-        let x = Grid::of(&noise(dtype, &[2, 16, 9, 12], 1.0, 1));
-        let v = sheet.input("x", x.tensor(dtype));
-        for (taps, weights) in rows {
-            for stride in [1, 2, 3] {
-                let options = Blur { taps, stride, border: PadMode::Reflect };
-                let y = blur(&mut Layer::new(&mut sheet.g, "blur"), v, options);
-                sheet.expect(
-                    &format!("{taps} taps, stride {stride}"),
-                    y,
-                    blurred(&x, weights, stride).values,
-                    sums(dtype, 8),
-                );
-            }
-        }
-        // Maxima of 2x2 at every place; beyond the last row and column lies the one before it.
-        let maxima = Grid::make(x.shape, |[n, c, i, j]| {
-            let at = |y: usize, z: usize| x.at([n, c, reflected(y as i64, 9), reflected(z as i64, 12)]);
-            at(i, j).max(at(i + 1, j)).max(at(i, j + 1)).max(at(i + 1, j + 1))
-        });
-        let y = max_blur(&mut Layer::new(&mut sheet.g, "max blur"), v, 2, Blur::default());
-        sheet.expect("max blur", y, blurred(&maxima, &[1.0, 2.0, 1.0], 2).values, sums(dtype, 8));
-        let means = (0..32).map(|i| x.values[i * 108..(i + 1) * 108].iter().sum::<f64>() / 108.0).collect();
-        let y = global_average(&mut Layer::new(&mut sheet.g, "average"), v);
-        sheet.expect("global average", y, means, sums(dtype, 8));
-        sheet.check();
     }
 }

@@ -6,5 +6,6 @@ mod convolutions;
 mod dropout;
 mod losses;
 mod norms;
+mod pools;
 mod rankings;
 mod refused;
