@@ -19,7 +19,7 @@ pub struct Dropped {
 /// Element i is kept if the top 24 bits of the i-th number of SplitMix64 started from the seed are below `(1 - p)*2^24`. Source: Srivastava
 /// et al. (2014), scaled in training as in torch and ONNX; Steele, Lea and Flood (2014) for the generator.
 pub fn dropout(l: &mut Layer, x: ValueId, p: f64, seed: ValueId) -> Result<Dropped> {
-    l.is_float(x)?;
+    l.require_floats(x)?;
     if !(0.0..=1.0).contains(&p) {
         return Err(l.error("dropout.c2", format!("a probability lies between 0 and 1, {p} does not")));
     }

@@ -76,7 +76,7 @@ pub fn binary_cross_entropy(
     weights: Option<ValueId>,
     reduction: Reduction,
 ) -> Result {
-    l.same_shapes(p, t)?;
+    l.require_one_type(p, t)?;
     let ln_p = l.unary(UnaryFn::Log, p)?;
     let ln_p = l.with(BinaryFn::Max, ln_p, -100.0)?;
     let minus = l.unary(UnaryFn::Neg, p)?;
@@ -108,7 +108,7 @@ pub fn binary_cross_entropy_with_logits(
     weights: BinaryWeights,
     reduction: Reduction,
 ) -> Result {
-    l.same_shapes(x, t)?;
+    l.require_one_type(x, t)?;
     let minus = l.unary(UnaryFn::Neg, x)?;
     let yes = l.unary(UnaryFn::Softplus, minus)?;
     let yes = l.binary(BinaryFn::Mul, t, yes)?;
@@ -131,7 +131,7 @@ pub enum Targets {
 /// `t*(ln(t) - x)` for logarithms of probabilities x: the divergence of Kullback and Leibler from the prediction to the target. Where t is 0
 /// it is 0, whatever x. Torch's `batchmean` is [`batch_mean`] of the unreduced losses.
 pub fn kullback_leibler(l: &mut Layer, x: ValueId, t: ValueId, targets: Targets, reduction: Reduction) -> Result {
-    l.same_shapes(x, t)?;
+    l.require_one_type(x, t)?;
     let (p, ln_p, nothing) = match targets {
         Targets::Probabilities => (t, l.unary(UnaryFn::Log, t)?, 0.0),
         Targets::Logarithms => (l.unary(UnaryFn::Exp, t)?, t, f64::NEG_INFINITY),
@@ -166,7 +166,7 @@ pub(super) fn reduced(l: &mut Layer, losses: ValueId, reduction: Reduction) -> R
 }
 
 fn difference(l: &mut Layer, x: ValueId, y: ValueId) -> Result {
-    l.same_shapes(x, y)?;
+    l.require_one_type(x, y)?;
     l.binary(BinaryFn::Sub, x, y)
 }
 

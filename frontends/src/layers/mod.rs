@@ -121,15 +121,15 @@ impl<'g> Layer<'g> {
     }
 
     /// The operands of a layer have one shape: what would broadcast is more often a mistake than meant.
-    fn same_shapes(&self, x: ValueId, y: ValueId) -> Result<()> {
+    fn require_one_type(&self, x: ValueId, y: ValueId) -> Result<()> {
         let (x, y) = (self.ty(x), self.ty(y));
         match x == y {
             true => Ok(()),
-            false => Err(self.error("layer.shapes", format!("it takes two tensors of one type, not {x} and {y}"))),
+            false => Err(self.error("layer.types", format!("it takes two tensors of one type, not {x} and {y}"))),
         }
     }
 
-    fn is_float(&self, x: ValueId) -> Result<()> {
+    fn require_floats(&self, x: ValueId) -> Result<()> {
         match self.ty(x).dtype {
             DType::F64 | DType::F32 | DType::F16 | DType::BF16 => Ok(()),
             _ => Err(self.error("layer.floats", format!("it takes floats, not {}", self.ty(x)))),

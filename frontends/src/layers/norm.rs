@@ -55,7 +55,7 @@ pub fn batch_norm(
     old: Statistics,
     options: BatchNormOptions,
 ) -> Result<BatchNormed> {
-    l.is_float(x)?;
+    l.require_floats(x)?;
     let Some(channels) = l.ty(x).shape.get(1).and_then(Dim::as_const).and_then(|n| usize::try_from(n).ok()) else {
         return Err(l.error("batch_norm.c1", format!("the number of channels must be known, x is {}", l.ty(x))));
     };

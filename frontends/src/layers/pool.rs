@@ -24,7 +24,7 @@ impl Default for Blur {
 /// Each channel of N C spatial... is blurred, then subsampled: what the stride would alias is weakened first.
 /// Output size per axis: `floor((M - 1)/stride) + 1`. Source: Zhang, "Making Convolutional Networks Shift-Invariant Again" (2019).
 pub fn blur(l: &mut Layer, x: ValueId, blur: Blur) -> Result {
-    l.is_float(x)?;
+    l.require_floats(x)?;
     let ty = l.ty(x).clone();
     let channels = ty.shape.get(1).and_then(Dim::as_const).and_then(|n| usize::try_from(n).ok());
     let (Some(groups), Some(spatial @ 1..)) = (channels, ty.rank().checked_sub(2)) else {

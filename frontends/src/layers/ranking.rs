@@ -7,8 +7,8 @@ use lehr_ir::ops::{BinaryFn, ReduceFn, UnaryFn, Where};
 
 /// `max(0, margin - y*(x1 - x2))`: y is 1 where x1 should be the larger, -1 where x2 should.
 pub fn margin(l: &mut Layer, [x1, x2]: [ValueId; 2], y: ValueId, margin: f64, reduction: Reduction) -> Result {
-    l.same_shapes(x1, x2)?;
-    l.same_shapes(x1, y)?;
+    l.require_one_type(x1, x2)?;
+    l.require_one_type(x1, y)?;
     let d = l.binary(BinaryFn::Sub, x1, x2)?;
     let gain = l.binary(BinaryFn::Mul, y, d)?;
     let losses = short_of(l, margin, gain)?;
@@ -49,8 +49,8 @@ pub fn triplet(
     options: Triplet,
     reduction: Reduction,
 ) -> Result {
-    l.same_shapes(anchor, positive)?;
-    l.same_shapes(anchor, negative)?;
+    l.require_one_type(anchor, positive)?;
+    l.require_one_type(anchor, negative)?;
     let near = distance(l, anchor, positive, options)?;
     let mut far = distance(l, anchor, negative, options)?;
     if options.swap {
@@ -63,7 +63,7 @@ pub fn triplet(
 }
 
 /// `y = 1: 1 - cos(x1, x2)`; `y = -1: max(0, cos(x1, x2) - margin)`; any other y: 0. x1 and x2 are [..., features], y is [...]. The
-/// squares of both lengths get 1e-12 more, so that a vector of zeros has cosine 0. Source: torch's CosineEmbeddingLoss.
+/// squares of both lengths get 1e-12 more, so that a vector of zeros has cosine 0 (in f16, which has no such number, NaN). Source: torch's CosineEmbeddingLoss.
 pub fn cosine_embedding(
     l: &mut Layer,
     [x1, x2]: [ValueId; 2],
@@ -71,11 +71,11 @@ pub fn cosine_embedding(
     margin: f64,
     reduction: Reduction,
 ) -> Result {
-    l.same_shapes(x1, x2)?;
+    l.require_one_type(x1, x2)?;
     let axis = features(l, x1)?;
     let dot = l.binary(BinaryFn::Mul, x1, x2)?;
     let dot = l.reduce(ReduceFn::Sum, dot, vec![axis])?;
-    l.same_shapes(dot, y)?;
+    l.require_one_type(dot, y)?;
     // By one length after the other: their product, squared, would overflow much earlier.
     let mut cos = dot;
     for x in [x1, x2] {
