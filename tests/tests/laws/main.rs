@@ -3,6 +3,7 @@
 
 mod convolution;
 mod identities;
+mod networks;
 mod pooling;
 mod shift;
 mod statistics;
