@@ -1,4 +1,5 @@
-//! Layers, activations and losses over the graph builder, for Rust programs that make their own networks.
+//! Layers, activations and losses over the graph builder, for Rust programs that make their own networks: on a [`Graph`], or in one
+//! of the zoo's builder by [`Net::at`](crate::zoo::Net::at).
 //!
 //! Each is one operator, or an exact composition of operators: it is evaluated, compiled in process and compiled to a
 //! library as any graph is, and passes see nothing but operators they know. Forms are chosen that neither overflow nor cancel.

@@ -33,6 +33,11 @@ pub fn blur(l: &mut Layer, x: ValueId, blur: Blur) -> Result {
     if blur.stride == 0 || !(1..=64).contains(&blur.taps) {
         return Err(l.error("blur.c2", format!("{} taps with stride {}", blur.taps, blur.stride)));
     }
+    let (before, after) = ((blur.taps - 1) / 2, blur.taps / 2);
+    let short = ty.shape[2..].iter().find(|d| d.as_const().is_some_and(|n| n <= after as i64));
+    if let (PadMode::Reflect, Some(n)) = (blur.border, short) {
+        return Err(l.error("blur.c3", format!("{n} elements cannot be reflected for a blur of {} taps", blur.taps)));
+    }
     let weights = binomial(blur.taps);
     let sum: f64 = weights.iter().sum();
     // Outer product over the spatial axes, the same for every channel.
@@ -43,8 +48,8 @@ pub fn blur(l: &mut Layer, x: ValueId, blur: Blur) -> Result {
     let shape = [vec![groups, 1], vec![blur.taps; spatial]].concat();
     let w = l.constant(Tensor::from_f64(ty.dtype, shape, (0..groups).flat_map(|_| kernel.clone())));
     let border = |n: usize| [vec![0; 2], vec![n as i64; spatial]].concat();
-    let (before, after) = (border((blur.taps - 1) / 2), border(blur.taps / 2));
-    let x = l.op(Pad { before, after, mode: blur.border }, &[x])?;
+    let pad = Pad { before: border(before), after: border(after), mode: blur.border };
+    let x = if blur.taps > 1 { l.op(pad, &[x])? } else { x };
     let op =
         Conv { strides: vec![blur.stride; spatial], pads: vec![0; 2 * spatial], dilations: vec![1; spatial], groups };
     l.op(op, &[x, w])
