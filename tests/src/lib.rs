@@ -3,4 +3,6 @@
 pub mod analyse;
 pub mod compare;
 pub mod interpret;
+pub mod plain;
 pub mod random_graph;
+pub mod sheet;

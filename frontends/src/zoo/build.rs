@@ -21,7 +21,9 @@
 //! (`conv1.weight`, `bn1.running_mean`), so that its checkpoints load.
 
 use super::weights::{Init, Start, Weights};
-use lehr_ir::ops::{self, BinaryFn, UnaryFn};
+use crate::layers::Layer;
+use crate::layers::pool::{Blur, blur};
+use lehr_ir::ops::{self, BinaryFn, PadMode, UnaryFn};
 use lehr_ir::{ConstValue, DType, Diag, Dim, Graph, Op, Origin, Tensor, TensorType, ValueId};
 use std::fmt;
 
@@ -258,36 +260,11 @@ impl Net {
         self.layer(name, ops::Reduce { f: ops::ReduceFn::Mean, axes, keepdims: true }, &[Some(x)])
     }
 
-    /// Anti-aliased subsampling: a binomial filter of `taps` x `taps`, at every `stride`-th place; borders are
-    /// reflected. Zhang, "Making Convolutional Networks Shift-Invariant Again" (2019).
+    /// [`blur`], reflected at the border: a binomial filter of `taps` x `taps`, at every `stride`-th place.
     pub fn blur_pool(&mut self, name: &str, x: Value, taps: usize, stride: usize) -> Built {
-        if !(1..=16).contains(&taps) {
-            return Err(Diag::new("zoo.blur", format!("layer {name}: a blur of {taps} taps is not within 1 to 16")));
-        }
-        let channels = self.size(x, 1)?;
-        let (before, after) = ((taps - 1) / 2, (taps - 1).div_ceil(2));
-        for axis in [2, 3] {
-            let n = self.size(x, axis)?;
-            if n <= after {
-                let why = format!("layer {name}: {n} elements cannot be reflected for a blur of {taps} taps");
-                return Err(Diag::new("zoo.blur", why));
-            }
-        }
-        let pads = |n: usize| vec![0, 0, n as i64, n as i64];
-        let pad = ops::Pad { before: pads(before), after: pads(after), mode: ops::PadMode::Reflect };
-        let x = if taps > 1 { self.layer(&format!("{name}.pad"), pad, &[Some(x), None])? } else { x };
-        // Pascal's triangle; the rows sum to 2^(taps - 1).
-        let mut row = vec![1.0];
-        for _ in 1..taps {
-            row = (0..=row.len()).map(|i| row.get(i).unwrap_or(&0.0) + if i > 0 { row[i - 1] } else { 0.0 }).collect();
-        }
-        let sum: f64 = row.iter().sum::<f64>().powi(2);
-        let filter: Vec<f64> = row.iter().flat_map(|a| row.iter().map(move |b| a * b / sum)).collect();
-        let shape = vec![channels, 1, taps, taps];
-        let filter = Tensor::from_f64(DType::F32, shape, filter.repeat(channels));
-        let filter = self.constant(&format!("{name}.filter"), filter);
-        let op = ops::Conv { strides: vec![stride; 2], pads: vec![0; 4], dilations: vec![1; 2], groups: channels };
-        self.layer(name, op, &[Some(x), Some(filter), None])
+        let y = blur(&mut self.at(name), x, Blur { taps, stride, border: PadMode::Reflect })?;
+        self.graph.set_value_name(y, Some(name.into()));
+        Ok(y)
     }
 
     /// A max pool whose subsampling is anti-aliased: the maximum at every place, then [`Net::blur_pool`].
@@ -323,6 +300,11 @@ impl Net {
     }
 
     // ---- what the others are made of ----
+
+    /// A layer for the functions of [`crate::layers`]: `activation::softplus(&mut net.at("act1"), x, 2.0)?`.
+    pub fn at(&mut self, name: &str) -> Layer<'_> {
+        Layer::new(&mut self.graph, name)
+    }
 
     /// A layer of any operator; absent optional operands are `None`. Gives the first result.
     pub fn layer(&mut self, name: &str, op: impl Into<Op>, operands: &[Option<Value>]) -> Built {
