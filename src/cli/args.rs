@@ -378,6 +378,11 @@ pub struct BenchArgs {
     pub json: bool,
 }
 
+fn tolerance(text: &str) -> Result<f64, String> {
+    let value = text.parse::<f64>().ok().filter(|t| *t > 0.0 && *t < 1.0);
+    value.ok_or_else(|| "it must be a relative error between 0 and 1, like 0.01".into())
+}
+
 /// Networks built in code.
 #[derive(Args, Debug)]
 #[command(
@@ -403,11 +408,6 @@ pub struct ZooArgs {
     /// Print json.
     #[arg(long)]
     pub json: bool,
-}
-
-fn tolerance(text: &str) -> Result<f64, String> {
-    let value = text.parse::<f64>().ok().filter(|t| *t > 0.0 && *t < 1.0);
-    value.ok_or_else(|| "it must be a relative error between 0 and 1, like 0.01".into())
 }
 
 fn seconds(text: &str) -> Result<f64, String> {
