@@ -16,7 +16,6 @@
 pub mod cli;
 mod compile;
 mod load;
-pub mod npy;
 mod runner;
 mod stopwatch;
 
@@ -26,6 +25,7 @@ pub use compile::{
 };
 pub use lehr_codegen as codegen;
 pub use lehr_frontends as frontends;
+pub use lehr_frontends::npy;
 pub use lehr_ir as ir;
 pub use lehr_passes as passes;
 pub use load::{LoadError, LoadOptions, Loaded, load};

@@ -59,7 +59,7 @@ impl Failure {
 /// The exit code for a set of complaints: the worst of them.
 pub fn exit_code(diags: &[Diag]) -> u8 {
     let kind = |d: &Diag| match d.code {
-        "load.io" | "load.zoo" | "load.bind" | "load.library" | "model.open" => exit::USAGE,
+        "load.io" | "load.zoo" | "load.weights" | "load.bind" | "load.library" | "model.open" => exit::USAGE,
         "import.binding" | "compile.cpu" | "compile.artefact" => exit::USAGE,
         "import.needs-value" | "import.symbolic" | "lower.unbound" => exit::UNBOUND,
         c if c.contains("unsupported") => exit::UNSUPPORTED,
