@@ -66,7 +66,7 @@ impl fmt::Display for LoadError {
 impl std::error::Error for LoadError {}
 
 /// Loads `FILE.onnx`, `FILE.lehr` (text form), `-` (ONNX from standard input) or `zoo:NAME` ([`zoo::Spec::parse`] says with
-/// which parameters).
+/// which settings).
 pub fn load(model: &str, options: &LoadOptions) -> Result<Loaded, LoadError> {
     if let Some(name) = model.strip_prefix("zoo:") {
         return bind(zoo_network(name).map_err(LoadError::one)?, options);

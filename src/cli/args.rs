@@ -13,7 +13,7 @@ use std::path::PathBuf;
     long_about = "lehr compiles ONNX models to native code: a shared library that needs nothing but libc, or code in \
                   this process. It prints its intermediate form at every step and says what each rewrite did.\n\n\
                   MODEL is a path to an .onnx or .lehr (text form) file, '-' for standard input, or zoo:NAME for a network \
-                  built in code (zoo:lenet5). Results go to standard output, everything else to standard error.",
+                  built in code (zoo:lenet5, zoo:resnet50?classes=10,input=64; lehr zoo lists them). Results go to standard output, everything else to standard error.",
     after_help = "Exit codes: 0 success; 1 the model is wrong, or a test failed; 2 the command line is wrong, or a file cannot be \
                   read or written; 3 the model is fine but lehr cannot do all of it; 4 sizes or values must be given (--dim, \
                   --bind).\n\nExamples:\n  \
@@ -36,6 +36,7 @@ pub enum Command {
     Inspect(InspectArgs),
     Check(CheckArgs),
     Bench(BenchArgs),
+    Zoo(ZooArgs),
 }
 
 /// A pair given as `NAME=VALUE`.
@@ -380,6 +381,33 @@ pub struct BenchArgs {
 fn tolerance(text: &str) -> Result<f64, String> {
     let value = text.parse::<f64>().ok().filter(|t| *t > 0.0 && *t < 1.0);
     value.ok_or_else(|| "it must be a relative error between 0 and 1, like 0.01".into())
+}
+
+/// Networks built in code.
+#[derive(Args, Debug)]
+#[command(
+    about = "List the networks that are built in code, show one, or write one as an ONNX model",
+    after_help = "A network's settings follow its name: NAME?SETTING=VALUE,SETTING=VALUE. Every command takes zoo:NAME as a model. Weights \
+                  are random, by seed=N, or come by name from weights=FILE.safetensors or FILE.npz (the last setting; PyTorch's \
+                  names: lehr zoo NAME -o FILE shows them).\n\nExamples:\n  \
+                  lehr zoo\n  \
+                  lehr zoo resnet50\n  \
+                  lehr zoo resnet50 -o resnet50.onnx\n  \
+                  lehr zoo 'vgg11?input=64,classes=10,width=0.5' -o small.onnx\n  \
+                  lehr run 'zoo:resnet18?weights=resnet18.safetensors' --input image=cat.npy"
+)]
+pub struct ZooArgs {
+    /// The network: NAME, or NAME?SETTING=VALUE,...
+    #[arg(value_name = "NAME")]
+    pub network: Option<String>,
+
+    /// Write the network as an ONNX model.
+    #[arg(short, long, value_name = "FILE", conflicts_with = "json")]
+    pub output: Option<PathBuf>,
+
+    /// Print json.
+    #[arg(long)]
+    pub json: bool,
 }
 
 fn seconds(text: &str) -> Result<f64, String> {

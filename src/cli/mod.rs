@@ -10,6 +10,7 @@ mod inspect;
 mod progress;
 mod run;
 mod test;
+mod zoo;
 
 use crate::compile::CompileError;
 use crate::load::is_elf;
@@ -98,6 +99,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Inspect(a) => inspect::run(a),
         Command::Check(a) => check::run(a),
         Command::Bench(a) => bench::run(a),
+        Command::Zoo(a) => zoo::run(a),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -2,18 +2,22 @@
 //! convolutions, and local response normalisation before pooling. `single` is the one-tower form of Krizhevsky's "One Weird Trick
 //! for Parallelizing Convolutional Neural Networks" (2014), which torchvision has: fewer channels, no normalisation.
 
-use super::{Args, Conv, Net, Network, Param, Pool};
+use super::{Args, Conv, Net, Network, Pool, Setting};
 use lehr_ir::{Diag, ops};
 
 pub static ALEXNET: Network = Network {
     name: "alexnet",
     summary: "five convolutions with LRN and max pooling, three dense layers with dropout",
     source: "Krizhevsky, Sutskever and Hinton, ImageNet Classification with Deep Convolutional Neural Networks (2012)",
-    params: &[
-        Param::input(227),
-        Param::classes(1000),
-        Param::WIDTH,
-        Param::word("form", &["two-groups", "single"], "the paper's two groups with LRN, or torchvision's (input=224)"),
+    settings: &[
+        Setting::input(227),
+        Setting::classes(1000),
+        Setting::WIDTH,
+        Setting::word(
+            "form",
+            &["two-groups", "single"],
+            "the paper's two groups with LRN, or torchvision's (input=224)",
+        ),
     ],
     build,
 };

@@ -308,15 +308,17 @@ impl Net {
 
     /// [batch, ...] to [batch, features].
     pub fn flatten(&mut self, name: &str, x: Value) -> Built {
-        let shape = &self.graph.ty(x).shape;
-        let features = shape[1..].iter().fold(Dim::ONE, |n, d| &n * d);
-        let shape = vec![shape[0].clone(), features];
+        let [batch, rest @ ..] = &self.graph.ty(x).shape[..] else {
+            return Err(Diag::new("zoo.rank", format!("layer {name}: a scalar has no batch")));
+        };
+        let features = rest.iter().fold(Dim::ONE, |n, d| &n * d);
+        let shape = vec![batch.clone(), features];
         self.layer(name, ops::Reshape { shape }, &[Some(x)])
     }
 
     /// Over the last axis.
     pub fn softmax(&mut self, name: &str, x: Value) -> Built {
-        let axis = self.graph.ty(x).rank() - 1;
+        let axis = self.graph.ty(x).rank().saturating_sub(1);
         self.layer(name, ops::Softmax { axis }, &[Some(x)])
     }
 

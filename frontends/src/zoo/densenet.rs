@@ -1,14 +1,14 @@
 //! DenseNet-121: every layer of a block reads the outputs of all before it; transitions between blocks halve channels and
 //! size. Weights are named as in torchvision.
 
-use super::{Args, BatchNorm, Built, Conv, Net, Network, Param, Pool, Value};
+use super::{Args, BatchNorm, Built, Conv, Net, Network, Pool, Setting, Value};
 use lehr_ir::Diag;
 
 pub static DENSENET121: Network = Network {
     name: "densenet121",
     summary: "dense blocks of bn-relu-conv layers, with transitions between them",
     source: "Huang, Liu, van der Maaten and Weinberger, Densely Connected Convolutional Networks (2016)",
-    params: &[Param::input(224), Param::classes(1000), Param::WIDTH],
+    settings: &[Setting::input(224), Setting::classes(1000), Setting::WIDTH],
     build,
 };
 

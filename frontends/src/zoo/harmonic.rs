@@ -49,7 +49,7 @@ pub fn image(x: ValueId) -> Vec<Maps> {
 /// and imaginary parts. Weights from order p to order q: `NAME.PtoQ.profile` [channels, input channels, rings] and
 /// `NAME.PtoQ.phase` [channels, input channels].
 pub fn conv(net: &mut Net, name: &str, xs: &[Maps], h: Harmonic) -> Result<Vec<Maps>, Diag> {
-    if h.kernel % 2 == 0 {
+    if h.kernel.is_multiple_of(2) {
         return Err(Diag::new("zoo.harmonic", format!("layer {name}: a kernel of {} has no centre", h.kernel)));
     }
     let parts: Vec<ValueId> = xs.iter().flat_map(|x| [Some(x.re), x.im]).flatten().collect();

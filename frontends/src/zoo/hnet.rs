@@ -2,18 +2,18 @@
 //! them, then the mean magnitude per class, which does not change when the image turns by quarter turns.
 
 use super::harmonic::{self, Harmonic};
-use super::{Args, Init, Net, Network, Param, Pool};
+use super::{Args, Init, Net, Network, Pool, Setting};
 use lehr_ir::Diag;
 
 pub static HNET: Network = Network {
     name: "hnet",
     summary: "harmonic network: kernels are circular harmonics; turned images give the same logits",
     source: "Worrall, Garbin, Turmukhambetov and Brostow, Harmonic Networks: Deep Translation and Rotation Equivariance (2017)",
-    params: &[
-        Param::input(28),
-        Param::classes(10),
-        Param::WIDTH,
-        Param::size("channels", 1, 1, 64, "channels of the image"),
+    settings: &[
+        Setting::input(28),
+        Setting::classes(10),
+        Setting::WIDTH,
+        Setting::size("channels", 1, 1, 64, "channels of the image"),
     ],
     build,
 };
@@ -22,7 +22,7 @@ const ORDERS: &[i32] = &[0, 1];
 
 fn build(net: &mut Net, args: &Args) -> Result<(), Diag> {
     let input = args.size("input");
-    if input % 4 != 0 {
+    if !input.is_multiple_of(4) {
         let why =
             format!("input={input}: two poolings halve the image, which must stay centred: a multiple of 4 is needed");
         return Err(Diag::new("load.zoo", why));

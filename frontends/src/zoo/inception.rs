@@ -5,7 +5,7 @@
 //! `form=torchvision` is torchvision's GoogLeNet: batch normalisation instead of biases, and 3x3 kernels where the paper has
 //! 5x5 (a slip that its checkpoints keep).
 
-use super::{Args, BatchNorm, Built, Conv, Net, Network, Param, Pool, Value};
+use super::{Args, BatchNorm, Built, Conv, Net, Network, Pool, Setting, Value};
 use lehr_ir::{Diag, ops};
 
 const SOURCE: &str = "Szegedy, Liu, Jia, Sermanet, Reed, Anguelov, Erhan, Vanhoucke and Rabinovich, Going Deeper with Convolutions (2014)";
@@ -14,11 +14,15 @@ pub static V1: Network = Network {
     name: "inception_v1",
     summary: "GoogLeNet: inception modules with 1x1 reductions",
     source: SOURCE,
-    params: &[
-        Param::input(224),
-        Param::classes(1000),
-        Param::WIDTH,
-        Param::word("form", &["paper", "torchvision"], "with LRN and 5x5 kernels, or with batch normalisation and 3x3"),
+    settings: &[
+        Setting::input(224),
+        Setting::classes(1000),
+        Setting::WIDTH,
+        Setting::word(
+            "form",
+            &["paper", "torchvision"],
+            "with LRN and 5x5 kernels, or with batch normalisation and 3x3",
+        ),
     ],
     build: |net, args| {
         let form = if args.word("form") == "torchvision" { Form::Torchvision } else { Form::Paper };
@@ -30,7 +34,7 @@ pub static NAIVE: Network = Network {
     name: "inception_naive",
     summary: "GoogLeNet with naive inception modules: 1x1, 3x3, 5x5 and pool side by side, no reductions",
     source: SOURCE,
-    params: &[Param::input(224), Param::classes(1000), Param::WIDTH],
+    settings: &[Setting::input(224), Setting::classes(1000), Setting::WIDTH],
     build: |net, args| build(net, args, Form::Naive),
 };
 

@@ -1,7 +1,7 @@
 //! LeNet-5 in its usual modern reading: images of 28x28 padded to 32x32, a full second convolution, and a softmax at the
 //! end.
 
-use super::{Args, Conv, Init, Net, Network, Param, Pool};
+use super::{Args, Conv, Init, Net, Network, Pool, Setting};
 use lehr_ir::Diag;
 use lehr_ir::ops::UnaryFn;
 
@@ -9,7 +9,7 @@ pub static LENET5: Network = Network {
     name: "lenet5",
     summary: "convolutions, average pooling and dense layers with tanh",
     source: "LeCun, Bottou, Bengio and Haffner, Gradient-Based Learning Applied to Document Recognition (1998)",
-    params: &[Param::input(28), Param::classes(10), Param::WIDTH],
+    settings: &[Setting::input(28), Setting::classes(10), Setting::WIDTH],
     build,
 };
 

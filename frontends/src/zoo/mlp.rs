@@ -5,7 +5,7 @@
 //! [`fit`] makes it visible in one dimension: the hidden units are soft steps spread over an interval, the output layer is
 //! their least-squares fit to a function, and the error falls as units are added.
 
-use super::{Args, Init, Net, Network, Param, Weights};
+use super::{Args, Init, Net, Network, Setting, Weights};
 use lehr_ir::ops::UnaryFn;
 use lehr_ir::{DType, Diag, Tensor};
 
@@ -13,11 +13,11 @@ pub static MLP: Network = Network {
     name: "mlp",
     summary: "universal approximator: one hidden layer of sigmoid units, random or fitted to a function on [-1, 1]",
     source: "Cybenko, Approximation by Superpositions of a Sigmoidal Function (1989)",
-    params: &[
-        Param::size("inputs", 1, 1, 1 << 16, "input values"),
-        Param::size("units", 64, 1, 1 << 16, "hidden units (at most 1024 with fit)"),
-        Param::size("outputs", 1, 1, 1 << 16, "output values"),
-        Param::word("fit", &["none", "sine", "gaussian", "abs"], "sine: sin(pi*x); gaussian: exp(-8*x^2); abs: |x|"),
+    settings: &[
+        Setting::size("inputs", 1, 1, 1 << 16, "input values"),
+        Setting::size("units", 64, 1, 1 << 16, "hidden units (at most 1024 with fit)"),
+        Setting::size("outputs", 1, 1, 1 << 16, "output values"),
+        Setting::word("fit", &["none", "sine", "gaussian", "abs"], "sine: sin(pi*x); gaussian: exp(-8*x^2); abs: |x|"),
     ],
     build,
 };

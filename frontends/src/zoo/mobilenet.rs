@@ -1,13 +1,13 @@
 //! MobileNet (version 1): depthwise separable convolutions, a 3x3 one in each channel alone and a 1x1 one over the channels.
 
-use super::{Args, BatchNorm, Built, Conv, Net, Network, Param, Value};
+use super::{Args, BatchNorm, Built, Conv, Net, Network, Setting, Value};
 use lehr_ir::Diag;
 
 pub static MOBILENET: Network = Network {
     name: "mobilenet",
     summary: "depthwise separable convolutions: 3x3 in each channel, then 1x1 over them",
     source: "Howard et al., MobileNets: Efficient Convolutional Neural Networks for Mobile Vision Applications (2017)",
-    params: &[Param::input(224), Param::classes(1000), Param::WIDTH],
+    settings: &[Setting::input(224), Setting::classes(1000), Setting::WIDTH],
     build,
 };
 

@@ -19,8 +19,8 @@ mod inception;
 mod lenet5;
 pub mod mlp;
 mod mobilenet;
-mod params;
 mod resnet;
+mod settings;
 mod siren;
 mod squeezenet;
 mod vgg;
@@ -29,7 +29,7 @@ mod weights;
 
 pub use build::{BatchNorm, Built, Conv, Net, Pool, Value};
 use lehr_ir::Diag;
-pub use params::{Args, Kind, Param};
+pub use settings::{Args, Kind, Setting};
 use std::path::{Path, PathBuf};
 pub use weight_file::WeightFile;
 pub use weights::{Init, Weights};
@@ -42,7 +42,7 @@ pub struct Network {
     pub summary: &'static str,
     /// The paper.
     pub source: &'static str,
-    pub params: &'static [Param],
+    pub settings: &'static [Setting],
     build: fn(&mut Net, &Args) -> Result<(), Diag>,
 }
 
@@ -68,10 +68,10 @@ pub static NETWORKS: &[&Network] = &[
     &hnet::HNET,
 ];
 
-/// Parameters that every network has, beside its own.
-const SEED: Param = Param::size("seed", 1, 0, usize::MAX, "seed of the weights");
+/// A setting that every network has, beside its own.
+const SEED: Setting = Setting::size("seed", 1, 0, usize::MAX, "seed of the weights");
 
-/// A network with its parameters: `NAME?PARAMETER=VALUE,...`.
+/// A network with its settings: `NAME?SETTING=VALUE,...`.
 #[derive(Clone, Debug)]
 pub struct Spec {
     pub network: &'static Network,
@@ -82,7 +82,7 @@ pub struct Spec {
 }
 
 impl Spec {
-    /// From `NAME`, or `NAME?PARAMETER=VALUE,...`, where an '&' will do for a comma. `weights=FILE` comes last: the file's name goes
+    /// From `NAME`, or `NAME?SETTING=VALUE,...`, where an '&' will do for a comma. `weights=FILE` comes last: the file's name goes
     /// to the end of the text.
     pub fn parse(text: &str) -> Result<Spec, Diag> {
         let (name, settings) = text.split_once('?').unwrap_or((text, ""));
@@ -92,7 +92,7 @@ impl Spec {
                 .note(format!("there are: {}", names.join(", ")))
         })?;
         let mut spec =
-            Spec { network, args: Args::new(network.params), seed: 1, weights: None, text: format!("zoo:{text}") };
+            Spec { network, args: Args::new(network.settings), seed: 1, weights: None, text: format!("zoo:{text}") };
         spec.read(settings).map_err(|d| spec.explain(d))?;
         Ok(spec)
     }
@@ -103,10 +103,10 @@ impl Spec {
                 self.weights = Some(PathBuf::from(path));
                 return Ok(());
             }
-            let (setting, rest) = settings.split_once([',', '&']).unwrap_or((settings, ""));
+            let (text, rest) = settings.split_once([',', '&']).unwrap_or((settings, ""));
             settings = rest;
-            let Some((name, value)) = setting.split_once('=') else {
-                return Err(Diag::new("load.zoo", format!("'{setting}' must look like PARAMETER=VALUE")));
+            let Some((name, value)) = text.split_once('=') else {
+                return Err(Diag::new("load.zoo", format!("'{text}' must look like SETTING=VALUE")));
             };
             if name == SEED.name {
                 let seed = value.parse();
@@ -114,9 +114,9 @@ impl Spec {
                     seed.map_err(|_| Diag::new("load.zoo", format!("seed={value}: it must be a whole number")))?;
                 continue;
             }
-            let param = self.network.params.iter().find(|p| p.name == name);
-            let unknown = || Diag::new("load.zoo", format!("{} has no parameter {name}", self.network.name));
-            self.args.set(param.ok_or_else(unknown)?, value)?;
+            let setting = self.network.settings.iter().find(|p| p.name == name);
+            let unknown = || Diag::new("load.zoo", format!("{} has no setting {name}", self.network.name));
+            self.args.set(setting.ok_or_else(unknown)?, value)?;
         }
         Ok(())
     }
@@ -147,8 +147,8 @@ impl Spec {
         if d.code == weight_file::CODE {
             return d;
         }
-        let params: Vec<String> = self.network.params.iter().map(Param::to_string).collect();
-        let listed = format!("parameters of {} and their defaults: {}", self.network.name, params.join(", "));
+        let settings: Vec<String> = self.network.settings.iter().map(Setting::to_string).collect();
+        let listed = format!("settings of {} and their defaults: {}", self.network.name, settings.join(", "));
         let message = format!("{}: {}", self.text, d.message);
         let notes = d.notes.into_iter().chain([listed, "of all networks: seed=1, and last weights=FILE".into()]);
         Diag { location: d.location, code: "load.zoo", message, notes: notes.collect() }

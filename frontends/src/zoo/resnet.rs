@@ -1,23 +1,23 @@
 //! ResNet: residual blocks, `relu(f(x) + x)`. Also SE-ResNet-50 (`senet`), whose blocks weigh the channels of `f(x)`: a global
 //! average (squeeze), a small dense bottleneck and a sigmoid (excite). Weights are named as in torchvision.
 
-use super::{Args, BatchNorm, Built, Conv, Net, Network, Param, Pool, Value};
+use super::{Args, BatchNorm, Built, Conv, Net, Network, Pool, Setting, Value};
 use lehr_ir::Diag;
 use lehr_ir::ops::UnaryFn;
 
 const SOURCE: &str = "He, Zhang, Ren and Sun, Deep Residual Learning for Image Recognition (2015)";
-const PARAMS: &[Param] = &[
-    Param::input(224),
-    Param::classes(1000),
-    Param::WIDTH,
-    Param::word("pool", &["max", "blur"], "the stem's pool: max, or its anti-aliased form"),
+const SETTINGS: &[Setting] = &[
+    Setting::input(224),
+    Setting::classes(1000),
+    Setting::WIDTH,
+    Setting::word("pool", &["max", "blur"], "the stem's pool: max, or its anti-aliased form"),
 ];
 
 pub static RESNET18: Network = Network {
     name: "resnet18",
     summary: "residual blocks of two 3x3 convolutions",
     source: SOURCE,
-    params: PARAMS,
+    settings: SETTINGS,
     build: |net, args| build(net, args, &Shape { block: Block::Basic, counts: [2, 2, 2, 2], squeeze: None }),
 };
 
@@ -25,7 +25,7 @@ pub static RESNET50: Network = Network {
     name: "resnet50",
     summary: "residual bottlenecks: 1x1, 3x3 and 1x1 convolutions",
     source: SOURCE,
-    params: PARAMS,
+    settings: SETTINGS,
     build: |net, args| build(net, args, &Shape { block: Block::Bottleneck, counts: [3, 4, 6, 3], squeeze: None }),
 };
 
@@ -33,12 +33,12 @@ pub static SENET: Network = Network {
     name: "senet",
     summary: "resnet50 with squeeze and excitation: channels re-weighted by a bottleneck of their global averages",
     source: "Hu, Shen, Albanie, Sun and Wu, Squeeze-and-Excitation Networks (2017)",
-    params: &[
-        Param::input(224),
-        Param::classes(1000),
-        Param::WIDTH,
-        Param::word("pool", &["max", "blur"], "the stem's pool: max, or its anti-aliased form"),
-        Param::size("reduction", 16, 1, 1024, "channels to units of the bottleneck"),
+    settings: &[
+        Setting::input(224),
+        Setting::classes(1000),
+        Setting::WIDTH,
+        Setting::word("pool", &["max", "blur"], "the stem's pool: max, or its anti-aliased form"),
+        Setting::size("reduction", 16, 1, 1024, "channels to units of the bottleneck"),
     ],
     build: |net, args| {
         let squeeze = Some(args.size("reduction"));

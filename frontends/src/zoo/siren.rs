@@ -1,7 +1,7 @@
 //! SIREN: sine layers, here as an image's colours as a function of its coordinates. The first layer is uniform in +-1/n, the
 //! others in +-sqrt(6/n)/omega, n being the layer's inputs: then every layer's argument is standard normal, at any depth.
 
-use super::{Args, Init, Net, Network, Param};
+use super::{Args, Init, Net, Network, Setting};
 use lehr_ir::Diag;
 use lehr_ir::ops::UnaryFn;
 
@@ -9,12 +9,12 @@ pub static SIREN: Network = Network {
     name: "siren",
     summary: "sine layers: an image as a function of coordinates in [-1, 1]",
     source: "Sitzmann, Martel, Bergman, Lindell and Wetzstein, Implicit Neural Representations with Periodic Activation Functions (2020)",
-    params: &[
-        Param::size("coordinates", 2, 1, 16, "coordinates of a point"),
-        Param::size("features", 256, 1, 1 << 14, "units of each hidden layer"),
-        Param::size("layers", 4, 1, 64, "sine layers"),
-        Param::size("outputs", 3, 1, 1 << 14, "values at a point"),
-        Param::size("omega", 30, 1, 1000, "frequency: the factor inside of the sines"),
+    settings: &[
+        Setting::size("coordinates", 2, 1, 16, "coordinates of a point"),
+        Setting::size("features", 256, 1, 1 << 14, "units of each hidden layer"),
+        Setting::size("layers", 4, 1, 64, "sine layers"),
+        Setting::size("outputs", 3, 1, 1 << 14, "values at a point"),
+        Setting::size("omega", 30, 1, 1000, "frequency: the factor inside of the sines"),
     ],
     build,
 };

@@ -1,18 +1,18 @@
 //! SqueezeNet: fire modules, in which a 1x1 convolution squeezes the channels for a 1x1 and a 3x3 one that expand them side by side.
 //! Weights are named as in torchvision.
 
-use super::{Args, Built, Conv, Net, Network, Param, Pool, Value};
+use super::{Args, Built, Conv, Net, Network, Pool, Setting, Value};
 use lehr_ir::Diag;
 
 pub static SQUEEZENET: Network = Network {
     name: "squeezenet",
     summary: "fire modules: squeeze by 1x1, expand by 1x1 and 3x3; no dense layer",
     source: "Iandola, Han, Moskewicz, Ashraf, Dally and Keutzer, SqueezeNet: AlexNet-level Accuracy with 50x Fewer Parameters (2016)",
-    params: &[
-        Param::input(224),
-        Param::classes(1000),
-        Param::WIDTH,
-        Param::word("version", &["1.1", "1.0"], "1.1 pools earlier: 2.4 times less arithmetic"),
+    settings: &[
+        Setting::input(224),
+        Setting::classes(1000),
+        Setting::WIDTH,
+        Setting::word("version", &["1.1", "1.0"], "1.1 pools earlier: 2.4 times less arithmetic"),
     ],
     build,
 };

@@ -89,8 +89,8 @@ fn sizes_are_those_of_the_papers() {
 fn wrong_specifications_say_what_would_do() {
     let cases: &[(&str, &[&str])] = &[
         ("lenet9", &["zoo:lenet9", "lenet5", "hnet"]),
-        ("resnet50?size=3", &["resnet50 has no parameter size", "input=224, classes=1000, width=1", "weights=FILE"]),
-        ("resnet50?classes", &["'classes' must look like PARAMETER=VALUE"]),
+        ("resnet50?size=3", &["resnet50 has no setting size", "input=224, classes=1000, width=1", "weights=FILE"]),
+        ("resnet50?classes", &["'classes' must look like SETTING=VALUE"]),
         ("resnet50?classes=0", &["classes=0: it must be a whole number from 1 to 1048576"]),
         ("resnet50?classes=99999999999999999999999", &["whole number from 1"]),
         ("resnet50?width=nan", &["width=nan", "a number from 0.015625 to 16"]),

@@ -1,17 +1,17 @@
 //! VGG: stages of 3x3 convolutions with a max pool after each, three dense layers. `blurpool` is VGG-11 with anti-aliased pools,
 //! under the same weights. Weights are named as in torchvision.
 
-use super::{Args, Conv, Net, Network, Param, Pool};
+use super::{Args, Conv, Net, Network, Pool, Setting};
 use lehr_ir::Diag;
 
 const SOURCE: &str =
     "Simonyan and Zisserman, Very Deep Convolutional Networks for Large-Scale Image Recognition (2014)";
-const TAPS: Param = Param::size("taps", 3, 1, 7, "size of the binomial filter of blurred pools");
-const PARAMS: &[Param] = &[
-    Param::input(224),
-    Param::classes(1000),
-    Param::WIDTH,
-    Param::word("pool", &["max", "blur"], "max pooling, or the anti-aliased form"),
+const TAPS: Setting = Setting::size("taps", 3, 1, 7, "size of the binomial filter of blurred pools");
+const SETTINGS: &[Setting] = &[
+    Setting::input(224),
+    Setting::classes(1000),
+    Setting::WIDTH,
+    Setting::word("pool", &["max", "blur"], "max pooling, or the anti-aliased form"),
     TAPS,
 ];
 
@@ -19,7 +19,7 @@ pub static VGG11: Network = Network {
     name: "vgg11",
     summary: "8 convolutions of 3x3, max pooling, three dense layers",
     source: SOURCE,
-    params: PARAMS,
+    settings: SETTINGS,
     build: |net, args| build(net, args, [1, 1, 2, 2, 2]),
 };
 
@@ -27,7 +27,7 @@ pub static VGG13: Network = Network {
     name: "vgg13",
     summary: "10 convolutions of 3x3, max pooling, three dense layers",
     source: SOURCE,
-    params: PARAMS,
+    settings: SETTINGS,
     build: |net, args| build(net, args, [2, 2, 2, 2, 2]),
 };
 
@@ -35,7 +35,7 @@ pub static VGG16: Network = Network {
     name: "vgg16",
     summary: "13 convolutions of 3x3, max pooling, three dense layers",
     source: SOURCE,
-    params: PARAMS,
+    settings: SETTINGS,
     build: |net, args| build(net, args, [2, 2, 3, 3, 3]),
 };
 
@@ -43,7 +43,7 @@ pub static VGG19: Network = Network {
     name: "vgg19",
     summary: "16 convolutions of 3x3, max pooling, three dense layers",
     source: SOURCE,
-    params: PARAMS,
+    settings: SETTINGS,
     build: |net, args| build(net, args, [2, 2, 4, 4, 4]),
 };
 
@@ -51,11 +51,11 @@ pub static BLURPOOL: Network = Network {
     name: "blurpool",
     summary: "vgg11 with anti-aliased max pooling: the maximum everywhere, then a binomial filter of stride 2",
     source: "Zhang, Making Convolutional Networks Shift-Invariant Again (2019)",
-    params: &[
-        Param::input(224),
-        Param::classes(1000),
-        Param::WIDTH,
-        Param::word("pool", &["blur", "max"], "the anti-aliased form, or max pooling"),
+    settings: &[
+        Setting::input(224),
+        Setting::classes(1000),
+        Setting::WIDTH,
+        Setting::word("pool", &["blur", "max"], "the anti-aliased form, or max pooling"),
         TAPS,
     ],
     build: |net, args| build(net, args, [1, 1, 2, 2, 2]),

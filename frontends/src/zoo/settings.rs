@@ -1,18 +1,18 @@
-//! The parameters of a network: what it declares, and what the user set. Text becomes numbers here, and is refused with
-//! the parameter's name and what would do.
+//! The settings of a network: what it declares, and what the user asks for. Text becomes numbers here, and is refused with
+//! the setting's name and what would do.
 
 use lehr_ir::Diag;
 use std::fmt;
 
-/// A parameter as a network declares it.
+/// A setting as a network declares it.
 #[derive(Clone, Copy, Debug)]
-pub struct Param {
+pub struct Setting {
     pub name: &'static str,
     pub kind: Kind,
     pub doc: &'static str,
 }
 
-/// What values a parameter takes, and which by default.
+/// What values a setting takes, and which by default.
 #[derive(Clone, Copy, Debug)]
 pub enum Kind {
     /// A whole number between two bounds, which are included.
@@ -30,29 +30,29 @@ enum Value {
     Word(&'static str),
 }
 
-impl Param {
-    pub const fn size(name: &'static str, default: usize, least: usize, most: usize, doc: &'static str) -> Param {
-        Param { name, kind: Kind::Size { default, least, most }, doc }
+impl Setting {
+    pub const fn size(name: &'static str, default: usize, least: usize, most: usize, doc: &'static str) -> Setting {
+        Setting { name, kind: Kind::Size { default, least, most }, doc }
     }
 
-    pub const fn scale(name: &'static str, doc: &'static str) -> Param {
-        Param { name, kind: Kind::Scale { default: 1.0 }, doc }
+    pub const fn scale(name: &'static str, doc: &'static str) -> Setting {
+        Setting { name, kind: Kind::Scale { default: 1.0 }, doc }
     }
 
-    pub const fn word(name: &'static str, words: &'static [&'static str], doc: &'static str) -> Param {
-        Param { name, kind: Kind::Word(words), doc }
+    pub const fn word(name: &'static str, words: &'static [&'static str], doc: &'static str) -> Setting {
+        Setting { name, kind: Kind::Word(words), doc }
     }
 
     /// Height and width of the image.
-    pub const fn input(default: usize) -> Param {
-        Param::size("input", default, 1, 8192, "height and width of the image")
+    pub const fn input(default: usize) -> Setting {
+        Setting::size("input", default, 1, 8192, "height and width of the image")
     }
 
-    pub const fn classes(default: usize) -> Param {
-        Param::size("classes", default, 1, 1 << 20, "number of classes")
+    pub const fn classes(default: usize) -> Setting {
+        Setting::size("classes", default, 1, 1 << 20, "number of classes")
     }
 
-    pub const WIDTH: Param = Param::scale("width", "factor of the numbers of channels");
+    pub const WIDTH: Setting = Setting::scale("width", "factor of the numbers of channels");
 
     fn default(&self) -> Value {
         match self.kind {
@@ -96,52 +96,52 @@ impl fmt::Display for Value {
 }
 
 /// `input=224`: the name and the default.
-impl fmt::Display for Param {
+impl fmt::Display for Setting {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}={}", self.name, self.default())
     }
 }
 
-/// A value for every parameter of a network.
+/// A value for every setting of a network.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Args(Vec<(&'static str, Value)>);
 
 impl Args {
     /// Defaults.
-    pub(super) fn new(params: &[Param]) -> Args {
-        Args(params.iter().map(|p| (p.name, p.default())).collect())
+    pub(super) fn new(settings: &[Setting]) -> Args {
+        Args(settings.iter().map(|p| (p.name, p.default())).collect())
     }
 
-    pub(super) fn set(&mut self, param: &Param, text: &str) -> Result<(), Diag> {
-        let value = param.parse(text)?;
-        self.0.iter_mut().filter(|(name, _)| *name == param.name).for_each(|(_, v)| *v = value);
+    pub(super) fn set(&mut self, setting: &Setting, text: &str) -> Result<(), Diag> {
+        let value = setting.parse(text)?;
+        self.0.iter_mut().filter(|(name, _)| *name == setting.name).for_each(|(_, v)| *v = value);
         Ok(())
     }
 
     fn value(&self, name: &str) -> Value {
         let found = self.0.iter().find(|(n, _)| *n == name);
-        found.unwrap_or_else(|| panic!("the network declares no parameter {name}")).1
+        found.unwrap_or_else(|| panic!("the network declares no setting {name}")).1
     }
 
     pub(super) fn size(&self, name: &str) -> usize {
         match self.value(name) {
             Value::Size(n) => n,
-            Value::Scale(_) | Value::Word(_) => panic!("the parameter {name} is no size"),
+            Value::Scale(_) | Value::Word(_) => panic!("the setting {name} is no size"),
         }
     }
 
     pub(super) fn word(&self, name: &str) -> &'static str {
         match self.value(name) {
             Value::Word(w) => w,
-            Value::Size(_) | Value::Scale(_) => panic!("the parameter {name} is no word"),
+            Value::Size(_) | Value::Scale(_) => panic!("the setting {name} is no word"),
         }
     }
 
-    /// A number of channels times the parameter `width`, at least 1.
+    /// A number of channels times the setting `width`, at least 1.
     pub(super) fn channels(&self, n: usize) -> usize {
         match self.value("width") {
             Value::Scale(width) => ((n as f64 * width).round() as usize).max(1),
-            Value::Size(_) | Value::Word(_) => panic!("the parameter width is no factor"),
+            Value::Size(_) | Value::Word(_) => panic!("the setting width is no factor"),
         }
     }
 }
