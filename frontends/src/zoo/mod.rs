@@ -68,10 +68,7 @@ pub static NETWORKS: &[&Network] = &[
     &hnet::HNET,
 ];
 
-/// A setting that every network has, beside its own.
-const SEED: Setting = Setting::size("seed", 1, 0, usize::MAX, "seed of the weights");
-
-/// A network with its settings: `NAME?SETTING=VALUE,...`.
+/// A network with its settings: `NAME?SETTING=VALUE,...`. Beside its own, every network has `seed` and `weights`.
 #[derive(Clone, Debug)]
 pub struct Spec {
     pub network: &'static Network,
@@ -108,7 +105,7 @@ impl Spec {
             let Some((name, value)) = text.split_once('=') else {
                 return Err(Diag::new("load.zoo", format!("'{text}' must look like SETTING=VALUE")));
             };
-            if name == SEED.name {
+            if name == "seed" {
                 let seed = value.parse();
                 self.seed =
                     seed.map_err(|_| Diag::new("load.zoo", format!("seed={value}: it must be a whole number")))?;

@@ -15,37 +15,22 @@ const SETTINGS: &[Setting] = &[
     TAPS,
 ];
 
-pub static VGG11: Network = Network {
-    name: "vgg11",
-    summary: "8 convolutions of 3x3, max pooling, three dense layers",
-    source: SOURCE,
-    settings: SETTINGS,
-    build: |net, args| build(net, args, [1, 1, 2, 2, 2]),
-};
+pub static VGG11: Network = vgg("vgg11", "8 convolutions of 3x3, max pooling, three dense layers", |net, args| {
+    build(net, args, [1, 1, 2, 2, 2])
+});
+pub static VGG13: Network = vgg("vgg13", "10 convolutions of 3x3, max pooling, three dense layers", |net, args| {
+    build(net, args, [2, 2, 2, 2, 2])
+});
+pub static VGG16: Network = vgg("vgg16", "13 convolutions of 3x3, max pooling, three dense layers", |net, args| {
+    build(net, args, [2, 2, 3, 3, 3])
+});
+pub static VGG19: Network = vgg("vgg19", "16 convolutions of 3x3, max pooling, three dense layers", |net, args| {
+    build(net, args, [2, 2, 4, 4, 4])
+});
 
-pub static VGG13: Network = Network {
-    name: "vgg13",
-    summary: "10 convolutions of 3x3, max pooling, three dense layers",
-    source: SOURCE,
-    settings: SETTINGS,
-    build: |net, args| build(net, args, [2, 2, 2, 2, 2]),
-};
-
-pub static VGG16: Network = Network {
-    name: "vgg16",
-    summary: "13 convolutions of 3x3, max pooling, three dense layers",
-    source: SOURCE,
-    settings: SETTINGS,
-    build: |net, args| build(net, args, [2, 2, 3, 3, 3]),
-};
-
-pub static VGG19: Network = Network {
-    name: "vgg19",
-    summary: "16 convolutions of 3x3, max pooling, three dense layers",
-    source: SOURCE,
-    settings: SETTINGS,
-    build: |net, args| build(net, args, [2, 2, 4, 4, 4]),
-};
+const fn vgg(name: &'static str, summary: &'static str, build: fn(&mut Net, &Args) -> Result<(), Diag>) -> Network {
+    Network { name, summary, source: SOURCE, settings: SETTINGS, build }
+}
 
 pub static BLURPOOL: Network = Network {
     name: "blurpool",
