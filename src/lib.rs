@@ -15,6 +15,7 @@
 
 pub mod cli;
 mod compile;
+pub mod explain;
 mod load;
 mod runner;
 mod stopwatch;

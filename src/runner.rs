@@ -127,6 +127,11 @@ impl Feeds {
         session.run(&inputs, &mut outputs).map_err(|e| e.to_string())
     }
 
+    /// The bytes of the last output, as the last run left them; none for a model without outputs.
+    pub fn last_output(&self) -> &[u8] {
+        self.outputs.last().map_or(&[], Words::bytes)
+    }
+
     pub fn outputs(&self) -> Result<Vec<Tensor>, String> {
         let tensor = |w: &Words| {
             let dtype = dtype_of(w.dtype).ok_or_else(|| format!("{} is no dtype code", w.dtype))?;

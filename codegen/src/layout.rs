@@ -286,12 +286,15 @@ impl<'g> Group<'g> {
 
     /// What the group computes from `start` on, in blocks of an order that its operands decide: that of `x`, if it is one of them,
     /// else of the first. Gives the operands of the result's shape, and the order.
-    fn in_blocks(&self, start: ValueId, x: ValueId, layouts: &Layouts) -> Option<(Vec<ValueId>, Order)> {
+    fn in_blocks(&self, start: ValueId, x: Option<ValueId>, layouts: &Layouts) -> Option<(Vec<ValueId>, Order)> {
         let plain = Order::plain(*self.shape(self.result).get(1)?, layouts.isa?.lanes());
         let operands: Vec<ValueId> = same_shaped(self.epilogue(start, 1, !plain.is_whole())?).collect();
         let own = |v: ValueId| self.outer(v).filter(|v| layouts.is_blocked(*v)).map(|v| layouts.order(self.outer, v));
-        let first = if operands.contains(&x) { own(x) } else { operands.iter().find_map(|&v| own(v)) };
-        let order = first.unwrap_or(plain);
+        let order = match x {
+            Some(x) if operands.contains(&x) => own(x),
+            _ => operands.iter().find_map(|&v| own(v)),
+        };
+        let order = order.unwrap_or(plain);
         if !order.is_whole() {
             self.epilogue(start, 1, true)?;
         }
@@ -442,7 +445,7 @@ fn conv(group: &Group, op: &Conv, layouts: &Layouts) -> Option<Plan> {
     if !images || !local || !bias {
         return None;
     }
-    let (wanted, order) = group.in_blocks(y, x, layouts)?;
+    let (wanted, order) = group.in_blocks(y, Some(x), layouts)?;
     let lanes = isa.lanes();
     let from = group.order(x, layouts);
     let in_groups = [group.shape(x)[1], group.shape(y)[1]].iter().all(|c| (c / op.groups).is_multiple_of(lanes));
@@ -491,15 +494,15 @@ fn pairs(pads: &[usize]) -> Border {
 /// An elementwise group with an operand of the result's shape in blocks.
 fn map(group: &Group, layouts: &Layouts) -> Option<Plan> {
     let start = map_start(group, layouts)?;
-    let order = group.order(start, layouts);
+    let (mut wanted, order) = group.in_blocks(start, Some(start), layouts)?;
     let operands = group.epilogue(start, 1, !order.is_whole())?;
     // Slots of a map are vectors or streams.
     let per_image = |o: &Operand| matches!(o, Operand::Channel { per_image: true, .. });
     if group.graph.ty(group.result).dtype != DType::F32 || operands.iter().any(per_image) {
         return None;
     }
-    let wanted = same_shaped(operands).chain([start]);
-    let blocked = wanted.map(|v| (v, order.clone())).collect();
+    wanted.push(start);
+    let blocked = wanted.into_iter().map(|v| (v, order.clone())).collect();
     Some(Plan { role: Role::Map, gives_blocks: Some(order), blocked, border: None, candidates: vec![] })
 }
 

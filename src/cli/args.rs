@@ -21,6 +21,7 @@ use std::path::PathBuf;
                   lehr run resnet50.onnx --input data=image.npy --output-dir out\n  \
                   lehr bench resnet50.so --threads 2\n  \
                   lehr inspect resnet50.onnx --after fuse-epilogues --filter conv1\n  \
+                  lehr explain resnet50.onnx --measure -o resnet50.html\n  \
                   lehr check broken.onnx"
 )]
 pub struct Cli {
@@ -34,6 +35,7 @@ pub enum Command {
     Run(RunArgs),
     Test(TestArgs),
     Inspect(InspectArgs),
+    Explain(ExplainArgs),
     Check(CheckArgs),
     Bench(BenchArgs),
     Zoo(ZooArgs),
@@ -320,6 +322,63 @@ pub enum Format {
     Text,
     Json,
     Dot,
+}
+
+/// Say what every pass did on each layer, and why not.
+#[derive(Args, Debug)]
+#[command(
+    about = "Say what every pass did or declined on each layer, how the layer is computed, and what it costs",
+    after_help = "A layer is an operator after the passes; it knows the ONNX nodes it came from. The page (--format html) needs \
+                  nothing but itself: the graph before and after, a table of layers, and what concerns each.\n\n\
+                  --measure runs the model on random inputs. The compiled program then notes the CPU's time stamp counter between \
+                  its steps (some 20 ns each); a layer's time is the median over the runs, conversions of its operands included.\n\n\
+                  Examples:\n  \
+                  lehr explain net.onnx\n  \
+                  lehr explain net.onnx --node conv_7\n  \
+                  lehr explain net.onnx --measure --threads 1 -o net.html\n  \
+                  lehr explain net.onnx --format json | jq '.layers[] | {nodes, ms}'"
+)]
+pub struct ExplainArgs {
+    #[command(flatten)]
+    pub model: ModelArgs,
+    #[command(flatten)]
+    pub code: CodeArgs,
+
+    /// Only layers that come from the ONNX node of this name; if there is none, from nodes whose names contain it.
+    #[arg(long, value_name = "NAME")]
+    pub node: Option<String>,
+
+    /// What to write; by default what the ending of --output says (.json, .html), else text.
+    #[arg(long, value_enum)]
+    pub format: Option<ExplainFormat>,
+
+    /// Where to write; standard output by default.
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+
+    /// Leave out the analyses of convolutions (factorisation, separability). They search less deeply without --node.
+    #[arg(long)]
+    pub no_analyses: bool,
+
+    /// Also measure the time of every layer.
+    #[arg(long)]
+    pub measure: bool,
+
+    /// Threads to measure with; 0 means as many as this process may use.
+    #[arg(long, default_value_t = 0, value_name = "N", value_parser = clap::value_parser!(u32).range(..=1024), requires = "measure")]
+    pub threads: u32,
+
+    /// Seconds to measure.
+    #[arg(long, default_value_t = 3.0, value_name = "S", value_parser = seconds, requires = "measure")]
+    pub seconds: f64,
+}
+
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ExplainFormat {
+    Text,
+    Json,
+    /// A self-contained page.
+    Html,
 }
 
 /// Report everything that is wrong with a model.

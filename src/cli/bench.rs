@@ -4,6 +4,7 @@ use super::args::BenchArgs;
 use super::inputs::{Given, bind_open_dims};
 use super::progress::Progress;
 use super::{CliResult, Failure, compile_options, refuse_for_library, say, warn};
+use crate::explain::units::ms;
 use crate::runner::dtype_of;
 use crate::{Feeds, Runner, load, total_flops};
 use lehr_ir::graph::Graph;
@@ -218,11 +219,6 @@ fn print(args: &BenchArgs, figures: Vec<Figures>, threads: u32) -> CliResult {
 
 fn plural(threads: u32) -> String {
     format!("{threads} thread{}", if threads == 1 { "" } else { "s" })
-}
-
-/// Three digits after the point, four significant ones below 0.1.
-fn ms(value: f64) -> String {
-    if value < 0.1 { format!("{value:.5} ms") } else { format!("{value:.3} ms") }
 }
 
 /// Operations of one run, in a unit that leaves digits to see.

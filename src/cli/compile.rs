@@ -3,6 +3,7 @@
 use super::args::{CompileArgs, Emit, Linker};
 use super::progress::Progress;
 use super::{CliResult, Failure, say, warn};
+use crate::explain::units::size;
 use crate::{CompileError, Compiled, compile_so, load, lower, optimize_with};
 use lehr_codegen::artefact;
 use lehr_codegen::compile as code;
@@ -109,7 +110,7 @@ pub fn check_output(path: &Path, takes_place: bool) -> CliResult {
     }
 }
 
-fn write(path: &Path, bytes: &[u8]) -> CliResult {
+pub fn write(path: &Path, bytes: &[u8]) -> CliResult {
     std::fs::write(path, bytes).map_err(|e| Failure::usage(format!("{}: {e}", path.display())))
 }
 
@@ -131,16 +132,4 @@ fn summary(path: &Path, done: &Compiled, seconds: f64) -> String {
         size(done.arena_bytes),
         size(done.file_bytes),
     )
-}
-
-/// Bytes for people: `1.5 MB`.
-pub fn size(bytes: u64) -> String {
-    let units = ["B", "kB", "MB", "GB"];
-    let mut value = bytes as f64;
-    let mut unit = 0;
-    while value >= 1000.0 && unit + 1 < units.len() {
-        value /= 1000.0;
-        unit += 1;
-    }
-    if unit == 0 { format!("{bytes} B") } else { format!("{value:.1} {}", units[unit]) }
 }

@@ -1,10 +1,11 @@
 //! Values for a model's inputs, from files or at random.
 
 use super::Failure;
+use crate::explain::layers::with_ones;
 use crate::{LoadError, LoadOptions, Loaded, load, npy};
 use lehr_frontends::tensor_file;
 use lehr_ir::graph::Graph;
-use lehr_ir::{Diag, Dim, Tensor, TensorType, tensor};
+use lehr_ir::{Tensor, TensorType, tensor};
 use std::path::Path;
 
 /// Bytes of an input that is filled at random.
@@ -202,9 +203,4 @@ pub fn bind_open_dims(loaded: &mut Loaded) -> Result<(), Failure> {
     }
     loaded.graph = with_ones(&loaded.graph).map_err(|d| Failure::model(d.to_string()))?;
     Ok(())
-}
-
-/// The graph with 1 for every open dimension.
-pub fn with_ones(graph: &Graph) -> Result<Graph, Diag> {
-    graph.bind(&|_| Some(Dim::ONE))
 }

@@ -1,65 +1,18 @@
 //! `lehr inspect`: the graph at any stage, and figures by layer.
 
 use super::args::{Format, InspectArgs};
-use super::compile::size;
-use super::inputs::with_ones;
 use super::progress::Progress;
 use super::{CliResult, Failure, say, warn};
-use crate::CompileError;
-use crate::{CompileOptions, load};
-use lehr_codegen::layout::{self, Layouts};
-use lehr_codegen::lower::lower_owned;
+use crate::explain::layers::{Amount, Generated, Layer, layer, node_names, params_of};
+use crate::explain::units::size;
+use crate::{CompileError, load};
 use lehr_codegen::plan;
-use lehr_codegen::program::Program;
-use lehr_ir::graph::{Graph, NodeId, Uses, ValueId};
+use lehr_ir::Dim;
+use lehr_ir::graph::{Graph, NodeId};
 use lehr_ir::text::{PrintOptions, print};
-use lehr_ir::{Diag, Dim};
 use lehr_passes::{After, Event, Manager, Pass, Report};
 use serde::Serialize;
 use std::collections::BTreeMap;
-use std::fmt;
-
-/// Figures of one node.
-#[derive(Serialize)]
-struct Layer {
-    /// A fusion goes by what it fuses, `conv_relu`.
-    op: String,
-    /// ONNX nodes it computes; the result's name where there are none.
-    nodes: Vec<String>,
-    /// Type of the first result.
-    result: String,
-    params: u64,
-    flops: Amount,
-    /// Bytes of all results that are asked for.
-    activation_bytes: Amount,
-    /// How it is computed: its role, and the layouts of its first operand and result.
-    layout: String,
-    /// Machine-code leaves that its kernels call; none for plain loops.
-    leaves: Vec<String>,
-}
-
-/// A number, or an expression in the open dimensions.
-#[derive(Serialize)]
-#[serde(untagged)]
-enum Amount {
-    Number(i64),
-    Expression(String),
-}
-
-impl Amount {
-    fn of(dim: &Dim) -> Amount {
-        dim.as_const().map_or_else(|| Amount::Expression(dim.to_string()), Amount::Number)
-    }
-}
-
-impl fmt::Display for Amount {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Amount::Number(n) => f.pad(&n.to_string()),
-            Amount::Expression(e) => f.pad(e),
-        }
-    }
-}
 
 #[derive(Serialize)]
 struct Overview {
@@ -74,44 +27,6 @@ struct Overview {
     kernels: Option<usize>,
     arena_bytes: Option<u64>,
     weights_bytes: Option<u64>,
-}
-
-/// The graph as code generation sees it: with numbers for dimensions.
-struct Generated {
-    layouts: Layouts,
-    program: Result<Program, Vec<Diag>>,
-    taken_as_1: Vec<String>,
-}
-
-impl Generated {
-    fn new(graph: &Graph, options: &CompileOptions) -> Generated {
-        let taken_as_1: Vec<String> = graph.symbols().iter().map(|s| s.to_string()).collect();
-        let graph = match with_ones(graph) {
-            Ok(graph) => graph,
-            // A model may want more than one of something.
-            Err(diag) => return Generated { layouts: Layouts::default(), program: Err(vec![diag]), taken_as_1 },
-        };
-        let lowering = options.lowering();
-        let layouts = layout::decide(&graph, &lowering);
-        let program = lower_owned(graph, &lowering).map(|mut program| {
-            plan::plan(&mut program);
-            program
-        });
-        Generated { layouts, program, taken_as_1 }
-    }
-
-    /// Leaves that compute a node, by the ONNX nodes that it came from; without the hash at the end of their names.
-    fn leaves(&self, graph: &Graph, id: NodeId) -> Vec<String> {
-        let Ok(program) = &self.program else { return vec![] };
-        let origins = &graph.node(id).origins;
-        let steps = program.steps.iter().filter(|s| s.origins.iter().any(|o| origins.contains(o)));
-        let names = steps.flat_map(|s| program.leaves_of(s.kernel));
-        let mut names: Vec<String> =
-            names.map(|n| n.rsplit_once('_').map_or(n, |(kind, _)| kind).to_string()).collect();
-        names.sort_unstable();
-        names.dedup();
-        names
-    }
 }
 
 pub fn run(args: &InspectArgs) -> CliResult {
@@ -226,40 +141,6 @@ fn is_shown(graph: &Graph, id: NodeId, args: &InspectArgs) -> bool {
         || node.results.iter().any(|r| r.name.as_deref().is_some_and(|n| n.contains(filter.as_str())))
 }
 
-/// Elements of the floating-point constants among a node's operands.
-fn params_of(graph: &Graph, id: NodeId) -> u64 {
-    let constants = graph.node(id).inputs.iter().flatten().filter_map(|&v| graph.constant(v));
-    constants.filter(|c| c.ty().dtype.is_float()).filter_map(|c| c.ty().elements().as_const()).sum::<i64>() as u64
-}
-
-fn layer(graph: &Graph, uses: &Uses, id: NodeId, generated: &Generated) -> Layer {
-    let node = graph.node(id);
-    // Results that nobody asks for, like a pool's indices, are not computed.
-    let asked = (0..node.results.len() as u32)
-        .map(|port| ValueId { node: id, port })
-        .filter(|&v| v.port == 0 || !uses.of(v).is_empty() || graph.outputs.iter().any(|o| o.value == v));
-    let bytes = asked.fold(Dim::ZERO, |n, v| &n + &graph.ty(v).bytes());
-    Layer {
-        op: node.regions.first().map_or_else(|| node.op.name().to_string(), |region| region.name.clone()),
-        nodes: names(graph, id),
-        result: node.results.first().map(|r| r.ty.to_string()).unwrap_or_default(),
-        params: params_of(graph, id),
-        flops: Amount::of(&graph.flops(id)),
-        activation_bytes: Amount::of(&bytes),
-        layout: generated.layouts.describe_node(id).unwrap_or_else(|| "plain".into()),
-        leaves: generated.leaves(graph, id),
-    }
-}
-
-/// The ONNX nodes that a node computes, or else the name of its result.
-fn names(graph: &Graph, id: NodeId) -> Vec<String> {
-    let node = graph.node(id);
-    match node.origins.is_empty() {
-        true => node.results.first().and_then(|r| r.name.as_ref()).map(|n| n.to_string()).into_iter().collect(),
-        false => node.origins.iter().map(|o| o.name.to_string()).collect(),
-    }
-}
-
 fn print_overview(o: &Overview, most: usize) -> CliResult {
     say(format!("; {:<20} {:<24} {:>12} {:>16} {:>14}  nodes", "op", "result", "params", "flops", "bytes"))?;
     for l in o.layers.iter().take(most) {
@@ -323,7 +204,7 @@ fn dot(graph: &Graph, args: &InspectArgs) -> String {
     let nodes: Vec<NodeId> = order.into_iter().filter(shown).take(args.max_nodes).collect();
     for &id in &nodes {
         let node = graph.node(id);
-        let names = names(graph, id);
+        let names = node_names(graph, id);
         lines.push(format!(
             "  n{} [label=\"{}\\n{}\"];",
             id.0,

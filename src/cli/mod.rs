@@ -5,6 +5,7 @@ mod args;
 mod bench;
 mod check;
 mod compile;
+mod explain;
 mod inputs;
 mod inspect;
 mod progress;
@@ -61,7 +62,7 @@ impl Failure {
 pub fn exit_code(diags: &[Diag]) -> u8 {
     let kind = |d: &Diag| match d.code {
         "load.io" | "load.zoo" | "load.weights" | "load.bind" | "load.library" | "model.open" => exit::USAGE,
-        "import.binding" | "compile.cpu" | "compile.artefact" => exit::USAGE,
+        "import.binding" | "compile.cpu" | "compile.artefact" | "explain.node" => exit::USAGE,
         "import.needs-value" | "import.symbolic" | "lower.unbound" => exit::UNBOUND,
         c if c.contains("unsupported") => exit::UNSUPPORTED,
         _ => exit::MODEL,
@@ -97,6 +98,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Run(a) => run::run(a),
         Command::Test(a) => test::run(a),
         Command::Inspect(a) => inspect::run(a),
+        Command::Explain(a) => explain::run(a),
         Command::Check(a) => check::run(a),
         Command::Bench(a) => bench::run(a),
         Command::Zoo(a) => zoo::run(a),

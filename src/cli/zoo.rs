@@ -1,9 +1,10 @@
 //! `lehr zoo`: what networks are built in code, one of them in detail, or one as an ONNX file.
 
 use super::args::ZooArgs;
-use super::compile::{check_output, size};
+use super::compile::check_output;
 use super::progress::Progress;
 use super::{CliResult, Failure, say, warn};
+use crate::explain::units::size;
 use crate::{LoadError, LoadOptions, load, total_flops};
 use lehr_frontends::onnx::{OnnxModel, export};
 use lehr_frontends::zoo::{NETWORKS, Net, Setting, Spec, Weights};

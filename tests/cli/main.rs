@@ -264,6 +264,30 @@ fn approximations_are_asked_for_and_reported() {
 }
 
 #[test]
+fn explain_in_every_form() {
+    let dir = folder();
+    let d = dir.path();
+    let words = ["fuse-epilogues", "layer 0: conv_tanh", "from      c1 + c1/tanh", "factorization of c1", "batch = 1"];
+    says(d, "explain zoo:lenet5", 0, &words);
+    let one = says(d, "explain zoo:lenet5 --node c3 --no-analyses --measure --seconds 0.02 --threads 1", 0, &[]).out;
+    assert!(one.contains("layer 2") && !one.contains("layer 0") && one.contains("% of the run"), "{one}");
+    let report = json(d, "explain zoo:lenet5 --dim batch=2 --no-analyses --format json", 0);
+    let layers = report["layers"].as_array().unwrap();
+    assert_eq!(layers.iter().map(|l| l["params"].as_u64().unwrap()).sum::<u64>(), 61706);
+    assert_eq!((&report["schema"], &report["totals"]["flops"]), (&1.into(), &(2 * 845_902).into()));
+    assert_eq!(report["after"]["nodes"][1]["layers"][0], 0);
+    for (file, start) in [("p.html", "<!DOCTYPE html>"), ("p.json", "{"), ("p.txt", "lenet5 at -O2")] {
+        says(d, &format!("explain zoo:lenet5 --no-analyses -o {file}"), 0, &[]);
+        assert!(std::fs::read_to_string(d.join(file)).unwrap().starts_with(start), "{file}");
+    }
+    says(d, "explain zoo:lenet5 --no-analyses --format html -o -", 0, &["c3/tanh", "</html>"]);
+    says(d, "explain zoo:lenet5 --node nothing", 2, &["'nothing'"]);
+    says(d, "explain zoo:lenet5 --threads 2", 2, &["--measure"]);
+    says(d, "explain zoo:lenet5 --no-analyses -o no/x.html", 2, &["no/x.html"]);
+    says(d, "explain none.onnx", 2, &["none.onnx"]);
+}
+
+#[test]
 fn bench_gives_figures() {
     let dir = folder();
     let d = dir.path();
@@ -350,7 +374,7 @@ fn standard_input_is_a_model_too() {
 #[test]
 fn help_says_what_each_command_does() {
     let dir = folder();
-    for command in ["compile", "run", "test", "inspect", "check", "bench", "zoo"] {
+    for command in ["compile", "run", "test", "inspect", "explain", "check", "bench", "zoo"] {
         says(dir.path(), &format!("{command} --help"), 0, &["Usage:", "Example", &format!("lehr {command}")]);
     }
     says(dir.path(), "--help", 0, &["Exit codes", "zoo:lenet5"]);
