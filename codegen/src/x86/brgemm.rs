@@ -15,6 +15,7 @@ use super::alloc::{Allocated, Place, allocate};
 use super::asm::{Asm, Bin, FmaForm, Label, Mask, Mem, Pred, Src, VReg, mem};
 use super::gather::{SAVED, Segment};
 use super::matrix::RightStrides;
+use super::prefetch::{NEXT, Prefetch, Schedule};
 use super::vprog::{Access, VProg};
 use super::{Isa, LeafError, slots};
 use iced_x86::{Code, Register};
@@ -86,18 +87,6 @@ pub struct BatchReduceGemm {
     pub prefetch: Prefetch,
 }
 
-/// Which weights are brought nearer while others are used.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Prefetch {
-    None,
-    /// Those that the same tile uses so many bytes later, into the L1 cache.
-    Ahead(u32),
-    /// Those that the next calls use, into the L2 cache: each tile brings so many bytes. They begin at the address of this
-    /// call's weights plus the argument behind the operands. With little arithmetic for each weight, a first tile would wait
-    /// for memory and the others would leave it idle.
-    Next(u32),
-}
-
 /// FMAs that a loop's body holds at least, if the trip allows.
 const UNROLL_FMAS: u32 = 112;
 /// Instructions of an epilogue that is repeated for every accumulator; longer ones run in a loop over a buffer on the stack.
@@ -110,7 +99,6 @@ pub(super) const ARGS: Register = Register::RDI;
 const TILES: Register = Register::RBX;
 const COUNT: Register = Register::R13;
 const BUFFER: Register = Register::R14;
-const NEXT: Register = Register::R12;
 pub(super) const FREE: [Register; 5] = [Register::R8, Register::R9, Register::R10, Register::R11, Register::RSI];
 
 impl BatchReduceGemm {
@@ -211,30 +199,7 @@ pub(super) struct Leaf<'a> {
     spills_at: i64,
     buffer_at: i64,
     frame: i64,
-    prefetch: Schedule,
-}
-
-/// Where [`Prefetch::Next`] happens: `lines` at each round of the loop at this depth, or at the start of a tile.
-#[derive(Clone, Copy, Default)]
-struct Schedule {
-    depth: Option<usize>,
-    lines: u32,
-}
-
-impl Schedule {
-    /// The deepest loop that has no more rounds than there are lines to fetch, given the rounds of each loop.
-    fn new(bytes: u32, rounds: impl Iterator<Item = u32>) -> Schedule {
-        let lines = bytes / 64;
-        let mut total = 1u32;
-        let mut best = Schedule { depth: None, lines };
-        for (depth, n) in rounds.enumerate() {
-            total = total.saturating_mul(n);
-            if total <= lines {
-                best = Schedule { depth: Some(depth), lines: (lines + total / 2) / total };
-            }
-        }
-        best
-    }
+    pub prefetch: Schedule,
 }
 
 impl<'a> Leaf<'a> {
@@ -305,7 +270,7 @@ impl<'a> Leaf<'a> {
         if self.looped.is_some() {
             saved.extend([COUNT, BUFFER]);
         }
-        if self.prefetch.lines > 0 {
+        if self.prefetch.is_some() {
             saved.push(NEXT);
         }
         if !self.segments.is_empty() {
@@ -338,11 +303,7 @@ impl<'a> Leaf<'a> {
             self.asm.op_ri(Code::Mov_r32_imm32, Register::EAX, (1 << n) - 1);
             self.asm.op_rr(Code::VEX_Kmovw_kr_r32, Register::K1, Register::EAX);
         }
-        if self.prefetch.lines > 0 {
-            self.asm.load64(NEXT, mem(ARGS, slots::OPERANDS + 8 * operands as i64));
-            self.asm.load64(IN, mem(ARGS, slots::W));
-            self.asm.op_rr(Code::Add_rm64_r64, NEXT, IN);
-        }
+        self.load_next(operands);
         self.load_lane_masks();
         self.asm.load64(IN, mem(ARGS, slots::IN));
         self.asm.load64(OUT, mem(ARGS, slots::OUT));
@@ -475,15 +436,6 @@ impl<'a> Leaf<'a> {
         self.asm.op_r(Code::Dec_rm64, FREE[depth]);
         self.asm.jump(Code::Jne_rel32_64, top);
         Moved { input: i64::from(trip) * stride, owed: 0 }
-    }
-
-    /// Prefetches what is due at this depth.
-    fn prefetch_next(&mut self, depth: Option<usize>) {
-        let Schedule { depth: due, lines } = self.prefetch;
-        if lines > 0 && depth == due {
-            (0..i64::from(lines)).for_each(|line| self.asm.prefetch_far(mem(NEXT, 64 * line)));
-            self.asm.add_imm(NEXT, 64 * i64::from(lines));
-        }
     }
 
     /// How many steps the innermost loop's body holds: all of them if they are few, else a divisor of the trip if there is one.

@@ -15,8 +15,8 @@
 //! that what is infinite in one group stays there. Offsets are i32 bytes.
 
 use super::asm::{Asm, Bin, FmaForm, Label, Mem, Src, mem};
-use super::brgemm::{ARGS, BatchReduceGemm, FREE, IN, Input, Leaf, Moved, Prefetch, Reduce, W};
-use super::{Isa, LeafError, slots};
+use super::brgemm::{ARGS, BatchReduceGemm, FREE, IN, Input, Leaf, Moved, Reduce, W};
+use super::{Isa, LeafError, Prefetch, slots};
 use iced_x86::{Code, Register};
 
 /// Output channels that read the same inputs: blocks `first..first + blocks` of the tile.

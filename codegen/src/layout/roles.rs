@@ -1,0 +1,308 @@
+//! Which role an operator or fusion has: what must hold for a leaf to compute it, and the layouts that this asks for.
+
+use super::{Border, Group, Layouts, MAX_BYTES, MAX_PAD, MAX_SLOTS_PER_CHANNEL, Role};
+use crate::lower::blocked::epilogue::Operand;
+use crate::lower::blocked::grouped;
+use crate::lower::blocked::product::Sizes;
+use crate::lower::blocked::rows::{parameters as parameters_of, row_len};
+use crate::lower::blocked::window::{Axis, axes, runs};
+use crate::lower::blocked::winograd::{self, Candidate};
+use crate::lower::order::Order;
+use crate::x86::{MAX_LRN_REACH, MAX_OPERANDS};
+use lehr_ir::graph::ValueId;
+use lehr_ir::ops::{Conv, Lrn, Reduce, ReduceFn};
+use lehr_ir::{DType, Op};
+
+/// What a role asks for and gives.
+pub(super) struct Plan {
+    pub role: Role,
+    /// The order of the result's channels, if it is in blocks.
+    pub gives_blocks: Option<Order>,
+    /// Values inside that are wanted in blocks.
+    pub blocked: Vec<(ValueId, Order)>,
+    /// The border that this operator needs around a value of the outer graph.
+    pub border: Option<(ValueId, Border)>,
+    /// What was weighed, the cheapest first.
+    pub candidates: Vec<Candidate>,
+}
+
+pub(super) fn choose(group: &Group, layouts: &Layouts) -> Option<Plan> {
+    let Some(anchor) = group.anchor else { return map(group, layouts) };
+    let op = &group.graph.node(anchor).op;
+    match op {
+        Op::Conv(c) if c.groups > 1 && is_depthwise(group, c) => window(group, op, layouts),
+        Op::Conv(c) => conv(group, c, layouts),
+        Op::MaxPool(_) | Op::AvgPool(_) => window(group, op, layouts),
+        Op::Concat(c) => concat(group, c.axis, layouts),
+        Op::Reduce(r) => mean(group, r, layouts).or_else(|| rows(group, op, layouts)),
+        Op::Lrn(l) => lrn(group, l, layouts),
+        Op::Gemm(_) | Op::MatMul(_) => product(group, op),
+        Op::Softmax(_) | Op::LogSoftmax(_) | Op::LayerNorm(_) | Op::InstanceNorm(_) => rows(group, op, layouts),
+        _ => None,
+    }
+}
+
+fn is_depthwise(group: &Group, op: &Conv) -> bool {
+    let shape = |i: usize| group.operand(i).map(|v| group.shape(v)).unwrap_or_default();
+    let (x, w) = (shape(0), shape(1));
+    x.get(1) == Some(&op.groups) && w.first() == Some(&op.groups) && w.get(1) == Some(&1)
+}
+
+/// Whether the attributes of a window over `x`, its spatial sizes, keep every address near the tensor.
+fn is_local(x: &[usize], strides: &[usize], pads: &[usize], dilations: &[usize]) -> bool {
+    let near = |(&n, &step): (&usize, &usize)| step <= n + 2 * MAX_PAD;
+    pads.iter().all(|&p| p <= MAX_PAD) && x.iter().zip(strides).all(near) && x.iter().zip(dilations).all(near)
+}
+
+pub(super) fn same_shaped(operands: Vec<Operand>) -> impl Iterator<Item = ValueId> {
+    operands.into_iter().filter_map(|o| match o {
+        Operand::Same(v) => Some(v),
+        Operand::Channel { .. } | Operand::Splat(_) => None,
+    })
+}
+
+fn conv(group: &Group, op: &Conv, layouts: &Layouts) -> Option<Plan> {
+    let isa = layouts.isa?;
+    let (x, w) = (group.operand(0)?, group.operand(1)?);
+    let y = group.anchor?.out(0);
+    group.constant(w)?;
+    let images = group.is_image(x) && group.is_image(y) && group.outside(x);
+    let bias = group.operand(2).is_none_or(|b| group.constant(b).is_some());
+    let local = is_local(&group.shape(x)[2..], &op.strides, &op.pads, &op.dilations);
+    if !images || !local || !bias {
+        return None;
+    }
+    let (wanted, order) = group.in_blocks(y, Some(x), layouts)?;
+    let lanes = isa.lanes();
+    let from = group.order(x, layouts);
+    let in_groups = [group.shape(x)[1], group.shape(y)[1]].iter().all(|c| (c / op.groups).is_multiple_of(lanes));
+    let in_order = from.is_plain() && order.is_plain();
+    let mut role = match op.groups {
+        1 if from.is_loose() => Role::Grouped,
+        1 => Role::Conv,
+        _ if in_groups && in_order => Role::Conv,
+        _ => Role::Grouped,
+    };
+    if role == Role::Grouped && !grouped::fits(&order, op.groups, isa) {
+        return None;
+    }
+    let mut border = None;
+    let mut wanted: Vec<(ValueId, Order)> = wanted.into_iter().map(|v| (v, order.clone())).collect();
+    // A residual that is x itself brings x in blocks, whatever form it was made in.
+    let plain = !group.is_blocked(x, layouts) && !wanted.iter().any(|(v, _)| *v == x);
+    let (sizes, weights, to) = (group.shape(x), group.shape(w), group.shape(y));
+    let may = layouts.winograd && in_order && !plain;
+    let candidates = if may { winograd::candidates(op, &weights, &to, lanes) } else { vec![] };
+    let kind = candidates.first().and_then(|c| c.kind);
+    if let Some(kind) = kind {
+        role = Role::Winograd(kind);
+    }
+    if !plain {
+        wanted.push((x, from));
+        let mut own = pairs(&op.pads);
+        if let Some(kind) = kind {
+            // Tiles at the end of an axis reach beyond the padding.
+            let shape = winograd::Shape::of(op, &weights, lanes)?;
+            for (d, b) in own.iter_mut().enumerate() {
+                b.1 = b.1.max(shape.reach(kind, sizes[2 + d], to[2 + d], b.0));
+            }
+        }
+        border = Some((group.outer(x)?, own));
+    }
+    Some(Plan { role, gives_blocks: Some(order), blocked: wanted, border, candidates })
+}
+
+/// Begins and ends of every axis together.
+fn pairs(pads: &[usize]) -> Border {
+    let n = pads.len() / 2;
+    (0..n).map(|d| (pads[d], pads[n + d])).collect()
+}
+
+/// An elementwise group with an operand of the result's shape in blocks.
+fn map(group: &Group, layouts: &Layouts) -> Option<Plan> {
+    let start = map_start(group, layouts)?;
+    let (mut wanted, order) = group.in_blocks(start, Some(start), layouts)?;
+    let operands = group.epilogue(start, 1, !order.is_whole())?;
+    // Slots of a map are vectors or streams.
+    let per_image = |o: &Operand| matches!(o, Operand::Channel { per_image: true, .. });
+    if group.graph.ty(group.result).dtype != DType::F32 || operands.iter().any(per_image) {
+        return None;
+    }
+    wanted.push(start);
+    let blocked = wanted.into_iter().map(|v| (v, order.clone())).collect();
+    Some(Plan { role: Role::Map, gives_blocks: Some(order), blocked, border: None, candidates: vec![] })
+}
+
+/// The operand that a map streams.
+fn map_start(group: &Group, layouts: &Layouts) -> Option<ValueId> {
+    let shape = group.shape(group.result);
+    let inputs = group.outer.node(group.id).inputs.iter().enumerate();
+    let inner = inputs.filter_map(|(i, v)| match std::ptr::eq(group.outer, group.graph) {
+        true => *v,
+        false => v.map(|_| group.graph.inputs()[i]),
+    });
+    let mut fitting = inner.filter(|&v| group.is_image(v) && group.shape(v) == shape);
+    fitting.find(|&v| group.is_blocked(v, layouts))
+}
+
+/// A pool or depthwise convolution of blocks.
+fn window(group: &Group, op: &Op, layouts: &Layouts) -> Option<Plan> {
+    let (x, y) = (group.operand(0)?, group.anchor?.out(0));
+    let (from, to) = (group.shape(x), group.shape(y));
+    if !group.is_blocked(x, layouts) || !group.is_image(x) || !group.is_image(y) || !group.outside(x) {
+        return None;
+    }
+    let mut border = None;
+    if let Op::Conv(c) = op {
+        let w = group.operand(1)?;
+        group.constant(w)?;
+        if group.operand(2).is_some_and(|b| group.constant(b).is_none()) {
+            return None;
+        }
+        if !is_local(&from[2..], &c.strides, &c.pads, &c.dilations) {
+            return None;
+        }
+        border = Some((group.outer(x)?, pairs(&c.pads)));
+    } else {
+        // Indices are positions in the row-major tensor; windows without elements have results of their own.
+        let uses = group.outer.uses();
+        if !uses.of(group.id.out(1)).is_empty() && group.graph.node(y.node).results.len() > 1 {
+            return None;
+        }
+        let axes = axes(op, &from[2..], None)?;
+        let local = |a: &Axis| is_local(&[a.size], &[a.stride], &[a.begin, a.end], &[a.dilation]);
+        if !axes.iter().all(local) {
+            return None;
+        }
+        let empty = |(axis, &n): (&Axis, &usize)| runs(*axis, n).iter().any(|r| r.taps == 0);
+        if axes.iter().zip(&to[2..]).any(empty) {
+            return None;
+        }
+    }
+    let order = group.order(x, layouts);
+    let mut wanted: Vec<ValueId> = same_shaped(group.epilogue(y, 1, !order.is_whole())?).collect();
+    wanted.push(x);
+    let blocked = wanted.into_iter().map(|v| (v, order.clone())).collect();
+    Some(Plan { role: Role::Window, gives_blocks: Some(order), blocked, border, candidates: vec![] })
+}
+
+/// Channels side by side, the blocks of one operand behind those of the other.
+fn concat(group: &Group, axis: usize, layouts: &Layouts) -> Option<Plan> {
+    let operands: Vec<ValueId> = group.graph.node(group.anchor?).inputs.iter().copied().flatten().collect();
+    let images = operands.iter().all(|&v| group.is_image(v));
+    if axis != 1 || !images || !group.is_image(group.result) || !operands.iter().any(|&v| group.is_blocked(v, layouts))
+    {
+        return None;
+    }
+    let orders: Vec<Order> = operands.iter().map(|&v| group.order(v, layouts)).collect();
+    let whole = Order::concat(&orders, layouts.isa?.lanes());
+    let most = MAX_SLOTS_PER_CHANNEL * whole.channels().next_multiple_of(layouts.isa?.lanes());
+    let fits = whole.slots() <= most;
+    let blocked = operands.into_iter().zip(orders).collect();
+    fits.then_some(Plan { role: Role::Concat, gives_blocks: Some(whole), blocked, border: None, candidates: vec![] })
+}
+
+/// The mean over every spatial axis.
+fn mean(group: &Group, op: &Reduce, layouts: &Layouts) -> Option<Plan> {
+    let x = group.operand(0)?;
+    let shape = group.shape(x);
+    let alone = group.result == group.anchor?.out(0);
+    let global = op.f == ReduceFn::Mean && op.axes.iter().copied().eq(2..shape.len());
+    if !alone || !global || !group.is_blocked(x, layouts) || !group.is_image(x) {
+        return None;
+    }
+    let order = group.order(x, layouts);
+    order.is_whole().then(|| Plan {
+        role: Role::Mean,
+        gives_blocks: None,
+        blocked: vec![(x, order)],
+        border: None,
+        candidates: vec![],
+    })
+}
+
+/// Local response normalisation whose base is positive: the power is computed by estimates and logarithms.
+fn lrn(group: &Group, op: &Lrn, layouts: &Layouts) -> Option<Plan> {
+    let (x, y) = (group.operand(0)?, group.anchor?.out(0));
+    let positive = (0.0..f32::INFINITY).contains(&op.alpha) && op.bias >= f32::MIN_POSITIVE && op.beta.is_finite();
+    let near = op.size / 2 <= MAX_LRN_REACH;
+    if !positive || !near || !group.is_image(x) || !group.is_blocked(x, layouts) || !group.outside(x) {
+        return None;
+    }
+    let order = group.order(x, layouts);
+    if !order.is_whole() {
+        return None;
+    }
+    let mut wanted: Vec<ValueId> = same_shaped(group.epilogue(y, 1, false)?).collect();
+    wanted.push(x);
+    let blocked = wanted.into_iter().map(|v| (v, order.clone())).collect();
+    Some(Plan { role: Role::Lrn, gives_blocks: Some(order), blocked, border: None, candidates: vec![] })
+}
+
+/// Softmax, a normalisation or a sum over the last axes, in rows of a vector and more.
+fn rows(group: &Group, op: &Op, layouts: &Layouts) -> Option<Plan> {
+    let lanes = layouts.isa?.lanes();
+    let (x, y) = (group.operand(0)?, group.anchor?.out(0));
+    let node = group.graph.node(y.node);
+    let f32 = |v: ValueId| group.graph.ty(v).dtype == DType::F32 && group.outside(v);
+    let len = row_len(op, &group.shape(x), lanes)?;
+    let operands = node.inputs.iter().flatten().count();
+    let mut parameters = (1..=parameters_of(op, operands)).map(|i| group.operand(i));
+    // Scale and bias have a number for each element of a row, or for each row.
+    let fits = |v: ValueId| f32(v) && (!matches!(op, Op::LayerNorm(_)) || group.shape(v) == [len]);
+    let uses = group.outer.uses();
+    let others = std::ptr::eq(group.outer, group.graph)
+        && (1..node.results.len()).any(|port| !uses.of(y.node.out(port as u32)).is_empty());
+    let bytes = group.shape(x).iter().fold(4usize, |n, &d| n.saturating_mul(d));
+    if !f32(x)
+        || group.graph.ty(y).dtype != DType::F32
+        || others
+        || !parameters.all(|p| p.is_some_and(fits))
+        || bytes > MAX_BYTES
+    {
+        return None;
+    }
+    if matches!(op, Op::Reduce(_)) && group.result != y {
+        return None;
+    }
+    let fused = group.epilogue(y, group.shape(y).len().checked_sub(1)?, false)?;
+    // Rows of an instance normalisation are planes, not channels.
+    let by_column = fused.iter().any(|o| matches!(o, Operand::Channel { .. }));
+    let crowded = fused.len() + parameters_of(op, operands) > MAX_OPERANDS;
+    if crowded || (by_column && matches!(op, Op::InstanceNorm(_))) {
+        return None;
+    }
+    Some(Plan { role: Role::Rows, gives_blocks: None, blocked: vec![], border: None, candidates: vec![] })
+}
+
+/// A product of matrices.
+fn product(group: &Group, op: &Op) -> Option<Plan> {
+    let (a, b, y) = (group.operand(0)?, group.operand(1)?, group.anchor?.out(0));
+    let (left, right, result) = (group.shape(a), group.shape(b), group.shape(y));
+    let bytes = |shape: &[usize]| 4 * shape.iter().product::<usize>();
+    let fits = |shape: &[usize]| (1..=MAX_BYTES).contains(&bytes(shape));
+    let sizes = fits(&left) && fits(&right) && fits(&result);
+    if group.graph.ty(y).dtype != DType::F32 || !sizes || !group.outside(a) || !group.outside(b) {
+        return None;
+    }
+    Sizes::of(op, &left, &right)?;
+    if let Op::Gemm(g) = op {
+        let scaled = g.alpha != 1.0 && group.constant(b).is_none();
+        if scaled || !group.operand(2).is_none_or(|c| g.beta == 0.0 || is_column_bias(group, c, g.beta, &result)) {
+            return None;
+        }
+    }
+    group.epilogue(y, result.len() - 1, false)?;
+    Some(Plan { role: Role::Product, gives_blocks: None, blocked: vec![], border: None, candidates: vec![] })
+}
+
+/// A number per column, or one for all that is constant; a factor needs a constant too.
+fn is_column_bias(group: &Group, c: ValueId, beta: f32, result: &[usize]) -> bool {
+    let shape = group.shape(c);
+    let (numbers, columns) = (shape.iter().product::<usize>(), result[result.len() - 1]);
+    let per_column = shape.last() == Some(&columns) && numbers == columns;
+    match group.constant(c) {
+        Some(_) => per_column || numbers == 1,
+        None => per_column && beta == 1.0 && group.outside(c),
+    }
+}
