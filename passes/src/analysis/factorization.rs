@@ -296,7 +296,7 @@ mod tests {
         let capped = |work| Factorization::new(&large, &Options { work, ..Options::default() });
         let Err(Decline::Reason(why)) = capped(1.0) else { panic!("no work") };
         assert!(why.contains("would take"), "{why}");
-        let some = capped(4e4).unwrap();
+        let some = capped(2e4).unwrap();
         assert!(some.capped.unwrap().contains("widths above 1 would take"));
         let Err(Decline::Reason(why)) = given([1, 2, 8, 9]) else { panic!("another size") };
         assert!(why.contains("f32[1,2,8,9]"), "{why}");

@@ -200,9 +200,10 @@ fn sweep_work(whole: &Kernel, parts: &[[usize; 2]], width: usize) -> f64 {
         let unknowns = taps(part) * middle;
         unknowns.powi(3) / 6.0 + unknowns * unknowns * others
     };
-    // Normal matrices, right-hand sides and compositions.
+    // Normal matrices, right-hand sides and compositions: each tap of a factor meets each of what the others make together.
     let products = |part: &[usize; 2]| {
-        taps(part) * whole.taps.len() as f64 * middle * (outputs * inputs + middle * outputs.max(inputs))
+        let others = [whole.height + 1 - part[0], whole.width + 1 - part[1]];
+        taps(part) * taps(&others) * middle * (outputs * inputs + middle * outputs.max(inputs))
     };
     let (first, last) = (&parts[0], &parts[parts.len() - 1]);
     let middles = parts.len().saturating_sub(2) as f64 * 2.0 * MIDDLE_STEPS as f64;
