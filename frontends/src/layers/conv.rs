@@ -33,10 +33,7 @@ pub fn flipped(l: &mut Layer, w: ValueId) -> Result {
 /// A depthwise convolution by `depth` [channels*m, 1, spatial...] with the strides, pads and dilations of `op`, and then a 1x1
 /// convolution by `point` [outputs, channels*m, 1...]. Source: Howard et al., "MobileNets" (2017), without what follows each.
 pub fn depthwise_separable(l: &mut Layer, x: ValueId, depth: ValueId, point: ValueId, op: Conv) -> Result {
-    let channels = l.ty(x).shape.get(1).and_then(Dim::as_const).and_then(|n| usize::try_from(n).ok());
-    let Some(groups) = channels else {
-        return Err(l.error("separable.c1", format!("the number of channels must be known, x is {}", l.ty(x))));
-    };
+    let groups = l.channels(x)?;
     let spatial = op.strides.len();
     let y = l.op(Conv { groups, ..op }, &[x, depth])?;
     l.op(plain(spatial), &[y, point])

@@ -51,7 +51,7 @@ pub mod pool;
 pub mod ranking;
 
 use lehr_ir::ops::{Binary, BinaryFn, Gemm, Reduce, ReduceFn, Unary, UnaryFn};
-use lehr_ir::{ConstValue, DType, Diag, Graph, Location, NodeId, Op, Origin, Tensor, TensorType, ValueId};
+use lehr_ir::{ConstValue, DType, Diag, Dim, Graph, Location, NodeId, Op, Origin, Tensor, TensorType, ValueId};
 use std::sync::Arc;
 
 /// A value of the graph, or what is wrong with the operands, by the layer's name.
@@ -128,6 +128,14 @@ impl<'g> Layer<'g> {
             true => Ok(()),
             false => Err(self.error("layer.types", format!("it takes two tensors of one type, not {x} and {y}"))),
         }
+    }
+
+    /// The size of axis 1, which decides the shape of weights.
+    fn channels(&self, x: ValueId) -> Result<usize> {
+        let channels = self.ty(x).shape.get(1).and_then(Dim::as_const).and_then(|n| usize::try_from(n).ok());
+        let unknown =
+            || self.error("layer.channels", format!("the number of channels must be known, x is {}", self.ty(x)));
+        channels.ok_or_else(unknown)
     }
 
     fn require_floats(&self, x: ValueId) -> Result<()> {

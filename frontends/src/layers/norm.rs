@@ -2,7 +2,7 @@
 
 use super::{Layer, Result};
 use lehr_ir::ops::{BatchNormTrain, BinaryFn, Cast, SizeOf};
-use lehr_ir::{DType, Dim, Tensor, ValueId};
+use lehr_ir::{DType, Tensor, ValueId};
 
 /// Which variance the running update takes in. The batch itself is always normalised by the population variance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,9 +56,7 @@ pub fn batch_norm(
     options: BatchNormOptions,
 ) -> Result<BatchNormed> {
     l.require_floats(x)?;
-    let Some(channels) = l.ty(x).shape.get(1).and_then(Dim::as_const).and_then(|n| usize::try_from(n).ok()) else {
-        return Err(l.error("batch_norm.c1", format!("the number of channels must be known, x is {}", l.ty(x))));
-    };
+    let channels = l.channels(x)?;
     // With no momentum the operator's update forgets the old statistics: what it gives are those of the batch.
     let dtype = l.ty(x).dtype;
     let none = l.constant(Tensor::from_f64(dtype, vec![channels], vec![0.0; channels]));
@@ -76,15 +74,17 @@ pub fn batch_norm(
     Ok(BatchNormed { y: id.out(0), batch, running })
 }
 
-/// `var * n/(n - 1)`; n, the elements per channel, may depend on the batch.
+/// `var * n/(n - 1)`; n, the elements per channel, may depend on the batch. NaN if it is 1. The ratio is computed in f64: n may be larger
+/// than what f16 holds.
 fn unbiased(l: &mut Layer, x: ValueId, var: ValueId, channels: usize) -> Result {
     let size = l.op(SizeOf {}, &[x])?;
     let channels = l.constant(Tensor::from_i128(DType::I64, vec![], [channels as i128]));
     let n = l.binary(BinaryFn::Div, size, channels)?;
-    let to = l.ty(var).dtype;
-    let n = l.op(Cast { to }, &[n])?;
+    let n = l.op(Cast { to: DType::F64 }, &[n])?;
     let less = l.with(BinaryFn::Sub, n, 1.0)?;
     let ratio = l.binary(BinaryFn::Div, n, less)?;
+    let to = l.ty(var).dtype;
+    let ratio = l.op(Cast { to }, &[ratio])?;
     l.binary(BinaryFn::Mul, var, ratio)
 }
 

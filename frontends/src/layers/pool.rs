@@ -2,7 +2,7 @@
 
 use super::{Layer, Result};
 use lehr_ir::ops::{Conv, MaxPool, Pad, PadMode, ReduceFn};
-use lehr_ir::{Dim, Tensor, ValueId};
+use lehr_ir::{Tensor, ValueId};
 
 /// A blur by binomial weights, and subsampling.
 #[derive(Clone, Copy, Debug)]
@@ -26,9 +26,9 @@ impl Default for Blur {
 pub fn blur(l: &mut Layer, x: ValueId, blur: Blur) -> Result {
     l.require_floats(x)?;
     let ty = l.ty(x).clone();
-    let channels = ty.shape.get(1).and_then(Dim::as_const).and_then(|n| usize::try_from(n).ok());
-    let (Some(groups), Some(spatial @ 1..)) = (channels, ty.rank().checked_sub(2)) else {
-        return Err(l.error("blur.c1", format!("it takes N C spatial... with a known number of channels, not {ty}")));
+    let groups = l.channels(x)?;
+    let Some(spatial @ 1..) = ty.rank().checked_sub(2) else {
+        return Err(l.error("blur.c1", format!("it takes N C spatial..., not {ty}")));
     };
     if blur.stride == 0 || !(1..=64).contains(&blur.taps) {
         return Err(l.error("blur.c2", format!("{} taps with stride {}", blur.taps, blur.stride)));

@@ -155,3 +155,24 @@ fn dense_layers() {
         sheet.check();
     }
 }
+
+/// 80,000 elements per channel, which f16 cannot hold: their count is not computed in it.
+#[test]
+fn half_precision_counts_far() {
+    let shape = [2, 3, 200, 200];
+    let mut sheet = Sheet::new("f16");
+    let x = Grid::of(&noise(DType::F16, &shape, 3.0, 1));
+    let v = sheet.input("x", x.tensor(DType::F16));
+    let [scale, bias, mean, var] =
+        ["scale", "bias", "mean", "var"].map(|n| sheet.input(n, vector(DType::F16, [1.0, 2.0, 3.0])));
+    let options = BatchNormOptions { momentum: 0.0, ..BatchNormOptions::default() };
+    let mut l = Layer::new(&mut sheet.g, "bn");
+    let y = batch_norm(&mut l, v, (scale, bias), Statistics { mean, var }, options).unwrap();
+    let variance = |c: usize| {
+        let planes = (0..2).flat_map(|n| &x.values[(n * 3 + c) * 40_000..][..40_000]);
+        let mean = planes.clone().sum::<f64>() / 80_000.0;
+        planes.map(|v| (v - mean).powi(2)).sum::<f64>() / 79_999.0
+    };
+    sheet.expect("running var", Ok(y.running.var), (0..3).map(variance).collect(), |_, want| 2e-3 * want);
+    sheet.check();
+}

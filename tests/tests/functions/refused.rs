@@ -39,13 +39,13 @@ fn parameters_and_types_that_make_no_sense() {
         ("dropout.c3", dropout(&mut l, x, 0.5, scalar).map(|_| ())),
         ("layer.floats", dropout(&mut l, ints, 0.5, seed).map(|_| ())),
         ("blur.c1", blur(&mut l, flat, Blur::default()).map(|_| ())),
-        ("blur.c1", blur(&mut l, open, Blur::default()).map(|_| ())),
+        ("layer.channels", blur(&mut l, open, Blur::default()).map(|_| ())),
         ("blur.c2", blur(&mut l, x, Blur { stride: 0, ..Blur::default() }).map(|_| ())),
         ("blur.c2", blur(&mut l, x, Blur { taps: 0, ..Blur::default() }).map(|_| ())),
         ("blur.c3", blur(&mut l, x, Blur { taps: 8, ..Blur::default() }).map(|_| ())),
         ("blur.c2", max_blur(&mut l, x, 0, Blur::default()).map(|_| ())),
-        ("separable.c1", conv::depthwise_separable(&mut l, open, x, x, conv::plain(2)).map(|_| ())),
-        ("batch_norm.c1", norm::batch_norm(&mut l, open, (flat, flat), statistics, Default::default()).map(|_| ())),
+        ("layer.channels", conv::depthwise_separable(&mut l, open, x, x, conv::plain(2)).map(|_| ())),
+        ("layer.channels", norm::batch_norm(&mut l, open, (flat, flat), statistics, Default::default()).map(|_| ())),
     ];
     for (code, got) in refusals {
         let diag = got.expect_err(code);
