@@ -5,7 +5,7 @@
 //! by its weights alone. Padding spread over the stack pads intermediate channels with 0, which are not 0 there: the border changes
 //! even where the weights are exact.
 
-use super::fit::{Fit, fit, parts_of};
+use super::fit::{Fit, fit, least_work, parts_of};
 use super::kernels::Kernel;
 use super::layer::{ChainCost, ConvLayer, Shape, Stage};
 use super::probe::{OutputError, Probe};
@@ -66,7 +66,22 @@ impl Factorization {
 
         let groups: Vec<Kernel> =
             (0..conv.groups).map(|g| Kernel::of_group(&layer.stage.weights, g, conv.groups)).collect();
-        let mut search = Search { groups: &groups, parts: &parts, goal: options.tolerance, left: options.work };
+        let sizes: Vec<[usize; 2]> = parts.iter().map(|&p| [p, p]).collect();
+        let work = |width: usize| groups.iter().map(|k| least_work(k, &sizes, width)).sum::<f64>();
+        let looked_at = widths.iter().take_while(|&&w| work(w) <= options.work).count();
+        if looked_at == 0 {
+            declined!("a stack over {} would take {:.0e} multiply-adds to find", widths[0], work(widths[0]));
+        }
+        let mut caps = vec![];
+        if looked_at < widths.len() {
+            caps.push(format!(
+                "widths above {} would take more than {:.0e} multiply-adds to find",
+                widths[looked_at - 1],
+                options.work
+            ));
+            widths.truncate(looked_at);
+        }
+        let mut search = Search { groups: &groups, parts: &sizes, goal: options.tolerance, left: options.work };
         let (mut curve, mut fits, mut cut) = (vec![], vec![], vec![]);
         for (k, &width) in widths.iter().enumerate() {
             let (found, error) = search.at(width, widths.len() - k)?;
@@ -77,7 +92,11 @@ impl Factorization {
             fits.push(found);
         }
         let within = curve.iter().position(|p| p.error_on_weights <= options.tolerance);
-        let at = within.or_else(|| widths.iter().position(|&w| w == even)).unwrap_or(0);
+        let at = within.or_else(|| widths.iter().position(|&w| w == even)).unwrap_or(if even > 0 {
+            widths.len() - 1
+        } else {
+            0
+        });
         let probe = Probe::new(layer, &options.inputs)?;
         let stages = stages(layer, &convs, &fits[at]);
         let spread = stack(conv, &parts, Padding::Spread);
@@ -92,12 +111,9 @@ impl Factorization {
             cost: layer.chain_cost(&shapes(curve[at].width))?,
             stages,
         };
-        let capped = (!cut.is_empty()).then(|| {
-            format!(
-                "the search stopped after {:.0e} multiply-adds at the widths {cut:?}; errors may be lower",
-                options.work
-            )
-        });
+        if !cut.is_empty() {
+            caps.push(format!("at the widths {cut:?} the search stopped early: errors may be lower"));
+        }
         Ok(Factorization {
             layer: layer.name.clone(),
             kernel: side,
@@ -107,7 +123,7 @@ impl Factorization {
             curve,
             chosen,
             spread_padding,
-            capped,
+            capped: (!caps.is_empty()).then(|| caps.join("; ")),
         })
     }
 }
@@ -163,7 +179,7 @@ fn stages(layer: &ConvLayer, convs: &[Conv], groups: &[Fit]) -> Vec<Stage> {
 
 struct Search<'s> {
     groups: &'s [Kernel],
-    parts: &'s [usize],
+    parts: &'s [[usize; 2]],
     goal: f64,
     left: f64,
 }
@@ -171,14 +187,13 @@ struct Search<'s> {
 impl Search<'_> {
     /// The best stacks of a width, one per group, and their error together; it takes one of `shares` of the work left.
     fn at(&mut self, width: usize, shares: usize) -> Result<(Vec<Fit>, f64), Decline> {
-        let parts: Vec<[usize; 2]> = self.parts.iter().map(|&p| [p, p]).collect();
         let mut share = self.left / shares as f64;
         self.left -= share;
         let (mut fits, mut difference, mut size) = (vec![], 0.0, 0.0);
         for (k, kernel) in self.groups.iter().enumerate() {
             let mut budget = share / (self.groups.len() - k) as f64;
             share -= budget;
-            let Some(found) = fit(kernel, &parts, width, self.goal, &mut budget) else {
+            let Some(found) = fit(kernel, self.parts, width, self.goal, &mut budget) else {
                 declined!("numbers are too large for least squares");
             };
             share += budget.max(0.0);
@@ -278,6 +293,11 @@ mod tests {
         let images = |shape: [usize; 4]| Inputs::Given(seeded(DType::F32, shape.to_vec(), 1));
         let given = |shape| Factorization::new(&large, &Options { inputs: images(shape), ..options(1e6) });
         assert_eq!(given([3, 2, 9, 9]).unwrap().chosen.error_on_outputs.inputs, "given, f32[3,2,9,9]");
+        let capped = |work| Factorization::new(&large, &Options { work, ..Options::default() });
+        let Err(Decline::Reason(why)) = capped(1.0) else { panic!("no work") };
+        assert!(why.contains("would take"), "{why}");
+        let some = capped(4e4).unwrap();
+        assert!(some.capped.unwrap().contains("widths above 1 would take"));
         let Err(Decline::Reason(why)) = given([1, 2, 8, 9]) else { panic!("another size") };
         assert!(why.contains("f32[1,2,8,9]"), "{why}");
     }

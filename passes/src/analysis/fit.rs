@@ -109,7 +109,8 @@ fn spanning(whole: &Kernel, height: usize, wide: usize, count: usize, mut more: 
 
 fn descend(whole: &Kernel, start: Vec<Kernel>, budget: &mut f64) -> Option<Fit> {
     let norm = whole.norm2().sqrt();
-    let cost = sweep_cost(whole, &start);
+    let parts: Vec<[usize; 2]> = start.iter().map(|f| [f.height, f.width]).collect();
+    let work = sweep_work(whole, &parts, start.last().map_or(0, |f| f.channels().1));
     let mut factors = start;
     let mut error = distance(whole, &factors, norm);
     let mut earlier = vec![];
@@ -120,7 +121,7 @@ fn descend(whole: &Kernel, start: Vec<Kernel>, budget: &mut f64) -> Option<Fit> 
             cut_short = true;
             break;
         }
-        *budget -= 2.0 * cost;
+        *budget -= 2.0 * work;
         let before = factors.clone();
         for k in 0..factors.len() {
             improve(whole, &mut factors, k)?;
@@ -186,21 +187,26 @@ fn balance(factors: &mut [Kernel]) {
     }
 }
 
-/// Multiply-adds of one sweep, roughly.
-fn sweep_cost(whole: &Kernel, factors: &[Kernel]) -> f64 {
+/// Multiply-adds that a fit takes at least, roughly.
+pub(super) fn least_work(whole: &Kernel, parts: &[[usize; 2]], width: usize) -> f64 {
+    2.0 * MIN_SWEEPS as f64 * sweep_work(whole, parts, width)
+}
+
+fn sweep_work(whole: &Kernel, parts: &[[usize; 2]], width: usize) -> f64 {
     let (outputs, inputs) = whole.channels();
-    let compose = |k: &Kernel, o: usize, i: usize| {
-        let (a, b) = k.channels();
-        (k.taps.len() * whole.taps.len() * o.max(a) * i.max(b)) as f64 * a.min(b) as f64 / a.max(b).max(1) as f64
+    let (outputs, inputs, middle) = (outputs as f64, inputs as f64, width as f64);
+    let taps = |part: &[usize; 2]| (part[0] * part[1]) as f64;
+    let solve = |part: &[usize; 2], others: f64| {
+        let unknowns = taps(part) * middle;
+        unknowns.powi(3) / 6.0 + unknowns * unknowns * others
     };
-    let solve = |k: &Kernel, others: usize| {
-        let unknowns = (k.taps.len() * k.channels().0.min(k.channels().1)) as f64;
-        unknowns.powi(3) / 6.0 + unknowns * unknowns * others as f64
+    // Normal matrices, right-hand sides and compositions.
+    let products = |part: &[usize; 2]| {
+        taps(part) * whole.taps.len() as f64 * middle * (outputs * inputs + middle * outputs.max(inputs))
     };
-    let ends = factors.first().map_or(0.0, |f| solve(f, inputs)) + factors.last().map_or(0.0, |f| solve(f, outputs));
-    let middles = factors.len().saturating_sub(2) as f64 * 2.0 * MIDDLE_STEPS as f64;
-    let products: f64 = factors.iter().map(|f| compose(f, outputs, inputs)).sum();
-    ends + products * (2.0 + middles)
+    let (first, last) = (&parts[0], &parts[parts.len() - 1]);
+    let middles = parts.len().saturating_sub(2) as f64 * 2.0 * MIDDLE_STEPS as f64;
+    solve(first, inputs) + solve(last, outputs) + products(first) * (2.0 + middles)
 }
 
 #[cfg(test)]
