@@ -284,15 +284,12 @@ impl<'g> Group<'g> {
 
     /// What the group computes from `start` on, in blocks of an order that its operands decide: that of `x`, if it is one of them,
     /// else of the first. Gives the operands of the result's shape, and the order.
-    fn in_blocks(&self, start: ValueId, x: Option<ValueId>, layouts: &Layouts) -> Option<(Vec<ValueId>, Order)> {
+    fn in_blocks(&self, start: ValueId, x: ValueId, layouts: &Layouts) -> Option<(Vec<ValueId>, Order)> {
         let plain = Order::plain(*self.shape(self.result).get(1)?, layouts.isa?.lanes());
         let operands: Vec<ValueId> = same_shaped(self.epilogue(start, 1, !plain.is_whole())?).collect();
         let own = |v: ValueId| self.outer(v).filter(|v| layouts.is_blocked(*v)).map(|v| layouts.order(self.outer, v));
-        let order = match x {
-            Some(x) if operands.contains(&x) => own(x),
-            _ => operands.iter().find_map(|&v| own(v)),
-        };
-        let order = order.unwrap_or(plain);
+        let first = if operands.contains(&x) { own(x) } else { operands.iter().find_map(|&v| own(v)) };
+        let order = first.unwrap_or(plain);
         if !order.is_whole() {
             self.epilogue(start, 1, true)?;
         }

@@ -12,8 +12,7 @@ use std::time::Duration;
 /// A replacement must be so many times as fast: below, noise would decide.
 const MIN_SPEEDUP: f64 = 1.05;
 
-/// What takes so many times the multiply-adds or more is not worth measuring: Winograd's algorithm, which small kernels have over
-/// large ones, saves less.
+/// What takes so many times the multiply-adds or more is not worth measuring: algorithms that only suit the smaller kernels save less.
 const MAX_WORK: f64 = 2.0;
 
 /// Times of two graphs with the same inputs and outputs, measured in turn.
@@ -149,7 +148,7 @@ fn verdict(approximation: &mut Approximation, layer: &ConvLayer, candidate: &Can
     }
     let timing = approximation.time(layer, &candidate.stages).map_err(|why| format!("it cannot be measured: {why}"))?;
     let speedup = timing.speedup();
-    if speedup < MIN_SPEEDUP {
+    if speedup.is_nan() || speedup < MIN_SPEEDUP {
         return Err(format!("measured {speedup:.2} times as fast, with {work:.2} times the multiply-adds"));
     }
     Ok(format!(

@@ -72,7 +72,7 @@ fn conv(group: &Group, op: &Conv, layouts: &Layouts) -> Option<Plan> {
     if !images || !local || !bias {
         return None;
     }
-    let (wanted, order) = group.in_blocks(y, Some(x), layouts)?;
+    let (wanted, order) = group.in_blocks(y, x, layouts)?;
     let lanes = isa.lanes();
     let from = group.order(x, layouts);
     let in_groups = [group.shape(x)[1], group.shape(y)[1]].iter().all(|c| (c / op.groups).is_multiple_of(lanes));
@@ -121,15 +121,15 @@ fn pairs(pads: &[usize]) -> Border {
 /// An elementwise group with an operand of the result's shape in blocks.
 fn map(group: &Group, layouts: &Layouts) -> Option<Plan> {
     let start = map_start(group, layouts)?;
-    let (mut wanted, order) = group.in_blocks(start, Some(start), layouts)?;
+    let order = group.order(start, layouts);
     let operands = group.epilogue(start, 1, !order.is_whole())?;
     // Slots of a map are vectors or streams.
     let per_image = |o: &Operand| matches!(o, Operand::Channel { per_image: true, .. });
     if group.graph.ty(group.result).dtype != DType::F32 || operands.iter().any(per_image) {
         return None;
     }
-    wanted.push(start);
-    let blocked = wanted.into_iter().map(|v| (v, order.clone())).collect();
+    let wanted = same_shaped(operands).chain([start]);
+    let blocked = wanted.map(|v| (v, order.clone())).collect();
     Some(Plan { role: Role::Map, gives_blocks: Some(order), blocked, border: None, candidates: vec![] })
 }
 

@@ -26,7 +26,6 @@ pub enum Winograd {
     /// This and the others: points 0, 5/8, -5/8, 3/2, -3/2 and infinity, which are exact constants and give a third of the error
     /// that 1 and 2 do.
     F4x3,
-    F5x2,
     F3x4,
     F2x5,
 }
@@ -35,7 +34,7 @@ const A: f64 = 0.625;
 const B: f64 = 1.5;
 
 impl Winograd {
-    pub const ALL: [Winograd; 5] = [Winograd::F4x3, Winograd::F2x3, Winograd::F5x2, Winograd::F3x4, Winograd::F2x5];
+    pub const ALL: [Winograd; 4] = [Winograd::F4x3, Winograd::F2x3, Winograd::F3x4, Winograd::F2x5];
 
     /// As in the literature: `F(4x4,3x3)`.
     pub fn name(self) -> String {
@@ -49,14 +48,12 @@ impl Winograd {
             Winograd::F2x3 | Winograd::F2x5 => 2,
             Winograd::F3x4 => 3,
             Winograd::F4x3 => 4,
-            Winograd::F5x2 => 5,
         }
     }
 
     /// Taps of the kernel along an axis.
     pub const fn taps(self) -> usize {
         match self {
-            Winograd::F5x2 => 2,
             Winograd::F2x3 | Winograd::F4x3 => 3,
             Winograd::F3x4 => 4,
             Winograd::F2x5 => 5,
@@ -276,7 +273,7 @@ fn around_tiles(asm: &mut Asm, frame: i64, tiles: u32, start: impl FnOnce(&mut A
 
 const INPUT_CONSTANTS: [f64; 8] = [-(A * A + B * B), A * A * B * B, -B * B, -A * A, A, -A, B, -B];
 /// Powers of the two points from the first on.
-const OUTPUT_CONSTANTS: [f64; 8] = [A, B, A * A, B * B, A * A * A, B * B * B, A * A * A * A, B * B * B * B];
+const OUTPUT_CONSTANTS: [f64; 6] = [A, B, A * A, B * B, A * A * A, B * B * B];
 
 /// Constants are held in the last registers with AVX-512, and read from memory with AVX2.
 #[derive(Clone, Copy)]

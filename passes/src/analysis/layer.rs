@@ -6,8 +6,8 @@ use lehr_ir::tensor::ConstValue;
 use lehr_ir::{DType, Diag, Graph, NodeId, Op, Tensor, TensorType};
 use serde::Serialize;
 
-/// Constants larger than this are not analysed.
-const MAX_WEIGHTS: u64 = 1 << 28;
+/// More weights than this are not analysed: matrices of them would fill the memory.
+const MAX_WEIGHTS: i64 = 1 << 25;
 
 /// A convolution over images with constant weights and known sizes.
 #[derive(Clone, Debug)]
@@ -131,10 +131,14 @@ impl ConvLayer {
         let Op::Conv(conv) = &node.op else { return Err(Decline::NoMatch) };
         let operand = |i: usize| node.inputs.get(i).copied().flatten();
         let (Some(x), Some(w)) = (operand(0), operand(1)) else { return Err(Decline::NoMatch) };
-        let constant = |v| graph.constant(v).filter(|c| c.expansion() <= MAX_WEIGHTS).map(|c| c.tensor());
+        let constant = |v| graph.constant(v).map(|c| c.tensor());
         let x = graph.ty(x);
         if x.rank() != 4 {
             declined!("its input {x} is no image");
+        }
+        let count = graph.ty(w).elements().as_const().unwrap_or(0);
+        if count > MAX_WEIGHTS {
+            declined!("{count} weights are too many to analyse");
         }
         let Some(weights) = constant(w) else { declined!("its weights are not constant") };
         let bias = match operand(2) {

@@ -94,13 +94,13 @@ pub(super) struct LowRank {
 }
 
 impl LowRank {
-    /// The best approximations of `a` up to `most` (all of them, if that costs no more). `None`: a is not finite.
+    /// The best approximations of `a` up to `most` (all of them, if that costs no more). `None`: a, or its square, is not finite.
     pub fn new(a: &Matrix, most: usize) -> Option<LowRank> {
-        if !a.iter().all(|v| v.is_finite()) {
-            return None;
-        }
         let side = a.nrows().min(a.ncols());
         let norm2 = a.norm_squared();
+        if !norm2.is_finite() {
+            return None;
+        }
         // A basis of (nearly) the space of the largest singular vectors, within which all is exact.
         let basis = if side <= MAX_FULL || most + OVERSAMPLE >= side { None } else { Some(dominant(a, most)) };
         let within = basis.as_ref().map_or_else(|| a.clone(), |q| q.transpose() * a);
@@ -213,7 +213,9 @@ mod tests {
             let product = low.left.columns(0, 4) * low.right.rows(0, 4);
             assert!((product - &a).norm() < 1e-9 * a.norm(), "{rows} {columns}");
         }
-        assert!(LowRank::new(&Matrix::from_element(2, 2, f64::INFINITY), 1).is_none());
+        for huge in [f64::INFINITY, f64::NAN, 1e200] {
+            assert!(LowRank::new(&Matrix::from_element(2, 2, huge), 1).is_none());
+        }
     }
 
     #[test]

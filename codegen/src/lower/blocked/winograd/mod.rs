@@ -1,4 +1,4 @@
-//! Convolutions by Winograd's algorithm: of stride 1 with kernels of 2 to 5 taps, of stride 2 with kernels of twice as many.
+//! Convolutions by Winograd's algorithm: of stride 1 with kernels of 3 to 5 taps, of stride 2 with kernels of twice as many.
 //!
 //! ```text
 //! parallel for share of an image's bands                a band is a number of rows of tiles
