@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! graph --lower--> kernels + steps --plan--> buffers --emit--> machine code --> JIT | model.so
+//!                                                       `----> PTX and a launch plan
 //! ```
 
 pub mod artefact;
@@ -13,5 +14,6 @@ pub mod lower;
 pub mod peak;
 pub mod plan;
 pub mod program;
+pub mod ptx;
 pub mod runtime;
 pub mod x86;

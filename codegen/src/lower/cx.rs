@@ -151,6 +151,12 @@ impl<'a> NodeCx<'a> {
         self.outputs.iter().find(|(o, _)| *o == v).map(|(_, view)| view.clone())
     }
 
+    /// Points that a thread of a GPU moves at once: 16 bytes of the first result.
+    pub(super) fn lanes(&self) -> usize {
+        let size = self.outputs.first().map_or(4, |(_, view)| view.dtype.size());
+        (16 / size).min(8)
+    }
+
     pub fn diag(&self, code: &'static str, message: impl Into<String>) -> Diag {
         Diag::new(code, message).at(self.graph.location(self.anchor_id()))
     }
