@@ -77,7 +77,7 @@ impl Axis {
         (self.out - 1) * self.stride + (self.kernel - 1) * self.dilation + 1
     }
 
-    fn has_border(&self) -> bool {
+    pub fn has_border(&self) -> bool {
         self.begin > 0 || self.reach() > self.size
     }
 

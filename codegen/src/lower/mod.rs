@@ -40,6 +40,7 @@ mod scalar;
 mod softmax;
 mod sort;
 mod source;
+pub(crate) mod tiled;
 pub mod view;
 
 pub use nest::unflatten;

@@ -4,7 +4,7 @@
 //! loop. With a warp or block (a *group*), all its threads compute the scalar code alike, vector loops are spread over
 //! the threads, and a store outside of them is one thread's. Barriers stand around stores to what the kernel also reads.
 
-use super::func::{Cmp, Constant, Func, Global, Label, ReadOnly, Special};
+use super::func::{Cmp, Func, Global, Label, ReadOnly, Special};
 use super::index::{Index, IntReg};
 use super::reg::*;
 use super::schedule::{Group, Schedule};
@@ -41,6 +41,8 @@ pub(super) struct Emit<'k> {
     /// Tables in constant memory that functions want.
     pub tables: HashSet<&'static str>,
     pub precision: super::Precision,
+    /// Number of the block among those of its parallel iteration, for products in tiles.
+    pub block: Option<Index>,
 }
 
 impl<'k> Emit<'k> {
@@ -63,6 +65,7 @@ impl<'k> Emit<'k> {
             singles: 0,
             tables: HashSet::new(),
             precision,
+            block: None,
         }
     }
 
@@ -124,6 +127,15 @@ impl<'k> Emit<'k> {
                 let first = self.f.setp::<S32>(Cmp::Eq, lane, 0);
                 self.thread = Some((lane, first));
                 Index::register(IntReg::Narrow(at), 1, 0, extent - 1)
+            }
+            Group::Tile => {
+                let block = self.f.special(Special::BlockX);
+                let tiles = self.schedule.grid[0] as i64 / extent;
+                let block = Index::register(IntReg::Narrow(block), 1, 0, tiles * extent - 1);
+                let tiles = Index::constant(tiles);
+                use crate::kernel::BinOp;
+                self.block = self.f.index_op(BinOp::Rem, &block, &tiles, 1);
+                self.f.index_op(BinOp::Div, &block, &tiles, 1).expect("one value")
             }
             Group::Block => {
                 let (block, thread) = (self.f.special(Special::BlockX), self.f.special(Special::ThreadX));
@@ -193,6 +205,7 @@ impl<'k> Emit<'k> {
                 let number = self.f.add::<U32>(first, *id as i32 + 1);
                 self.f.st::<Global, B32>(word, 0, number);
             }
+            Stmt::Contract(c) => self.contract(c),
             Stmt::Leaf { .. } => unreachable!("leaves are machine code of a CPU: GPU programs are lowered without"),
         }
     }
@@ -335,14 +348,14 @@ impl<'k> Emit<'k> {
     /// Orders what the threads of a group did to memory.
     pub fn group_barrier(&mut self) {
         match self.schedule.group {
-            Group::Thread => {}
+            Group::Thread | Group::Tile => {}
             Group::Warp => self.f.warp_barrier(),
             Group::Block => self.f.barrier(),
         }
     }
 
     /// Address and offset in bytes of lane 0.
-    fn address(&mut self, buf: u32, i: &Index) -> (Reg<B64>, i64) {
+    pub fn address(&mut self, buf: u32, i: &Index) -> (Reg<B64>, i64) {
         let size = self.k.params[buf as usize].dtype.size() as i64;
         let base = self.bases[buf as usize];
         let offset = i.plus.wrapping_mul(size);
@@ -399,7 +412,7 @@ impl<'k> Emit<'k> {
         [4, 2].into_iter().find(|&n| self.width % n == 0 && n * stored.size() <= 16)
     }
 
-    fn load_at(&mut self, buf: u32, t: DType, address: Reg<B64>, offset: i64) -> Scalar {
+    pub fn load_at(&mut self, buf: u32, t: DType, address: Reg<B64>, offset: i64) -> Scalar {
         match self.k.params[buf as usize].access {
             Access::Read => self.load_from::<ReadOnly>(t, address, offset),
             Access::Write | Access::ReadWrite => self.load_from::<Global>(t, address, offset),
@@ -601,12 +614,7 @@ impl<'k> Emit<'k> {
         self.eval(e).lane(0).pred()
     }
 
-    /// Element `i` of a table in constant memory.
-    pub fn table(&mut self, name: &'static str, i: Reg<B32>) -> Reg<F64> {
-        let at = self.table_at(name, i);
-        self.f.ld::<Constant, F64>(at, 0)
-    }
-
+    /// Address of element `i` of a table in constant memory.
     pub fn table_at(&mut self, name: &'static str, i: Reg<B32>) -> Reg<B64> {
         self.tables.insert(name);
         let base = self.f.constant_address(name);
@@ -638,6 +646,7 @@ pub(super) fn set_in(body: &[Stmt], found: &mut HashSet<Var>) {
                 set_in(then, found);
                 set_in(otherwise, found);
             }
+            Stmt::Contract(c) => set_in(&c.body, found),
             Stmt::Let { .. } | Stmt::Store { .. } | Stmt::Fault(_) | Stmt::Leaf { .. } => {}
         }
     }

@@ -99,8 +99,6 @@ impl Round {
 pub enum Special {
     ThreadX,
     BlockX,
-    BlockY,
-    BlockZ,
 }
 
 impl Special {
@@ -108,8 +106,6 @@ impl Special {
         match self {
             Special::ThreadX => "%tid.x",
             Special::BlockX => "%ctaid.x",
-            Special::BlockY => "%ctaid.y",
-            Special::BlockZ => "%ctaid.z",
         }
     }
 }
@@ -555,11 +551,20 @@ impl Func {
 
     /// Copies 4 or 16 bytes from global to shared memory in the background; only the first `given` of them are read, the rest
     /// are zeros.
-    pub fn cp_async(&mut self, to: Reg<B32>, offset: i64, from: Reg<B64>, bytes: u32, given: Option<Reg<B32>>) {
+    pub fn cp_async(
+        &mut self,
+        (to, to_offset): (Reg<B32>, i64),
+        (from, from_offset): (Reg<B64>, i64),
+        bytes: u32,
+        given: Option<Reg<B32>>,
+    ) {
         // Past L1 where that is possible.
         let cache = if bytes == 16 { "cg" } else { "ca" };
-        let mut operands =
-            vec![Self::address::<Shared>(to, offset), Self::address::<Global>(from, 0), Operand::Literal(bytes as i64)];
+        let mut operands = vec![
+            Self::address::<Shared>(to, to_offset),
+            Self::address::<Global>(from, from_offset),
+            Operand::Literal(bytes as i64),
+        ];
         operands.extend(given.map(Operand::from));
         self.push(format!("cp.async.{cache}.shared.global"), operands);
     }

@@ -53,7 +53,7 @@ impl Emit<'_> {
     }
 
     /// Runs `emit`; takes it back if it did not move lanes by vectors at least as often as one by one.
-    fn attempt(&mut self, emit: impl FnOnce(&mut Self)) -> bool {
+    pub(super) fn attempt(&mut self, emit: impl FnOnce(&mut Self)) -> bool {
         let mark = self.f.mark();
         let (values, slots) = (self.values.clone(), self.slots.clone());
         let before = (self.vectors, self.singles);
@@ -168,7 +168,7 @@ impl Emit<'_> {
 
     fn threads_of_group(&self) -> i64 {
         match self.schedule.group {
-            Group::Thread => 1,
+            Group::Thread | Group::Tile => 1,
             Group::Warp => 32,
             Group::Block => self.schedule.threads as i64,
         }
@@ -281,7 +281,7 @@ impl Emit<'_> {
             Stmt::Store { buf, .. } => self.k.params[*buf as usize].access == crate::kernel::Access::ReadWrite,
             Stmt::For { body, .. } | Stmt::While { body, .. } => self.stores_to_shared(body),
             Stmt::If { then, otherwise, .. } => self.stores_to_shared(then) || self.stores_to_shared(otherwise),
-            Stmt::Let { .. } | Stmt::Set { .. } | Stmt::Fault(_) | Stmt::Leaf { .. } => false,
+            Stmt::Let { .. } | Stmt::Set { .. } | Stmt::Fault(_) | Stmt::Leaf { .. } | Stmt::Contract(_) => false,
         })
     }
 }
@@ -345,13 +345,13 @@ fn defined(body: &[Stmt], found: &mut HashSet<Var>) {
                 defined(then, found);
                 defined(otherwise, found);
             }
-            Stmt::Set { .. } | Stmt::Store { .. } | Stmt::Fault(_) | Stmt::Leaf { .. } => {}
+            Stmt::Set { .. } | Stmt::Store { .. } | Stmt::Fault(_) | Stmt::Leaf { .. } | Stmt::Contract(_) => {}
         }
     }
 }
 
 /// Whether the body takes the same path for every value of `var`: no condition and no bound depends on it.
-fn same_flow(var: Var, body: &[Stmt]) -> bool {
+pub(super) fn same_flow(var: Var, body: &[Stmt]) -> bool {
     let mut varying = HashSet::from([var]);
     // A variable varies once anything it is set to does; that may make others vary.
     loop {
@@ -377,7 +377,7 @@ fn spread_varying(body: &[Stmt], varying: &mut HashSet<Var>) {
                 spread_varying(then, varying);
                 spread_varying(otherwise, varying);
             }
-            Stmt::Store { .. } | Stmt::Fault(_) | Stmt::Leaf { .. } => {}
+            Stmt::Store { .. } | Stmt::Fault(_) | Stmt::Leaf { .. } | Stmt::Contract(_) => {}
         }
     }
 }
@@ -393,11 +393,11 @@ fn flows(body: &[Stmt], varying: &HashSet<Var>) -> bool {
         }
         Stmt::While { cond, body } => !mentions(cond, varying) && flows(body, varying),
         Stmt::Let { .. } | Stmt::Set { .. } | Stmt::Store { .. } => true,
-        Stmt::Fault(_) | Stmt::Leaf { .. } => false,
+        Stmt::Fault(_) | Stmt::Leaf { .. } | Stmt::Contract(_) => false,
     })
 }
 
-fn mentions(e: &Expr, vars: &HashSet<Var>) -> bool {
+pub(super) fn mentions(e: &Expr, vars: &HashSet<Var>) -> bool {
     match e {
         Expr::Int(..) | Expr::Float(..) => false,
         Expr::Var(v) => vars.contains(v),

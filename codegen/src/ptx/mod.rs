@@ -8,6 +8,8 @@
 //! Nothing of NVIDIA's is needed for that: the text is assembled by ptxas or by the driver that loads it. `reg` and `func` are the
 //! typed form; `emit`, `expr`, `index`, `lanes` and `math` lower kernel IR to it; `contract` builds tiled products.
 
+mod contract;
+mod copy;
 mod emit;
 mod expr;
 mod func;

@@ -3,7 +3,7 @@
 //! Vector loops are independent iterations or reductions by the kernel IR's promise. Where they are long, the threads of a
 //! group share them, neighbours taking neighbouring elements; where there are none, or short ones, an iteration is a thread's own.
 
-use crate::kernel::{BinOp, Expr, Kernel, LoopKind, Stmt};
+use crate::kernel::{BinOp, Contract, Expr, Kernel, LoopKind, Stmt};
 
 /// Threads that run one iteration together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -11,6 +11,8 @@ pub enum Group {
     Thread,
     Warp,
     Block,
+    /// A block for each tile of a product.
+    Tile,
 }
 
 /// How a kernel is launched.
@@ -38,6 +40,15 @@ const UNKNOWN: i64 = 64;
 
 impl Schedule {
     pub fn of(k: &Kernel) -> Schedule {
+        if let Some(c) = k.body.iter().find_map(contraction) {
+            let across = |n: i64, tile: u32| (n + tile as i64 - 1) / tile as i64;
+            let tiles = across(c.rows, c.tile.rows) * across(c.columns, c.tile.columns);
+            return Schedule {
+                group: Group::Tile,
+                threads: c.tile.threads(),
+                grid: [blocks(tiles * k.extent.max(1), 1), 1, 1],
+            };
+        }
         let mut longest = 0;
         shared_loops(&k.body, &mut longest);
         let extent = k.extent.max(1);
@@ -58,6 +69,7 @@ impl Schedule {
             Group::Thread => "a thread",
             Group::Warp => "a warp",
             Group::Block => "a block",
+            Group::Tile => return format!("a block per tile, {} blocks of {} threads", self.grid[0], self.threads),
         };
         format!("{what} per iteration, {} blocks of {} threads", self.grid.iter().product::<u32>(), self.threads)
     }
@@ -66,6 +78,14 @@ impl Schedule {
 fn blocks(extent: i64, each: i64) -> u32 {
     // A grid has at most 2^31 - 1 blocks, more than there are elements in any tensor that fits on a GPU over 256.
     u32::try_from((extent + each - 1) / each).unwrap_or(i32::MAX as u32)
+}
+
+/// The product that a statement is.
+pub fn contraction(s: &Stmt) -> Option<&Contract> {
+    match s {
+        Stmt::Contract(c) => Some(c),
+        _ => None,
+    }
 }
 
 /// Iterations of a loop, if they are a number.
@@ -91,7 +111,12 @@ fn shared_loops(body: &[Stmt], longest: &mut i64) {
                 shared_loops(then, longest);
                 shared_loops(otherwise, longest);
             }
-            Stmt::Let { .. } | Stmt::Set { .. } | Stmt::Store { .. } | Stmt::Fault(_) | Stmt::Leaf { .. } => {}
+            Stmt::Let { .. }
+            | Stmt::Set { .. }
+            | Stmt::Store { .. }
+            | Stmt::Fault(_)
+            | Stmt::Leaf { .. }
+            | Stmt::Contract(_) => {}
         }
     }
 }
