@@ -1,0 +1,272 @@
+//! Branches, calls and returns: how lanes part and meet.
+
+use crate::fault::{Checked, FaultKind, trouble};
+use crate::inst::{Call, CallArg, CallResult, Inst, Op, Src};
+use crate::module::{ParamPlace, Place};
+
+use super::Machine;
+use super::warp::{Frame, Path, Warp, each};
+
+const NOWHERE: u32 = u32::MAX;
+
+impl Machine<'_> {
+    /// `taken` lanes of the path go to `target`, the others on.
+    pub(super) fn branch(&mut self, warp: &mut Warp<'_>, inst: &Inst, target: u32, taken: u32) {
+        let Some(path) = warp.stack.last().copied() else { return };
+        let stay = path.lanes & !taken;
+        let next = path.pc + 1;
+        if stay == 0 || taken == 0 || target == next {
+            let pc = if taken == 0 { next } else { target };
+            self.go(warp, pc);
+            return;
+        }
+        self.part(warp, inst.reconverge, &[(next, stay), (target, taken)]);
+    }
+
+    fn go(&mut self, warp: &mut Warp<'_>, pc: u32) {
+        if let Some(path) = warp.stack.last_mut() {
+            path.pc = pc;
+        }
+    }
+
+    /// Splits the path on top; the last of the parts runs first.
+    fn part(&mut self, warp: &mut Warp<'_>, meet: u32, parts: &[(u32, u32)]) {
+        self.stats.divergent_branches += 1;
+        let function = warp.function();
+        let Some(path) = warp.stack.last_mut() else { return };
+        let frame = path.frame;
+        let outer = path.meet;
+        path.pc = meet;
+        if meet == NOWHERE {
+            path.lanes = 0;
+        }
+        // Lanes that would only wait for what the path below waits for anyway need no path of their own; otherwise a
+        // loop whose lanes leave one by one would add a path with every turn. A function's first path stays.
+        let first_of_frame = warp.stack.len() < 2 || warp.stack[warp.stack.len() - 2].frame != frame;
+        if !first_of_frame && (meet == outer || meet == NOWHERE) {
+            warp.stack.pop();
+        }
+        for &(pc, lanes) in parts {
+            // Lanes that jump to the way out leave at once, so that no barrier waits for them.
+            match function.code.get(pc as usize) {
+                Some(Inst { op: Op::Exit, guard: None, .. }) => {
+                    warp.retire(lanes);
+                    continue;
+                }
+                Some(Inst { op: Op::Ret, guard: None, .. }) => {
+                    self.leave_function(warp, lanes);
+                    continue;
+                }
+                _ => {}
+            }
+            if pc != meet {
+                warp.stack.push(Path { pc, meet, lanes, frame });
+            }
+        }
+    }
+
+    pub(super) fn branch_indexed(
+        &mut self,
+        warp: &mut Warp<'_>,
+        inst: &Inst,
+        index: Src,
+        targets: &[u32],
+        lanes: u32,
+    ) -> Checked<()> {
+        let Some(path) = warp.stack.last().copied() else { return Ok(()) };
+        let indices = warp.get(index, lanes)?;
+        let mut parts: Vec<(u32, u32)> = Vec::new();
+        if path.lanes & !lanes != 0 {
+            parts.push((path.pc + 1, path.lanes & !lanes));
+        }
+        for lane in each(lanes) {
+            let index = indices[lane as usize];
+            let Some(&target) = targets.get(index as usize) else {
+                let message = format!("index {index} is beyond the {} targets", targets.len());
+                return trouble(FaultKind::OutOfBounds, lane, message);
+            };
+            match parts.iter_mut().find(|p| p.0 == target) {
+                Some(part) => part.1 |= 1 << lane,
+                None => parts.push((target, 1 << lane)),
+            }
+        }
+        match parts[..] {
+            [(pc, _)] => self.go(warp, pc),
+            _ => self.part(warp, inst.reconverge, &parts),
+        }
+        Ok(())
+    }
+
+    /// Lanes return from the current function: from the kernel, they are done.
+    pub(super) fn leave_function(&mut self, warp: &mut Warp<'_>, lanes: u32) {
+        let depth = warp.frames.len() as u32 - 1;
+        if depth == 0 {
+            warp.retire(lanes);
+            return;
+        }
+        for path in warp.stack.iter_mut().filter(|p| p.frame == depth) {
+            path.lanes &= !lanes;
+        }
+    }
+
+    /// The path on top has ended; with the last one of a function, the function returns.
+    pub(super) fn leave_path(&mut self, warp: &mut Warp<'_>) {
+        let Some(path) = warp.stack.pop() else { return };
+        let below = warp.stack.last().map(|p| p.frame);
+        if path.frame > 0 && below != Some(path.frame) {
+            self.return_to_caller(warp);
+        }
+    }
+
+    pub(super) fn call(&mut self, warp: &mut Warp<'_>, call: &Call, lanes: u32) -> Checked<()> {
+        if warp.frames.len() > self.cx.options.call_limit {
+            let message = format!("more than {} calls within calls", self.cx.options.call_limit);
+            return trouble(FaultKind::CallDepth, lanes.trailing_zeros(), message);
+        }
+        let caller = warp.function();
+        let callee = &self.cx.module.functions[call.function as usize];
+        let pc = warp.stack.last().map_or(0, |p| p.pc);
+        let local = warp.frame().local + caller.frame as usize;
+        // What the arguments are, before the callee's registers become the current ones.
+        enum Value {
+            Lanes([u64; 32]),
+            Memory(Vec<Vec<u8>>, Vec<u32>),
+        }
+        let mut values = Vec::new();
+        for arg in &call.args {
+            values.push(match arg {
+                CallArg::Src(src) => Value::Lanes(warp.get(*src, lanes)?),
+                CallArg::Var(var) => {
+                    let var = &caller.vars[usize::from(*var)];
+                    let Place::Frame { offset } = var.place else {
+                        return trouble(FaultKind::OutOfBounds, 0, format!("{} is not an argument", var.name));
+                    };
+                    let at = warp.frame().local + offset as usize;
+                    let mut bytes = Vec::new();
+                    let mut numbers = Vec::new();
+                    for lane in each(lanes) {
+                        let found = warp.local[lane as usize].read(at, var.size as usize);
+                        let Ok(found) = found else {
+                            let message = format!("the argument {} is not all written", var.name);
+                            return trouble(FaultKind::UninitialisedMemory, lane, message);
+                        };
+                        bytes.push(found.to_vec());
+                        numbers.push(lane);
+                    }
+                    Value::Memory(bytes, numbers)
+                }
+            });
+        }
+        warp.advance();
+        let (regs, preds) = warp.register_ends();
+        warp.resize_registers(regs + callee.regs.len(), preds + callee.preds);
+        let frame = Frame { function: call.function, regs, preds, local, call: pc, callers: lanes };
+        warp.frames.push(frame);
+        warp.use_top_frame();
+        for bytes in &mut warp.local {
+            bytes.resize(local);
+            bytes.resize(local + callee.frame as usize);
+        }
+        for (param, value) in callee.params.iter().zip(values) {
+            match (param.place, value) {
+                (ParamPlace::Reg(reg), Value::Lanes(values)) => {
+                    let values = values.map(|v| v & param.ty.mask());
+                    warp.set(reg, &values, lanes);
+                }
+                (ParamPlace::Reg(reg), Value::Memory(bytes, numbers)) => {
+                    let mut values = [0; 32];
+                    for (bytes, lane) in bytes.iter().zip(numbers) {
+                        values[lane as usize] = from_bytes(bytes);
+                    }
+                    warp.set(reg, &values, lanes);
+                }
+                (ParamPlace::Var(var), value) => {
+                    let Place::Frame { offset } = callee.vars[usize::from(var)].place else { continue };
+                    let at = local + offset as usize;
+                    match value {
+                        Value::Lanes(values) => {
+                            for lane in each(lanes) {
+                                let bytes = values[lane as usize].to_le_bytes();
+                                let size = (param.size as usize).min(8);
+                                warp.local[lane as usize].write(at, &bytes[..size]);
+                            }
+                        }
+                        Value::Memory(bytes, numbers) => {
+                            for (bytes, lane) in bytes.iter().zip(numbers) {
+                                let size = bytes.len().min(param.size as usize);
+                                warp.local[lane as usize].write(at, &bytes[..size]);
+                            }
+                        }
+                    }
+                }
+            }
+        }
+        let depth = warp.frames.len() as u32 - 1;
+        warp.stack.push(Path { pc: 0, meet: NOWHERE, lanes, frame: depth });
+        Ok(())
+    }
+
+    /// Hands the results over and drops the frame on top.
+    fn return_to_caller(&mut self, warp: &mut Warp<'_>) {
+        let callee = warp.function();
+        let Some(frame) = warp.frames.pop() else { return };
+        let caller = warp.function();
+        let lanes = frame.callers & warp.live;
+        let Op::Call(call) = &caller.code[frame.call as usize].op else { return };
+        // The callee's registers are still addressed here.
+        let mut results = Vec::new();
+        for param in &callee.results {
+            let mut bytes: Vec<Option<Vec<u8>>> = vec![None; 32];
+            match param.place {
+                ParamPlace::Reg(reg) => {
+                    let (values, written) = warp.raw(reg);
+                    for lane in each(written) {
+                        let value = values[lane as usize].to_le_bytes();
+                        bytes[lane as usize] = Some(value[..param.size.min(8) as usize].to_vec());
+                    }
+                }
+                ParamPlace::Var(var) => {
+                    let Place::Frame { offset } = callee.vars[usize::from(var)].place else { continue };
+                    let at = frame.local + offset as usize;
+                    for lane in each(lanes) {
+                        let found = warp.local[lane as usize].read(at, param.size as usize);
+                        bytes[lane as usize] = found.ok().map(<[u8]>::to_vec);
+                    }
+                }
+            }
+            results.push(bytes);
+        }
+        warp.resize_registers(frame.regs, frame.preds);
+        for bytes in &mut warp.local {
+            bytes.resize(frame.local);
+        }
+        warp.use_top_frame();
+        for (result, bytes) in call.results.iter().zip(results) {
+            match result {
+                CallResult::Sink => {}
+                CallResult::Reg(reg, ty) => {
+                    let values =
+                        std::array::from_fn(|lane| bytes[lane].as_ref().map_or(0, |b| from_bytes(b)) & ty.mask());
+                    let have = each(lanes).filter(|&lane| bytes[lane as usize].is_some()).map(|l| 1 << l).sum();
+                    warp.set(*reg, &values, have);
+                }
+                CallResult::Var(var) => {
+                    let var = &caller.vars[usize::from(*var)];
+                    let Place::Frame { offset } = var.place else { continue };
+                    let at = warp.frame().local + offset as usize;
+                    for lane in each(lanes) {
+                        if let Some(bytes) = &bytes[lane as usize] {
+                            let size = bytes.len().min(var.size as usize);
+                            warp.local[lane as usize].write(at, &bytes[..size]);
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Up to eight bytes as a number.
+pub fn from_bytes(bytes: &[u8]) -> u64 {
+    bytes.iter().take(8).rev().fold(0, |value, &byte| value << 8 | u64::from(byte))
+}
