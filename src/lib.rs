@@ -17,6 +17,7 @@ pub mod cli;
 mod compile;
 mod load;
 pub mod npy;
+mod ptx;
 mod runner;
 
 pub use compile::{
@@ -27,4 +28,5 @@ pub use lehr_frontends as frontends;
 pub use lehr_ir as ir;
 pub use lehr_passes as passes;
 pub use load::{LoadError, LoadOptions, Loaded, load};
+pub use ptx::{PtxFiles, compile_ptx, launch_plan, write_ptx};
 pub use runner::{Feeds, Runner};

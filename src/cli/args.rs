@@ -2,6 +2,7 @@
 
 use crate::compile::Numerics;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use lehr_codegen::ptx::{Gpu, Precision, Sm};
 use std::path::PathBuf;
 
 /// Compiles ONNX models to native code.
@@ -85,6 +86,15 @@ pub struct CodeArgs {
     #[arg(long, value_name = "CPU")]
     pub target_cpu: Option<String>,
 
+    /// GPU to generate code for, instead of a CPU: sm_80 (A100 and later) or sm_90 (H100 and later).
+    #[arg(long, value_name = "GPU", conflicts_with_all = ["target_cpu", "numerics"])]
+    pub target: Option<Sm>,
+
+    /// What a GPU computes matrix products and convolutions of f32 with: fp32, or tensor cores with factors rounded to tf32 (11
+    /// bits), f16 or bf16 (8 bits), and sums in f32 [default: fp32].
+    #[arg(long, value_name = "PRECISION", requires = "target")]
+    pub gpu_precision: Option<Precision>,
+
     /// Rounding. fast: at -O2, 3x3 convolutions may use Winograd's algorithm, a third of the operations with errors a few times
     /// larger (about 5e-6 of the largest output). strict: it is not used [default: fast].
     #[arg(long, value_enum)]
@@ -94,6 +104,11 @@ pub struct CodeArgs {
 impl CodeArgs {
     pub fn level(&self) -> &str {
         self.opt.as_deref().unwrap_or("2")
+    }
+
+    /// The GPU to generate code for.
+    pub fn gpu(&self) -> Option<Gpu> {
+        self.target.map(|sm| Gpu { sm, precision: self.gpu_precision.unwrap_or_default() })
     }
 
     pub fn cpu(&self) -> &str {
@@ -109,6 +124,7 @@ impl CodeArgs {
                   call the model from C or C++.\n\nExamples:\n  \
                   lehr compile lenet.onnx -o lenet.so --header lenet.h\n  \
                   lehr compile net.onnx -o net.so --dim batch=8 --target-cpu x86-64-v3\n  \
+                  lehr compile net.onnx -o net.ptx --target sm_80   # and net.json, net.weights\n  \
                   lehr compile net.onnx -o - --emit ir | less\n  \
                   compile net.onnx -o net.so               # the same as `lehr compile`"
 )]
@@ -118,7 +134,8 @@ pub struct CompileArgs {
     #[command(flatten)]
     pub code: CodeArgs,
 
-    /// Where to write the result; '-' is standard output, for the text forms (--emit ir, kernels, clif, asm).
+    /// Where to write the result; '-' is standard output, for the text forms (--emit ir, kernels, clif, asm). With --target,
+    /// FILE.ptx gets the kernels as text, FILE.json the plan of their launches, FILE.weights the weights.
     #[arg(short, long, value_name = "FILE")]
     pub output: PathBuf,
 

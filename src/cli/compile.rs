@@ -3,12 +3,12 @@
 use super::args::{CompileArgs, Emit, Linker};
 use super::progress::Progress;
 use super::{CliResult, Failure, say, warn};
-use crate::{CompileError, Compiled, compile_so, load, lower, optimize};
+use crate::{CompileError, Compiled, PtxFiles, compile_ptx, compile_so, load, lower, optimize, write_ptx};
 use lehr_codegen::artefact;
 use lehr_codegen::compile as code;
 use lehr_codegen::program::{BufferId, Program};
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 pub fn run(args: &CompileArgs) -> CliResult {
     check_args(args)?;
@@ -25,6 +25,16 @@ pub fn run(args: &CompileArgs) -> CliResult {
     let codegen = options.codegen("{}".into());
     let listing = |graph| Ok::<_, CompileError>(code::listing(&mut lower(graph, &options)?, &codegen)?);
     let text = match args.emit {
+        Emit::So if let Some(gpu) = args.code.gpu() => {
+            let (program, module) = compile_ptx(loaded.graph, &options, gpu)?;
+            if args.output.as_os_str() != "-" {
+                let files = write_ptx(&program, &module, &args.output)
+                    .map_err(|e| Failure::usage(format!("{}: {e}", args.output.display())))?;
+                drop(progress);
+                return if args.quiet { Ok(()) } else { say(ptx_summary(&args.output, &files, started.elapsed())) };
+            }
+            module.text
+        }
         Emit::So => {
             let import = started.elapsed();
             let mut done = compile_so(loaded.graph, &options, &args.output)?;
@@ -81,7 +91,14 @@ fn kernels(program: &Program) -> String {
 
 /// What can be seen to be wrong before the work.
 fn check_args(args: &CompileArgs) -> CliResult {
-    let is_so = args.emit == Emit::So;
+    let is_ptx = args.code.target.is_some() && args.emit == Emit::So;
+    let is_so = args.emit == Emit::So && !is_ptx;
+    if is_ptx && args.output.as_os_str() != "-" && args.output.extension().is_none_or(|e| e != "ptx") {
+        return Err(Failure::usage("--target writes PTX: give -o FILE.ptx, or -o - for the text alone"));
+    }
+    if args.code.target.is_some() && matches!(args.emit, Emit::Clif | Emit::Asm | Emit::Obj) {
+        return Err(Failure::usage("--emit clif, asm and obj are for CPUs; with --target, leave --emit away for PTX"));
+    }
     let ignored =
         [("--header", args.header.is_some()), ("--linker", args.linker == Linker::Cc), ("--timings", args.timings)];
     if let Some((flag, _)) = ignored.iter().find(|(_, given)| *given && !is_so) {
@@ -127,6 +144,21 @@ fn summary(path: &Path, done: &Compiled, seconds: f64) -> String {
         size(done.weights_bytes),
         size(done.arena_bytes),
         size(done.file_bytes),
+    )
+}
+
+fn ptx_summary(path: &Path, files: &PtxFiles, time: Duration) -> String {
+    format!(
+        "{}: {} kernels, {} launches, text {}; {}; {}: {}; arena {}, {:.2} s",
+        path.display(),
+        files.kernels,
+        files.launches,
+        size(files.text_bytes as u64),
+        files.plan.display(),
+        files.weights.display(),
+        size(files.weights_bytes),
+        size(files.arena_bytes),
+        time.as_secs_f64(),
     )
 }
 

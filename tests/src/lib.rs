@@ -3,3 +3,4 @@
 pub mod compare;
 pub mod interpret;
 pub mod random_graph;
+pub mod simulate;

@@ -618,11 +618,6 @@ impl Func {
         self.push("bra", vec![Operand::Label(to.0)]);
     }
 
-    /// A jump that all threads of a warp take alike.
-    pub fn jump_uniform(&mut self, to: Label) {
-        self.push("bra.uni", vec![Operand::Label(to.0)]);
-    }
-
     pub fn jump_if(&mut self, p: Reg<Pred>, when: bool, to: Label) {
         self.guarded(p, when, |f| f.jump(to));
     }

@@ -74,6 +74,8 @@ impl LaunchPlan {
         let steps = program
             .steps
             .iter()
+            // A grid has a block at least.
+            .filter(|s| program.kernels[s.kernel].extent > 0)
             .map(|s| Step {
                 kernel: s.kernel,
                 buffers: s.args.iter().map(|b| place_of(b.0 as usize)).collect(),

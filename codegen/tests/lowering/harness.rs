@@ -2,6 +2,7 @@
 //! compiled code on one and on two threads.
 
 use super::execute::{compiled, for_gpu, interpreted, lowered};
+use super::simulate::simulated;
 use lehr_codegen::lower::{LowerOptions, lower};
 use lehr_codegen::ptx::{Gpu, Precision, Sm};
 use lehr_ir::tensor::seeded;
@@ -73,9 +74,11 @@ fn check_on(graph: &Graph, inputs: &[Tensor]) {
     compare("compiled", &expected, &one, &text);
     let two = compiled(&mut lowered(graph), "native", 2, inputs).unwrap_or_else(|e| panic!("{e}\n{text}"));
     assert!(one == two, "the number of threads shows in the result:\n{text}");
-    let (program, _) = for_gpu(graph, GPU);
+    let (program, module) = for_gpu(graph, GPU);
     let for_gpu = self::interpreted(&program, inputs).unwrap_or_else(|e| panic!("{e}\n{text}"));
     compare("interpreted for a GPU", &expected, &for_gpu, &text);
+    let simulated = simulated(&program, &module, inputs).unwrap_or_else(|e| panic!("{e}\n{text}"));
+    compare("PTX", &expected, &simulated, &text);
 }
 
 fn compare(how: &str, expected: &[Tensor], got: &[Tensor], text: &str) {
