@@ -86,15 +86,6 @@ pub struct CodeArgs {
     #[arg(long, value_name = "CPU")]
     pub target_cpu: Option<String>,
 
-    /// GPU to generate code for, instead of a CPU: sm_80 (A100 and later) or sm_90 (H100 and later).
-    #[arg(long, value_name = "GPU", conflicts_with_all = ["target_cpu", "numerics"])]
-    pub target: Option<Sm>,
-
-    /// What a GPU computes matrix products and convolutions of f32 with: fp32, or tensor cores with factors rounded to tf32 (11
-    /// bits), f16 or bf16 (8 bits), and sums in f32 [default: fp32].
-    #[arg(long, value_name = "PRECISION", requires = "target")]
-    pub gpu_precision: Option<Precision>,
-
     /// Rounding. fast: at -O2, 3x3 convolutions may use Winograd's algorithm, a third of the operations with errors a few times
     /// larger (about 5e-6 of the largest output). strict: it is not used [default: fast].
     #[arg(long, value_enum)]
@@ -106,13 +97,28 @@ impl CodeArgs {
         self.opt.as_deref().unwrap_or("2")
     }
 
+    pub fn cpu(&self) -> &str {
+        self.target_cpu.as_deref().unwrap_or("native")
+    }
+}
+
+/// Code for a GPU instead.
+#[derive(Args, Debug, Clone)]
+pub struct GpuArgs {
+    /// GPU to generate code for, instead of a CPU: sm_80 (A100 and later) or sm_90 (H100 and later).
+    #[arg(long, value_name = "GPU", conflicts_with_all = ["target_cpu", "numerics"])]
+    pub target: Option<Sm>,
+
+    /// What a GPU computes matrix products and convolutions of f32 with: fp32, or tensor cores with factors rounded to tf32 (11
+    /// bits), f16 or bf16 (8 bits), and sums in f32 [default: fp32].
+    #[arg(long, value_name = "PRECISION", requires = "target")]
+    pub gpu_precision: Option<Precision>,
+}
+
+impl GpuArgs {
     /// The GPU to generate code for.
     pub fn gpu(&self) -> Option<Gpu> {
         self.target.map(|sm| Gpu { sm, precision: self.gpu_precision.unwrap_or_default() })
-    }
-
-    pub fn cpu(&self) -> &str {
-        self.target_cpu.as_deref().unwrap_or("native")
     }
 }
 
@@ -133,6 +139,8 @@ pub struct CompileArgs {
     pub model: ModelArgs,
     #[command(flatten)]
     pub code: CodeArgs,
+    #[command(flatten)]
+    pub gpu: GpuArgs,
 
     /// Where to write the result; '-' is standard output, for the text forms (--emit ir, kernels, clif, asm). With --target,
     /// FILE.ptx gets the kernels as text, FILE.json the plan of their launches, FILE.weights the weights.
@@ -297,6 +305,8 @@ pub struct InspectArgs {
     pub model: ModelArgs,
     #[command(flatten)]
     pub code: CodeArgs,
+    #[command(flatten)]
+    pub gpu: GpuArgs,
 
     /// Stop after this pass of the pipeline (after its last run, if it runs twice).
     #[arg(long, value_name = "PASS")]

@@ -17,6 +17,7 @@ pub fn run(args: &CompileArgs) -> CliResult {
     let loaded = load(&args.model.model, &args.model.load_options()?)?;
     warn(&loaded.warnings);
     let mut options = args.code.options()?;
+    options.gpu = args.gpu.gpu();
     options.prefix = args.prefix.clone();
     options.linker = match args.linker {
         Linker::Builtin => artefact::Linker::Builtin,
@@ -25,7 +26,7 @@ pub fn run(args: &CompileArgs) -> CliResult {
     let codegen = options.codegen("{}".into());
     let listing = |graph| Ok::<_, CompileError>(code::listing(&mut lower(graph, &options)?, &codegen)?);
     let text = match args.emit {
-        Emit::So if let Some(gpu) = args.code.gpu() => {
+        Emit::So if let Some(gpu) = args.gpu.gpu() => {
             let (program, module) = compile_ptx(loaded.graph, &options, gpu)?;
             if args.output.as_os_str() != "-" {
                 let files = write_ptx(&program, &module, &args.output)
@@ -91,12 +92,12 @@ fn kernels(program: &Program) -> String {
 
 /// What can be seen to be wrong before the work.
 fn check_args(args: &CompileArgs) -> CliResult {
-    let is_ptx = args.code.target.is_some() && args.emit == Emit::So;
+    let is_ptx = args.gpu.target.is_some() && args.emit == Emit::So;
     let is_so = args.emit == Emit::So && !is_ptx;
     if is_ptx && args.output.as_os_str() != "-" && args.output.extension().is_none_or(|e| e != "ptx") {
         return Err(Failure::usage("--target writes PTX: give -o FILE.ptx, or -o - for the text alone"));
     }
-    if args.code.target.is_some() && matches!(args.emit, Emit::Clif | Emit::Asm | Emit::Obj) {
+    if args.gpu.target.is_some() && matches!(args.emit, Emit::Clif | Emit::Asm | Emit::Obj) {
         return Err(Failure::usage("--emit clif, asm and obj are for CPUs; with --target, leave --emit away for PTX"));
     }
     let ignored =

@@ -11,6 +11,7 @@ use lehr_codegen::layout::{self, Layouts};
 use lehr_codegen::lower::lower_owned;
 use lehr_codegen::plan;
 use lehr_codegen::program::Program;
+use lehr_codegen::ptx::Schedule;
 use lehr_ir::graph::{Graph, NodeId, Uses, ValueId};
 use lehr_ir::text::{PrintOptions, print};
 use lehr_ir::{Diag, Dim};
@@ -36,6 +37,9 @@ struct Layer {
     layout: String,
     /// Machine-code leaves that its kernels call; none for plain loops.
     leaves: Vec<String>,
+    /// With --target, how its kernels run: threads, and the tiles that products are cut in.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    schedules: Vec<String>,
 }
 
 /// A number, or an expression in the open dimensions.
@@ -81,15 +85,19 @@ struct Generated {
     layouts: Layouts,
     program: Result<Program, Vec<Diag>>,
     taken_as_1: Vec<String>,
+    for_gpu: bool,
 }
 
 impl Generated {
     fn new(graph: &Graph, options: &CompileOptions) -> Generated {
+        let for_gpu = options.gpu.is_some();
         let taken_as_1: Vec<String> = graph.symbols().iter().map(|s| s.to_string()).collect();
         let graph = match with_ones(graph) {
             Ok(graph) => graph,
             // A model may want more than one of something.
-            Err(diag) => return Generated { layouts: Layouts::default(), program: Err(vec![diag]), taken_as_1 },
+            Err(diag) => {
+                return Generated { layouts: Layouts::default(), program: Err(vec![diag]), taken_as_1, for_gpu };
+            }
         };
         let lowering = options.lowering();
         let layouts = layout::decide(&graph, &lowering);
@@ -97,7 +105,21 @@ impl Generated {
             plan::plan(&mut program);
             program
         });
-        Generated { layouts, program, taken_as_1 }
+        Generated { layouts, program, taken_as_1, for_gpu }
+    }
+
+    /// How the kernels of a node run on a GPU.
+    fn schedules(&self, graph: &Graph, id: NodeId) -> Vec<String> {
+        let Ok(program) = &self.program else { return vec![] };
+        let origins = &graph.node(id).origins;
+        let steps = program.steps.iter().filter(|s| s.origins.iter().any(|o| origins.contains(o)));
+        let mut texts: Vec<String> = vec![];
+        for text in steps.map(|s| Schedule::of(&program.kernels[s.kernel]).describe()) {
+            if !texts.contains(&text) {
+                texts.push(text);
+            }
+        }
+        texts
     }
 
     /// Leaves that compute a node, by the ONNX nodes that it came from; without the hash at the end of their names.
@@ -118,7 +140,7 @@ pub fn run(args: &InspectArgs) -> CliResult {
     if args.print_changed && args.format != Format::Text {
         return Err(Failure::usage("--print-changed prints text; leave --format away"));
     }
-    let options = args.code.options()?;
+    let options = CompileOptions { gpu: args.gpu.gpu(), ..args.code.options()? };
     let passes = pipeline(options.level);
     let passes = match &args.after {
         None => passes,
@@ -245,6 +267,7 @@ fn layer(graph: &Graph, uses: &Uses, id: NodeId, generated: &Generated) -> Layer
         activation_bytes: Amount::of(&bytes),
         layout: generated.layouts.describe_node(id).unwrap_or_else(|| "plain".into()),
         leaves: generated.leaves(graph, id),
+        schedules: if generated.for_gpu { generated.schedules(graph, id) } else { vec![] },
     }
 }
 
@@ -282,6 +305,9 @@ fn print_overview(o: &Overview, most: usize) -> CliResult {
     for l in o.layers.iter().take(most) {
         let leaves = if l.leaves.is_empty() { String::new() } else { format!("; {}", l.leaves.join(", ")) };
         say(format!("; layout {}: {}{leaves}", l.nodes.first().unwrap_or(&l.op), l.layout))?;
+        for schedule in &l.schedules {
+            say(format!(";   {schedule}"))?;
+        }
     }
     if let (Some(kernels), Some(arena), Some(weights)) = (o.kernels, o.arena_bytes, o.weights_bytes) {
         say(format!("; kernels {kernels}, weights {}, arena peak {}", size(weights), size(arena)))?;

@@ -142,7 +142,6 @@ pub fn refuse_for_library(model: &ModelArgs, code: &CodeArgs, others: &[(&str, b
         ("-O", code.opt.is_some()),
         ("--target-cpu", code.target_cpu.is_some()),
         ("--numerics", code.numerics.is_some()),
-        ("--target", code.target.is_some()),
         ("--dim", !model.dims.is_empty()),
         ("--bind", !model.bindings.is_empty()),
         ("--initializers-are-inputs", model.initializers_are_inputs),
@@ -171,7 +170,7 @@ impl CompileOptions {
 pub fn compile_options(level: &str, code: &CodeArgs) -> Result<CompileOptions, Failure> {
     Target::new(code.cpu(), Relocation::Pic).map_err(CompileError::from)?;
     let options = CompileOptions::new(level, code.cpu()).map_err(Failure::usage)?;
-    Ok(CompileOptions { numerics: code.numerics.unwrap_or_default(), gpu: code.gpu(), ..options })
+    Ok(CompileOptions { numerics: code.numerics.unwrap_or_default(), ..options })
 }
 
 /// Writes a line, or lines, to standard output. Whoever reads it may have seen enough (`| head`): that is no failure.

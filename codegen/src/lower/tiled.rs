@@ -112,9 +112,15 @@ pub fn factor(
 
 /// A constant matrix (batch, rows, columns) with rows and columns exchanged, as a table.
 pub fn transposed(cx: &mut NodeCx, t: &Tensor, [batch, rows, columns]: [usize; 3]) -> View {
+    packed(cx, t, [batch, rows, columns, 1])
+}
+
+/// A constant (batch, rows, channels, taps) as a table (batch, taps * channels, rows).
+fn packed(cx: &mut NodeCx, t: &Tensor, [batch, rows, channels, taps]: [usize; 4]) -> View {
     let size = t.dtype().size();
     let from = t.bytes();
     let mut to = vec![0; from.len()];
+    let columns = channels * taps;
     // By blocks that the cache holds: the largest matrices have hundreds of megabytes.
     const BLOCK: usize = 32;
     for b in 0..batch {
@@ -122,14 +128,14 @@ pub fn transposed(cx: &mut NodeCx, t: &Tensor, [batch, rows, columns]: [usize; 3
         for (r0, c0) in (0..rows).step_by(BLOCK).flat_map(|r| (0..columns).step_by(BLOCK).map(move |c| (r, c))) {
             for r in r0..(r0 + BLOCK).min(rows) {
                 for c in c0..(c0 + BLOCK).min(columns) {
-                    let (i, o) = ((base + r * columns + c) * size, (base + c * rows + r) * size);
+                    let step = c % taps * channels + c / taps;
+                    let (i, o) = ((base + r * columns + c) * size, (base + step * rows + r) * size);
                     to[o..o + size].copy_from_slice(&from[i..i + size]);
                 }
             }
         }
     }
-    let len = batch * rows * columns;
-    let buf = cx.low.add_weights(t.dtype(), len, to.into());
+    let buf = cx.low.add_weights(t.dtype(), batch * rows * columns, to.into());
     View::dense(buf, t.dtype(), vec![batch, columns, rows])
 }
 
@@ -158,24 +164,26 @@ pub fn convolution(cx: &mut NodeCx, gpu: Gpu, c: &Convolution) -> bool {
     }
     let input = cx.materialized(0);
     let Layout::Strided { strides, offset } = input.layout.clone() else { return false };
-    let weights = match cx.constant(1) {
-        Some(t) => transposed(cx, &t, [c.groups, group_out, size.depth]),
-        None => {
-            let view = cx.materialized(1);
-            if !view.is_dense() {
-                return false;
-            }
-            let shape = vec![c.groups, group_out, size.depth];
-            let strides = vec![(group_out * size.depth) as i64, 1, size.depth as i64];
-            let layout = Layout::Strided { strides, offset: 0 };
-            View { shape: vec![shape[0], shape[2], shape[1]], layout, ..view }
-        }
+    // Steps go through the channels of one tap after another: what depends on the tap alone changes seldom.
+    let count: usize = taps.iter().product();
+    let (weights, turned) = match cx.constant(1) {
+        Some(t) => (packed(cx, &t, [c.groups, group_out, channels, count]), true),
+        None => (cx.materialized(1), false),
     };
+    if !turned && !weights.is_dense() {
+        return false;
+    }
     // Taps of one pixel each at the pixel itself: the plane is one axis.
     let pointwise = c.axes.iter().all(|a| a.kernel == 1 && a.stride == 1 && !a.has_border());
     let dense_plane = (3..strides.len()).all(|d| strides[d - 1] == strides[d] * c.x[d] as i64);
     let left = |k: &mut KernelCx, group: &Expr, row: &Expr, step: &Expr| {
-        factor(k, &weights, std::slice::from_ref(group), (2, row), (1, step))
+        if turned {
+            return factor(k, &weights, std::slice::from_ref(group), (2, row), (1, step));
+        }
+        let first = group.clone() * group_out as i64 + row.clone();
+        let (tap, channel) = (step.clone() / channels as i64, step.clone() % channels as i64);
+        let at = Split { outer: first * size.depth as i64, inner: channel * count as i64 + tap };
+        Factor { buf: k.param_for(weights.buf, Access::Read), at, bounds: vec![] }
     };
     let right = |k: &mut KernelCx, group: &Expr, column: &Expr, step: &Expr| {
         let image = column.clone() / plane as i64;
@@ -189,12 +197,13 @@ pub fn convolution(cx: &mut NodeCx, gpu: Gpu, c: &Convolution) -> bool {
             return Factor { buf: k.param_for(input.buf, Access::Read), at, bounds: vec![] };
         }
         let place = coordinates(pixel, &c.y[2..]);
-        let tap = coordinates(step.clone(), &[&[channels], &taps[..]].concat());
-        let mut inner = tap[0].clone() * strides[1];
+        let mut tap = coordinates(step.clone(), &[&taps[..], &[channels]].concat());
+        let channel = tap.pop().expect("the channel is the last");
+        let mut inner = channel * strides[1];
         let mut bounds = vec![];
         for (a, axis) in c.axes.iter().enumerate() {
             let from = place[a].clone() * axis.stride as i64 - axis.begin as i64;
-            let by = tap[1 + a].clone() * axis.dilation as i64;
+            let by = tap[a].clone() * axis.dilation as i64;
             outer = outer + from.clone() * strides[2 + a];
             inner = inner + by.clone() * strides[2 + a];
             if axis.has_border() {

@@ -42,6 +42,7 @@ struct Group {
 
 impl Emit<'_> {
     pub(super) fn contract(&mut self, c: &Contract) {
+        self.f.wants_registers = true;
         let tile = c.tile;
         let mma = self.tensor_type(&tile);
         let pad = match mma {

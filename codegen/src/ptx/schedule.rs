@@ -3,7 +3,7 @@
 //! Vector loops are independent iterations or reductions by the kernel IR's promise. Where they are long, the threads of a
 //! group share them, neighbours taking neighbouring elements; where there are none, or short ones, an iteration is a thread's own.
 
-use crate::kernel::{BinOp, Contract, Expr, Kernel, LoopKind, Stmt};
+use crate::kernel::{BinOp, Contract, Expr, Kernel, LoopKind, Stmt, Tile};
 
 /// Threads that run one iteration together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,6 +19,8 @@ pub enum Group {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Schedule {
     pub group: Group,
+    /// Of a product.
+    pub tile: Option<Tile>,
     /// Of a block.
     pub threads: u32,
     /// Blocks by axis.
@@ -45,6 +47,7 @@ impl Schedule {
             let tiles = across(c.rows, c.tile.rows) * across(c.columns, c.tile.columns);
             return Schedule {
                 group: Group::Tile,
+                tile: Some(c.tile),
                 threads: c.tile.threads(),
                 grid: [blocks(tiles * k.extent.max(1), 1), 1, 1],
             };
@@ -55,23 +58,36 @@ impl Schedule {
         let alone = longest <= SHORT || (longest < WARP && extent >= MANY);
         if alone || extent > i32::MAX as i64 {
             let threads = if extent >= MANY { 256 } else { 64 };
-            return Schedule { group: Group::Thread, threads, grid: [blocks(extent, threads as i64), 1, 1] };
+            return Schedule {
+                group: Group::Thread,
+                tile: None,
+                threads,
+                grid: [blocks(extent, threads as i64), 1, 1],
+            };
         }
         if longest >= LONG || (longest >= LONG / 4 && extent < WARPS) {
             let threads = if longest >= 8 * LONG { 1024 } else { 256 };
-            return Schedule { group: Group::Block, threads, grid: [blocks(extent, 1), 1, 1] };
+            return Schedule { group: Group::Block, tile: None, threads, grid: [blocks(extent, 1), 1, 1] };
         }
-        Schedule { group: Group::Warp, threads: 128, grid: [blocks(extent, 4), 1, 1] }
+        Schedule { group: Group::Warp, tile: None, threads: 128, grid: [blocks(extent, 4), 1, 1] }
     }
 
     pub fn describe(&self) -> String {
-        let what = match self.group {
-            Group::Thread => "a thread",
-            Group::Warp => "a warp",
-            Group::Block => "a block",
-            Group::Tile => return format!("a block per tile, {} blocks of {} threads", self.grid[0], self.threads),
+        let blocks = self.grid.iter().product::<u32>();
+        let what = match (self.group, self.tile) {
+            (Group::Thread, _) => "a thread per iteration".into(),
+            (Group::Warp, _) => "a warp per iteration".into(),
+            (Group::Block, _) => "a block per iteration".into(),
+            (Group::Tile, None) => "a block per tile".into(),
+            (Group::Tile, Some(t)) => {
+                let (by, each) = if t.tensor { ("tensor cores", "warp") } else { ("fma", "thread") };
+                format!(
+                    "a block per tile of {}x{}x{}, {}x{} a {each}, {by}",
+                    t.rows, t.columns, t.depth, t.part_rows, t.part_columns
+                )
+            }
         };
-        format!("{what} per iteration, {} blocks of {} threads", self.grid.iter().product::<u32>(), self.threads)
+        format!("{what}, {blocks} blocks of {} threads", self.threads)
     }
 }
 

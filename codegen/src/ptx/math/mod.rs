@@ -4,6 +4,7 @@
 //! runtime's functions, with fused multiply-add for exact products. Special cases are selects; only what is rare and long (huge
 //! arguments of sines, remainders) is branched over.
 
+mod arcs;
 mod dd;
 mod double;
 mod single;
@@ -58,8 +59,8 @@ pub(super) fn unary_f64(e: &mut Emit, op: UnOp, x: Src<F64>) -> Reg<F64> {
 pub(super) fn table(name: &str) -> Vec<u64> {
     match name {
         trig::TWO_OVER_PI => runtime::trig::TWO_OVER_PI_BITS.to_vec(),
-        double::ERF => runtime::erf::TABLE.iter().flatten().map(|v| v.to_bits()).collect(),
-        double::ATAN => runtime::atan::ATAN_EIGHTHS.iter().flat_map(|v| [v.hi.to_bits(), v.lo.to_bits()]).collect(),
+        arcs::ERF => runtime::erf::TABLE.iter().flatten().map(|v| v.to_bits()).collect(),
+        arcs::ATAN => runtime::atan::ATAN_EIGHTHS.iter().flat_map(|v| [v.hi.to_bits(), v.lo.to_bits()]).collect(),
         other => unreachable!("there is no table {other}"),
     }
 }
