@@ -1,5 +1,6 @@
 //! Passes, lowering and code generation in one place, with the options that steer them.
 
+use crate::stopwatch::Stopwatch;
 use lehr_codegen::artefact::{Artefact, Linker, SoOptions};
 use lehr_codegen::compile as code;
 use lehr_codegen::lower::{LowerOptions, lower_owned};
@@ -8,7 +9,8 @@ use lehr_codegen::ptx::Gpu;
 use lehr_ir::graph::Graph;
 use lehr_ir::{Diag, Dim};
 pub use lehr_passes::OptLevel;
-use lehr_passes::{Manager, Report, pipeline};
+use lehr_passes::analysis::Options;
+use lehr_passes::{Approximation, Manager, Pass, Report, approximate_pipeline, pipeline};
 use std::fmt;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -23,6 +25,16 @@ pub enum Numerics {
     Strict,
 }
 
+impl Numerics {
+    /// As the command line has it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Numerics::Fast => "fast",
+            Numerics::Strict => "strict",
+        }
+    }
+}
+
 /// How a graph is compiled.
 #[derive(Clone, Debug)]
 pub struct CompileOptions {
@@ -35,6 +47,8 @@ pub struct CompileOptions {
     pub linker: Linker,
     /// The GPU to generate code for, instead of a CPU.
     pub gpu: Option<Gpu>,
+    /// Relative error up to which a convolution may be replaced by smaller ones, where that is measured to be faster here.
+    pub approximate: Option<f64>,
 }
 
 impl Default for CompileOptions {
@@ -46,6 +60,7 @@ impl Default for CompileOptions {
             prefix: None,
             linker: Linker::Builtin,
             gpu: None,
+            approximate: None,
         }
     }
 }
@@ -94,9 +109,18 @@ pub fn optimize(graph: Graph, level: OptLevel) -> Result<(Graph, Report), Compil
     Ok((graph, report))
 }
 
+/// Runs the pipeline that the options ask for, approximations included.
+pub fn optimize_with(mut graph: Graph, options: &CompileOptions) -> Result<(Graph, Report), CompileError> {
+    let manager = Manager::default();
+    let passes = options.passes();
+    let mut leave = options.approximation();
+    let report = manager.run_approximate(&mut graph, &passes, leave.as_mut(), &mut |_| {}).map_err(CompileError)?;
+    Ok((graph, report))
+}
+
 /// Passes and lowering.
 pub fn lower(graph: Graph, options: &CompileOptions) -> Result<Program, CompileError> {
-    let (graph, _) = optimize(graph, options.level)?;
+    let (graph, _) = optimize_with(graph, options)?;
     lower_owned(graph, &options.lowering()).map_err(CompileError)
 }
 
@@ -112,7 +136,7 @@ pub fn compile_jit(graph: Graph, options: &CompileOptions) -> Result<Artefact, C
 pub fn compile_so(graph: Graph, options: &CompileOptions, path: &Path) -> Result<Compiled, CompileError> {
     let mut clock = Clock::new();
     let metadata = metadata(&graph, options);
-    let (graph, _) = optimize(graph, options.level)?;
+    let (graph, _) = optimize_with(graph, options)?;
     clock.lap("passes");
     let operators = graph.ids().filter(|&id| !graph.node(id).op.is_source()).count();
     let mut program = lower_owned(graph, &options.lowering()).map_err(CompileError)?;
@@ -154,6 +178,21 @@ impl CompileOptions {
         code::CompileOptions { cpu: self.cpu.clone(), metadata, ..code::CompileOptions::default() }
     }
 
+    /// The passes of the level, and `approximate` if it is asked for.
+    pub fn passes(&self) -> Vec<Pass> {
+        match self.approximate {
+            None => pipeline(self.level).to_vec(),
+            Some(_) => approximate_pipeline(self.level),
+        }
+    }
+
+    /// Leave for the approximate rules, which measure code that is made as these options say.
+    pub fn approximation(&self) -> Option<Approximation> {
+        let tolerance = self.approximate?;
+        let exact = CompileOptions { approximate: None, ..self.clone() };
+        Some(Approximation::new(Options { tolerance, ..Options::default() }, Stopwatch::new(exact)))
+    }
+
     /// Machine-code leaves are an optimisation: level 0 does without, and keeps every intermediate value row-major.
     pub fn lowering(&self) -> LowerOptions {
         if let Some(gpu) = self.gpu {
@@ -161,7 +200,7 @@ impl CompileOptions {
         }
         match self.level {
             OptLevel::O0 => LowerOptions::default(),
-            OptLevel::O1 => LowerOptions::for_cpu(&self.cpu),
+            OptLevel::O1 | OptLevel::Os => LowerOptions::for_cpu(&self.cpu),
             OptLevel::O2 => {
                 LowerOptions { winograd: self.numerics == Numerics::Fast, ..LowerOptions::for_cpu(&self.cpu) }
             }

@@ -16,17 +16,20 @@
 pub mod cli;
 mod compile;
 mod load;
-pub mod npy;
 mod ptx;
 mod runner;
+mod stopwatch;
 
 pub use compile::{
-    CompileError, CompileOptions, Compiled, Numerics, OptLevel, compile_jit, compile_so, lower, optimize, total_flops,
+    CompileError, CompileOptions, Compiled, Numerics, OptLevel, compile_jit, compile_so, lower, optimize,
+    optimize_with, total_flops,
 };
 pub use lehr_codegen as codegen;
 pub use lehr_frontends as frontends;
+pub use lehr_frontends::npy;
 pub use lehr_ir as ir;
 pub use lehr_passes as passes;
 pub use load::{LoadError, LoadOptions, Loaded, load};
 pub use ptx::{PtxFiles, compile_ptx, launch_plan, write_ptx};
 pub use runner::{Feeds, Runner};
+pub use stopwatch::Stopwatch;

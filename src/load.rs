@@ -9,8 +9,6 @@ use std::fmt;
 use std::io::Read;
 use std::path::Path;
 
-/// Seed of the weights of networks that are built in code.
-const ZOO_SEED: u64 = 1;
 /// Standard input is read up to here: a model larger than this comes from a file, which is mapped.
 const MAX_STDIN: u64 = 4 << 30;
 
@@ -67,16 +65,11 @@ impl fmt::Display for LoadError {
 
 impl std::error::Error for LoadError {}
 
-/// Loads `FILE.onnx`, `FILE.lehr` (text form), `-` (ONNX from standard input) or `zoo:NAME`.
+/// Loads `FILE.onnx`, `FILE.lehr` (text form), `-` (ONNX from standard input) or `zoo:NAME` ([`zoo::Spec::parse`] says with
+/// which settings).
 pub fn load(model: &str, options: &LoadOptions) -> Result<Loaded, LoadError> {
     if let Some(name) = model.strip_prefix("zoo:") {
-        let graph = zoo::build(name, ZOO_SEED).ok_or_else(|| {
-            LoadError::one(
-                Diag::new("load.zoo", format!("there is no network zoo:{name}"))
-                    .note(format!("there are: {}", zoo::NAMES.join(", "))),
-            )
-        })?;
-        return bind(Loaded::of(graph), options);
+        return bind(zoo_network(name).map_err(LoadError::one)?, options);
     }
     if Path::new(model).extension().is_some_and(|e| e == "lehr") {
         let text = std::fs::read_to_string(model).map_err(|e| unreadable(model, &e))?;
@@ -118,6 +111,19 @@ pub fn load(model: &str, options: &LoadOptions) -> Result<Loaded, LoadError> {
     }
 }
 
+/// A network that is built in code, with its weights.
+fn zoo_network(spec: &str) -> Result<Loaded, Diag> {
+    let spec = zoo::Spec::parse(spec)?;
+    let net = spec.build()?;
+    let unused = net.unused_weights();
+    let mut loaded = Loaded::of(net.finish());
+    if let (Some(first), Some(path)) = (unused.first(), spec.weights()) {
+        let message = format!("{}: {} weights are not used, such as {first}", path.display(), unused.len());
+        loaded.warnings.push(Diag::new("load.weights", message));
+    }
+    Ok(loaded)
+}
+
 /// Whether a file starts as Linux's libraries and programs do.
 pub(crate) fn is_elf(path: &str) -> bool {
     let mut magic = [0; 4];
@@ -143,7 +149,7 @@ fn bind(loaded: Loaded, options: &LoadOptions) -> Result<Loaded, LoadError> {
         Diag::new("load.dim", format!("the model has no symbolic dimension {d}"))
             .note(format!("its symbolic dimensions: {known}"))
     };
-    let warnings = unknown.map(warning).collect();
+    let warnings = loaded.warnings.iter().cloned().chain(unknown.map(warning)).collect();
     let graph = loaded.graph.bind(&|s| dims.get(s).map(|&n| Dim::Const(n))).map_err(LoadError::one)?;
     Ok(Loaded { graph, warnings, ..loaded })
 }

@@ -1,7 +1,6 @@
 //! PTX modules as files: the text, its launch plan in json, and the weights.
 
-use crate::compile::{CompileError, CompileOptions, optimize};
-use lehr_codegen::lower::lower_owned;
+use crate::compile::{CompileError, CompileOptions, lower};
 use lehr_codegen::plan::plan;
 use lehr_codegen::program::{IoInfo, Place, Program};
 use lehr_codegen::ptx::{self, Gpu, LaunchPlan, Module};
@@ -26,8 +25,7 @@ pub struct PtxFiles {
 /// A model's PTX, and the program that it computes.
 pub fn compile_ptx(graph: Graph, options: &CompileOptions, gpu: Gpu) -> Result<(Program, Module), CompileError> {
     let options = CompileOptions { gpu: Some(gpu), ..options.clone() };
-    let (graph, _) = optimize(graph, options.level)?;
-    let mut program = lower_owned(graph, &options.lowering()).map_err(CompileError)?;
+    let mut program = lower(graph, &options)?;
     if let Some(name) = &options.prefix {
         program.name = name.clone();
     }

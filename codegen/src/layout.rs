@@ -6,27 +6,40 @@
 //!
 //! ```text
 //! role       operand 0        other operands of the result's shape     result
-//! winograd   blocked          blocked                                  blocked    3x3 convolutions that pay
+//! winograd   blocked          blocked                                  blocked    convolutions that pay
 //! conv       as it comes      blocked                                  blocked
+//! grouped    as it comes      blocked                                  blocked    groups that end inside blocks, loose orders
 //! window     blocked          blocked                                  blocked    pools, depthwise convolutions
 //! map        blocked          blocked                                  blocked    elementwise, one operand of its shape blocked
-//! concat     blocked          blocked                                  blocked    channels in whole blocks
+//! concat     blocked          blocked                                  blocked    of channels
 //! mean       blocked          -                                        plain      over all spatial axes
-//! product    plain            plain                                    plain      matrix product with constant weights
+//! lrn        blocked          blocked                                  blocked    channels in whole blocks
+//! product    plain            plain                                    plain      matrix product
+//! rows       plain            plain                                    plain      softmax, normalisations, sums over the last axes
 //! other      plain            plain                                    plain
 //! ```
+//!
+//! A value in blocks has an [`Order`] of channels. A result takes that of the first operand of its shape, of a window that of its
+//! input; a convolution without such an operand gives its channels in order. Shuffles and slices of channels ([`alias`]) are the
+//! same memory in another order.
 //!
 //! What must hold: a value in blocks is f32 of rank 3 to 5 without zero dimensions. Its border, zeros around each plane, is
 //! as wide as the widest padding among the convolutions that read it, so that these need not look where a row ends.
 
+mod alias;
+
 use crate::lower::LowerOptions;
 use crate::lower::blocked::epilogue::{Body, Operand, translate};
+use crate::lower::blocked::grouped;
+use crate::lower::blocked::product::Sizes;
+use crate::lower::blocked::rows::{parameters as parameters_of, row_len};
 use crate::lower::blocked::window::{Axis, axes, runs};
-use crate::lower::blocked::winograd;
-use crate::lower::cx::is_elementwise;
-use crate::x86::{Access, Isa, Winograd};
+use crate::lower::blocked::winograd::{self, Candidate};
+use crate::lower::cx::{is_elementwise, shape_of};
+use crate::lower::order::Order;
+use crate::x86::{Access, Isa, MAX_LRN_REACH, MAX_OPERANDS, Winograd};
 use lehr_ir::graph::{Graph, NodeId, ValueId};
-use lehr_ir::ops::{Conv, Reduce, ReduceFn};
+use lehr_ir::ops::{Conv, Lrn, Reduce, ReduceFn};
 use lehr_ir::{ConstValue, DType, Op};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -38,13 +51,17 @@ pub type Border = Vec<(usize, usize)>;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Role {
     Conv,
-    /// A 3x3 convolution by Winograd's algorithm.
+    /// A convolution by Winograd's algorithm.
     Winograd(Winograd),
+    /// A convolution through tables of its input channels.
+    Grouped,
     Window,
     Map,
     Concat,
     Mean,
+    Lrn,
     Product,
+    Rows,
     #[default]
     Other,
 }
@@ -57,16 +74,22 @@ pub struct Layouts {
     roles: HashMap<NodeId, Role>,
     /// Values that are produced in blocks.
     blocked: HashSet<ValueId>,
-    /// Operands that are wanted in blocks.
-    wants: HashSet<(NodeId, usize)>,
+    /// Their orders of channels, where they are not plain.
+    orders: HashMap<ValueId, Order>,
+    /// Operands that are wanted in blocks, and their order.
+    wants: HashMap<(NodeId, usize), Order>,
     borders: HashMap<ValueId, Border>,
+    candidates: HashMap<NodeId, Vec<Candidate>>,
     /// Values that are produced inside the concatenation they go into, and their first block in it.
     placed: HashMap<ValueId, (ValueId, usize)>,
+    /// Values that are channels of another one, and their first block there.
+    aliases: HashMap<ValueId, (ValueId, usize)>,
+    /// Operators that an alias stands for, but for its own.
+    absorbed: HashSet<NodeId>,
 }
 
-/// Groups of a convolution that do not fall into whole blocks are computed as one dense convolution with zeros between them:
-/// up to so many times the arithmetic, in leaves that are faster than plain loops by more than that.
-const MAX_DENSE_GROUPS: usize = 4;
+/// A concatenation may leave as many slots empty as it fills, not more.
+const MAX_SLOTS_PER_CHANNEL: usize = 2;
 /// Wider padding, or longer strides and dilations than the tensor itself with it, are left alone.
 const MAX_PAD: usize = 32;
 /// Images and matrices beyond this many bytes are left alone: offsets in leaves are 32-bit.
@@ -85,8 +108,25 @@ impl Layouts {
         self.blocked.contains(&v)
     }
 
-    pub fn wants_blocked(&self, id: NodeId, operand: usize) -> bool {
-        self.wants.contains(&(id, operand))
+    /// The order of channels that an operand is wanted in; `None` if it is wanted row-major.
+    pub fn wants_blocked(&self, id: NodeId, operand: usize) -> Option<&Order> {
+        self.wants.get(&(id, operand))
+    }
+
+    /// How the channels of a value lie where it is in blocks.
+    pub fn order(&self, graph: &Graph, v: ValueId) -> Order {
+        let lanes = self.isa.map_or(1, Isa::lanes);
+        self.orders.get(&v).cloned().unwrap_or_else(|| Order::plain(shape_of(graph, v)[1], lanes))
+    }
+
+    /// The value whose channels these are, by other numbers, and the first block of them.
+    pub fn alias(&self, v: ValueId) -> Option<(ValueId, usize)> {
+        self.aliases.get(&v).copied()
+    }
+
+    /// Whether an operator is part of an alias, so that nobody wants its result.
+    pub fn is_absorbed(&self, id: NodeId) -> bool {
+        self.absorbed.contains(&id)
     }
 
     /// The concatenation that a value is produced in, and its first block there.
@@ -94,9 +134,10 @@ impl Layouts {
         self.placed.get(&v).copied()
     }
 
-    /// The concatenation that a value lies in in the end: itself if there is none.
+    /// The value or concatenation that a value lies in in the end: itself if there is none.
     fn root(&self, v: ValueId) -> ValueId {
-        self.placed.get(&v).map_or(v, |(whole, _)| self.root(*whole))
+        let outer = self.aliases.get(&v).or_else(|| self.placed.get(&v));
+        outer.map_or(v, |(whole, _)| self.root(*whole))
     }
 
     /// The border of a value where it lies in blocks.
@@ -113,26 +154,49 @@ impl Layouts {
         graph.order().into_iter().filter_map(line).collect()
     }
 
+    /// The algorithms that were weighed for a convolution, the cheapest first, with their predicted costs in multiples of the
+    /// first one's and the megabytes of their weights: `F(4x4,3x3) 1.00 (2.4 MB), direct 2.10 (0.6 MB)`. `None` where there was
+    /// no choice.
+    pub fn describe_choice(&self, id: NodeId) -> Option<String> {
+        let candidates = self.candidates.get(&id).filter(|c| c.len() > 1)?;
+        let one = |c: &Candidate| {
+            let name = c.kind.map_or_else(|| "direct".to_string(), Winograd::name);
+            format!("{name} {:.2} ({:.1} MB)", c.cost / candidates[0].cost, c.weights as f64 / 1e6)
+        };
+        Some(candidates.iter().map(one).collect::<Vec<_>>().join(", "))
+    }
+
     /// The decision for one operator as text, `convolution, plain -> blocks of 16, border (1,1) x (1,1)`; `None` for plain loops.
     pub fn describe_node(&self, id: NodeId) -> Option<String> {
+        if self.is_absorbed(id) {
+            return Some("part of a shuffle".into());
+        }
+        if self.aliases.contains_key(&id.out(0)) {
+            return Some("its operand's memory by other channels".into());
+        }
         let role = match self.role(id) {
             Role::Conv => "convolution",
-            Role::Winograd(Winograd::F2) => "convolution by Winograd F(2x2,3x3)",
-            Role::Winograd(Winograd::F4) => "convolution by Winograd F(4x4,3x3)",
+            Role::Winograd(kind) => &format!("convolution by Winograd {}", kind.name()),
+            Role::Grouped => "convolution of gathered channels",
             Role::Window => "window",
             Role::Map => "map",
             Role::Concat => "concatenation",
             Role::Mean => "mean",
+            Role::Lrn => "local response normalisation",
             Role::Product => "product",
+            Role::Rows => "rows",
             Role::Other => return None,
         };
         let lanes = self.isa.map_or(1, Isa::lanes);
         let form = |blocked: bool| if blocked { format!("blocks of {lanes}") } else { "plain".into() };
         let v = id.out(0);
-        let mut text = format!("{role}, {} -> {}", form(self.wants_blocked(id, 0)), form(self.is_blocked(v)));
+        let mut text = format!("{role}, {} -> {}", form(self.wants_blocked(id, 0).is_some()), form(self.is_blocked(v)));
         if let Some(border) = self.borders.get(&v).filter(|b| self.is_blocked(v) && b.iter().any(|&p| p != (0, 0))) {
             let sides: Vec<String> = border.iter().map(|(before, after)| format!("({before},{after})")).collect();
             text += &format!(", border {}", sides.join(" x "));
+        }
+        if let Some(order) = self.orders.get(&v).and_then(Order::describe) {
+            text += &format!(", {order}");
         }
         if self.placed.contains_key(&v) {
             text += ", written into its concatenation";
@@ -190,6 +254,16 @@ impl<'g> Group<'g> {
         self.outer.constant(self.outer(v)?).cloned()
     }
 
+    fn is_blocked(&self, v: ValueId, layouts: &Layouts) -> bool {
+        self.outer(v).is_some_and(|v| layouts.is_blocked(v))
+    }
+
+    /// The order of a value's channels as it is made, or as it will be put into blocks.
+    fn order(&self, v: ValueId, layouts: &Layouts) -> Order {
+        let lanes = layouts.isa.map_or(1, Isa::lanes);
+        self.outer(v).map_or_else(|| Order::plain(self.shape(v)[1], lanes), |v| layouts.order(self.outer, v))
+    }
+
     fn shape(&self, v: ValueId) -> Vec<usize> {
         self.graph.ty(v).const_shape().unwrap_or_default()
     }
@@ -208,6 +282,23 @@ impl<'g> Group<'g> {
         let blocks = shape[1].next_multiple_of(Isa::Avx512.lanes());
         let bordered = shape[2..].iter().map(|n| n.saturating_add(2 * MAX_PAD));
         bordered.fold(4 * blocks, usize::saturating_mul) <= MAX_BYTES
+    }
+
+    /// What the group computes from `start` on, in blocks of an order that its operands decide: that of `x`, if it is one of them,
+    /// else of the first. Gives the operands of the result's shape, and the order.
+    fn in_blocks(&self, start: ValueId, x: Option<ValueId>, layouts: &Layouts) -> Option<(Vec<ValueId>, Order)> {
+        let plain = Order::plain(*self.shape(self.result).get(1)?, layouts.isa?.lanes());
+        let operands: Vec<ValueId> = same_shaped(self.epilogue(start, 1, !plain.is_whole())?).collect();
+        let own = |v: ValueId| self.outer(v).filter(|v| layouts.is_blocked(*v)).map(|v| layouts.order(self.outer, v));
+        let order = match x {
+            Some(x) if operands.contains(&x) => own(x),
+            _ => operands.iter().find_map(|&v| own(v)),
+        };
+        let order = order.unwrap_or(plain);
+        if !order.is_whole() {
+            self.epilogue(start, 1, true)?;
+        }
+        Some((operands, order))
     }
 
     /// What the group computes from `start` on, as a program; gives its operands.
@@ -235,25 +326,34 @@ impl<'g> Group<'g> {
 /// Decides for a graph whose dimensions are numbers. Without an instruction set everything is plain.
 pub fn decide(graph: &Graph, options: &LowerOptions) -> Layouts {
     let mut layouts = Layouts { isa: options.leaves, winograd: options.winograd, ..Layouts::default() };
-    let Some(isa) = options.leaves else { return layouts };
+    if options.leaves.is_none() {
+        return layouts;
+    }
+    let uses = graph.uses();
     for id in graph.order() {
-        if graph.node(id).op.is_source() {
+        if graph.node(id).op.is_source() || layouts.is_absorbed(id) || layouts.rename(graph, &uses, id) {
             continue;
         }
         let Some(group) = Group::of(graph, id) else { continue };
-        if let Some(plan) = choose(&group, isa, &layouts) {
+        if let Some(plan) = choose(&group, &layouts) {
             layouts.roles.insert(id, plan.role);
-            if plan.gives_blocks {
+            if let Some(order) = plan.gives_blocks {
                 layouts.blocked.insert(id.out(0));
+                if !order.is_plain() {
+                    layouts.orders.insert(id.out(0), order);
+                }
             }
-            for v in plan.blocked {
-                layouts.wants.extend(group.operands(v).into_iter().map(|i| (id, i)));
+            for (v, order) in plan.blocked {
+                layouts.wants.extend(group.operands(v).into_iter().map(|i| ((id, i), order.clone())));
             }
             if let Some((v, border)) = plan.border {
                 layouts.widen(v, &border);
             }
+            if !plan.candidates.is_empty() {
+                layouts.candidates.insert(id, plan.candidates);
+            }
             if plan.role == Role::Concat {
-                layouts.place_operands(graph, id, isa.lanes());
+                layouts.place_operands(graph, id);
             }
         }
     }
@@ -275,39 +375,42 @@ impl Layouts {
     }
 
     /// Operands that are produced in blocks and lie nowhere else yet are produced in their place.
-    fn place_operands(&mut self, graph: &Graph, concat: NodeId, lanes: usize) {
+    fn place_operands(&mut self, graph: &Graph, concat: NodeId) {
         let mut first = 0;
         for &v in graph.node(concat).inputs.iter().flatten() {
-            let channels = graph.ty(v).const_shape().map_or(0, |s| s[1]);
-            if self.is_blocked(v) && !self.placed.contains_key(&v) {
-                self.placed.insert(v, (concat.out(0), first / lanes));
+            let elsewhere = self.placed.contains_key(&v) || self.aliases.contains_key(&v);
+            if self.is_blocked(v) && !elsewhere {
+                self.placed.insert(v, (concat.out(0), first));
             }
-            first += channels;
+            first += self.order(graph, v).blocks();
         }
     }
 }
 
 struct Plan {
     role: Role,
-    gives_blocks: bool,
+    /// The order of the result's channels, if it is in blocks.
+    gives_blocks: Option<Order>,
     /// Values inside that are wanted in blocks.
-    blocked: Vec<ValueId>,
+    blocked: Vec<(ValueId, Order)>,
     /// The border that this operator needs around a value of the outer graph.
     border: Option<(ValueId, Border)>,
+    /// What was weighed, the cheapest first.
+    candidates: Vec<Candidate>,
 }
 
-fn choose(group: &Group, isa: Isa, layouts: &Layouts) -> Option<Plan> {
-    let lanes = isa.lanes();
-    let blocked = |v: ValueId| group.outer(v).is_some_and(|v| layouts.is_blocked(v));
-    let Some(anchor) = group.anchor else { return map(group, lanes, &blocked) };
+fn choose(group: &Group, layouts: &Layouts) -> Option<Plan> {
+    let Some(anchor) = group.anchor else { return map(group, layouts) };
     let op = &group.graph.node(anchor).op;
     match op {
-        Op::Conv(c) if c.groups > 1 && is_depthwise(group, c) => window(group, op, lanes, &blocked),
-        Op::Conv(c) => conv(group, c, lanes, layouts, &blocked),
-        Op::MaxPool(_) | Op::AvgPool(_) => window(group, op, lanes, &blocked),
-        Op::Concat(c) => concat(group, c.axis, lanes, &blocked),
-        Op::Reduce(r) => mean(group, r, lanes, &blocked),
+        Op::Conv(c) if c.groups > 1 && is_depthwise(group, c) => window(group, op, layouts),
+        Op::Conv(c) => conv(group, c, layouts),
+        Op::MaxPool(_) | Op::AvgPool(_) => window(group, op, layouts),
+        Op::Concat(c) => concat(group, c.axis, layouts),
+        Op::Reduce(r) => mean(group, r, layouts).or_else(|| rows(group, op, layouts)),
+        Op::Lrn(l) => lrn(group, l, layouts),
         Op::Gemm(_) | Op::MatMul(_) => product(group, op),
+        Op::Softmax(_) | Op::LogSoftmax(_) | Op::LayerNorm(_) | Op::InstanceNorm(_) => rows(group, op, layouts),
         _ => None,
     }
 }
@@ -331,37 +434,55 @@ fn same_shaped(operands: Vec<Operand>) -> impl Iterator<Item = ValueId> {
     })
 }
 
-fn conv(group: &Group, op: &Conv, lanes: usize, layouts: &Layouts, blocked: &dyn Fn(ValueId) -> bool) -> Option<Plan> {
+fn conv(group: &Group, op: &Conv, layouts: &Layouts) -> Option<Plan> {
+    let isa = layouts.isa?;
     let (x, w) = (group.operand(0)?, group.operand(1)?);
     let y = group.anchor?.out(0);
     group.constant(w)?;
     let images = group.is_image(x) && group.is_image(y) && group.outside(x);
     let bias = group.operand(2).is_none_or(|b| group.constant(b).is_some());
-    let (inputs, outputs) = (group.shape(x)[1], group.shape(y)[1]);
-    let whole =
-        op.groups == 1 || ((inputs / op.groups).is_multiple_of(lanes) && (outputs / op.groups).is_multiple_of(lanes));
     let local = is_local(&group.shape(x)[2..], &op.strides, &op.pads, &op.dilations);
-    if !images || !local || !bias || !(whole || op.groups <= MAX_DENSE_GROUPS) {
+    if !images || !local || !bias {
         return None;
     }
-    let operands = group.epilogue(y, 1, !outputs.is_multiple_of(lanes))?;
-    let mut wanted: Vec<ValueId> = same_shaped(operands).collect();
-    let (mut role, mut border) = (Role::Conv, None);
+    let (wanted, order) = group.in_blocks(y, Some(x), layouts)?;
+    let lanes = isa.lanes();
+    let from = group.order(x, layouts);
+    let in_groups = [group.shape(x)[1], group.shape(y)[1]].iter().all(|c| (c / op.groups).is_multiple_of(lanes));
+    let in_order = from.is_plain() && order.is_plain();
+    let mut role = match op.groups {
+        1 if from.is_loose() => Role::Grouped,
+        1 => Role::Conv,
+        _ if in_groups && in_order => Role::Conv,
+        _ => Role::Grouped,
+    };
+    if role == Role::Grouped && !grouped::fits(&order, op.groups, isa) {
+        return None;
+    }
+    let mut border = None;
+    let mut wanted: Vec<(ValueId, Order)> = wanted.into_iter().map(|v| (v, order.clone())).collect();
     // A residual that is x itself brings x in blocks, whatever form it was made in.
-    if blocked(x) || wanted.contains(&x) {
-        wanted.push(x);
+    let plain = !group.is_blocked(x, layouts) && !wanted.iter().any(|(v, _)| *v == x);
+    let (sizes, weights, to) = (group.shape(x), group.shape(w), group.shape(y));
+    let may = layouts.winograd && in_order && !plain;
+    let candidates = if may { winograd::candidates(op, &weights, &to, lanes) } else { vec![] };
+    let kind = candidates.first().and_then(|c| c.kind);
+    if let Some(kind) = kind {
+        role = Role::Winograd(kind);
+    }
+    if !plain {
+        wanted.push((x, from));
         let mut own = pairs(&op.pads);
-        if layouts.winograd
-            && let Some(kind) = winograd::choose(op, &group.shape(w), &group.shape(y), lanes)
-        {
+        if let Some(kind) = kind {
             // Tiles at the end of an axis reach beyond the padding.
-            let spare = |n: &usize| n.next_multiple_of(kind.outputs()) - n;
-            own.iter_mut().zip(&group.shape(y)[2..]).for_each(|(b, n)| b.1 += spare(n));
-            role = Role::Winograd(kind);
+            let shape = winograd::Shape::of(op, &weights, lanes)?;
+            for (d, b) in own.iter_mut().enumerate() {
+                b.1 = b.1.max(shape.reach(kind, sizes[2 + d], to[2 + d], b.0));
+            }
         }
         border = Some((group.outer(x)?, own));
     }
-    Some(Plan { role, gives_blocks: true, blocked: wanted, border })
+    Some(Plan { role, gives_blocks: Some(order), blocked: wanted, border, candidates })
 }
 
 /// Begins and ends of every axis together.
@@ -371,22 +492,22 @@ fn pairs(pads: &[usize]) -> Border {
 }
 
 /// An elementwise group with an operand of the result's shape in blocks.
-fn map(group: &Group, lanes: usize, blocked: &dyn Fn(ValueId) -> bool) -> Option<Plan> {
-    let start = map_start(group, blocked)?;
-    let padded = !group.shape(group.result)[1].is_multiple_of(lanes);
-    let operands = group.epilogue(start, 1, padded)?;
+fn map(group: &Group, layouts: &Layouts) -> Option<Plan> {
+    let start = map_start(group, layouts)?;
+    let (mut wanted, order) = group.in_blocks(start, Some(start), layouts)?;
+    let operands = group.epilogue(start, 1, !order.is_whole())?;
     // Slots of a map are vectors or streams.
     let per_image = |o: &Operand| matches!(o, Operand::Channel { per_image: true, .. });
     if group.graph.ty(group.result).dtype != DType::F32 || operands.iter().any(per_image) {
         return None;
     }
-    let mut wanted: Vec<ValueId> = same_shaped(operands).collect();
     wanted.push(start);
-    Some(Plan { role: Role::Map, gives_blocks: true, blocked: wanted, border: None })
+    let blocked = wanted.into_iter().map(|v| (v, order.clone())).collect();
+    Some(Plan { role: Role::Map, gives_blocks: Some(order), blocked, border: None, candidates: vec![] })
 }
 
 /// The operand that a map streams.
-fn map_start(group: &Group, blocked: &dyn Fn(ValueId) -> bool) -> Option<ValueId> {
+fn map_start(group: &Group, layouts: &Layouts) -> Option<ValueId> {
     let shape = group.shape(group.result);
     let inputs = group.outer.node(group.id).inputs.iter().enumerate();
     let inner = inputs.filter_map(|(i, v)| match std::ptr::eq(group.outer, group.graph) {
@@ -394,17 +515,16 @@ fn map_start(group: &Group, blocked: &dyn Fn(ValueId) -> bool) -> Option<ValueId
         false => v.map(|_| group.graph.inputs()[i]),
     });
     let mut fitting = inner.filter(|&v| group.is_image(v) && group.shape(v) == shape);
-    fitting.find(|&v| blocked(v))
+    fitting.find(|&v| group.is_blocked(v, layouts))
 }
 
 /// A pool or depthwise convolution of blocks.
-fn window(group: &Group, op: &Op, lanes: usize, blocked: &dyn Fn(ValueId) -> bool) -> Option<Plan> {
+fn window(group: &Group, op: &Op, layouts: &Layouts) -> Option<Plan> {
     let (x, y) = (group.operand(0)?, group.anchor?.out(0));
     let (from, to) = (group.shape(x), group.shape(y));
-    if !blocked(x) || !group.is_image(x) || !group.is_image(y) || !group.outside(x) {
+    if !group.is_blocked(x, layouts) || !group.is_image(x) || !group.is_image(y) || !group.outside(x) {
         return None;
     }
-    let mut wanted = vec![x];
     let mut border = None;
     if let Op::Conv(c) = op {
         let w = group.operand(1)?;
@@ -432,54 +552,130 @@ fn window(group: &Group, op: &Op, lanes: usize, blocked: &dyn Fn(ValueId) -> boo
             return None;
         }
     }
-    wanted.extend(same_shaped(group.epilogue(y, 1, !to[1].is_multiple_of(lanes))?));
-    Some(Plan { role: Role::Window, gives_blocks: true, blocked: wanted, border })
+    let order = group.order(x, layouts);
+    let mut wanted: Vec<ValueId> = same_shaped(group.epilogue(y, 1, !order.is_whole())?).collect();
+    wanted.push(x);
+    let blocked = wanted.into_iter().map(|v| (v, order.clone())).collect();
+    Some(Plan { role: Role::Window, gives_blocks: Some(order), blocked, border, candidates: vec![] })
 }
 
-/// Channels side by side, whole blocks of them; the last operand may end inside a block.
-fn concat(group: &Group, axis: usize, lanes: usize, blocked: &dyn Fn(ValueId) -> bool) -> Option<Plan> {
+/// Channels side by side, the blocks of one operand behind those of the other.
+fn concat(group: &Group, axis: usize, layouts: &Layouts) -> Option<Plan> {
     let operands: Vec<ValueId> = group.graph.node(group.anchor?).inputs.iter().copied().flatten().collect();
-    let whole = operands.iter().rev().skip(1).all(|v| group.shape(*v).get(1).is_some_and(|c| c.is_multiple_of(lanes)));
     let images = operands.iter().all(|&v| group.is_image(v));
-    if axis != 1 || !whole || !images || !group.is_image(group.result) || !operands.iter().any(|&v| blocked(v)) {
+    if axis != 1 || !images || !group.is_image(group.result) || !operands.iter().any(|&v| group.is_blocked(v, layouts))
+    {
         return None;
     }
-    Some(Plan { role: Role::Concat, gives_blocks: true, blocked: operands, border: None })
+    let orders: Vec<Order> = operands.iter().map(|&v| group.order(v, layouts)).collect();
+    let whole = Order::concat(&orders, layouts.isa?.lanes());
+    let most = MAX_SLOTS_PER_CHANNEL * whole.channels().next_multiple_of(layouts.isa?.lanes());
+    let fits = whole.slots() <= most;
+    let blocked = operands.into_iter().zip(orders).collect();
+    fits.then_some(Plan { role: Role::Concat, gives_blocks: Some(whole), blocked, border: None, candidates: vec![] })
 }
 
 /// The mean over every spatial axis.
-fn mean(group: &Group, op: &Reduce, lanes: usize, blocked: &dyn Fn(ValueId) -> bool) -> Option<Plan> {
+fn mean(group: &Group, op: &Reduce, layouts: &Layouts) -> Option<Plan> {
     let x = group.operand(0)?;
     let shape = group.shape(x);
     let alone = group.result == group.anchor?.out(0);
     let global = op.f == ReduceFn::Mean && op.axes.iter().copied().eq(2..shape.len());
-    let fits = alone && global && blocked(x) && group.is_image(x) && shape[1].is_multiple_of(lanes);
-    fits.then(|| Plan { role: Role::Mean, gives_blocks: false, blocked: vec![x], border: None })
+    if !alone || !global || !group.is_blocked(x, layouts) || !group.is_image(x) {
+        return None;
+    }
+    let order = group.order(x, layouts);
+    order.is_whole().then(|| Plan {
+        role: Role::Mean,
+        gives_blocks: None,
+        blocked: vec![(x, order)],
+        border: None,
+        candidates: vec![],
+    })
 }
 
-/// A product with constant weights.
+/// Local response normalisation whose base is positive: the power is computed by estimates and logarithms.
+fn lrn(group: &Group, op: &Lrn, layouts: &Layouts) -> Option<Plan> {
+    let (x, y) = (group.operand(0)?, group.anchor?.out(0));
+    let positive = (0.0..f32::INFINITY).contains(&op.alpha) && op.bias >= f32::MIN_POSITIVE && op.beta.is_finite();
+    let near = op.size / 2 <= MAX_LRN_REACH;
+    if !positive || !near || !group.is_image(x) || !group.is_blocked(x, layouts) || !group.outside(x) {
+        return None;
+    }
+    let order = group.order(x, layouts);
+    if !order.is_whole() {
+        return None;
+    }
+    let mut wanted: Vec<ValueId> = same_shaped(group.epilogue(y, 1, false)?).collect();
+    wanted.push(x);
+    let blocked = wanted.into_iter().map(|v| (v, order.clone())).collect();
+    Some(Plan { role: Role::Lrn, gives_blocks: Some(order), blocked, border: None, candidates: vec![] })
+}
+
+/// Softmax, a normalisation or a sum over the last axes, in rows of a vector and more.
+fn rows(group: &Group, op: &Op, layouts: &Layouts) -> Option<Plan> {
+    let lanes = layouts.isa?.lanes();
+    let (x, y) = (group.operand(0)?, group.anchor?.out(0));
+    let node = group.graph.node(y.node);
+    let f32 = |v: ValueId| group.graph.ty(v).dtype == DType::F32 && group.outside(v);
+    let len = row_len(op, &group.shape(x), lanes)?;
+    let operands = node.inputs.iter().flatten().count();
+    let mut parameters = (1..=parameters_of(op, operands)).map(|i| group.operand(i));
+    // Scale and bias have a number for each element of a row, or for each row.
+    let fits = |v: ValueId| f32(v) && (!matches!(op, Op::LayerNorm(_)) || group.shape(v) == [len]);
+    let uses = group.outer.uses();
+    let others = std::ptr::eq(group.outer, group.graph)
+        && (1..node.results.len()).any(|port| !uses.of(y.node.out(port as u32)).is_empty());
+    let bytes = group.shape(x).iter().fold(4usize, |n, &d| n.saturating_mul(d));
+    if !f32(x)
+        || group.graph.ty(y).dtype != DType::F32
+        || others
+        || !parameters.all(|p| p.is_some_and(fits))
+        || bytes > MAX_BYTES
+    {
+        return None;
+    }
+    if matches!(op, Op::Reduce(_)) && group.result != y {
+        return None;
+    }
+    let fused = group.epilogue(y, group.shape(y).len().checked_sub(1)?, false)?;
+    // Rows of an instance normalisation are planes, not channels.
+    let by_column = fused.iter().any(|o| matches!(o, Operand::Channel { .. }));
+    let crowded = fused.len() + parameters_of(op, operands) > MAX_OPERANDS;
+    if crowded || (by_column && matches!(op, Op::InstanceNorm(_))) {
+        return None;
+    }
+    Some(Plan { role: Role::Rows, gives_blocks: None, blocked: vec![], border: None, candidates: vec![] })
+}
+
+/// A product of matrices.
 fn product(group: &Group, op: &Op) -> Option<Plan> {
     let (a, b, y) = (group.operand(0)?, group.operand(1)?, group.anchor?.out(0));
     let (left, right, result) = (group.shape(a), group.shape(b), group.shape(y));
     let bytes = |shape: &[usize]| 4 * shape.iter().product::<usize>();
     let fits = |shape: &[usize]| (1..=MAX_BYTES).contains(&bytes(shape));
     let sizes = fits(&left) && fits(&right) && fits(&result);
-    if group.graph.ty(y).dtype != DType::F32 || !sizes || right.len() != 2 || !group.outside(a) {
+    if group.graph.ty(y).dtype != DType::F32 || !sizes || !group.outside(a) || !group.outside(b) {
         return None;
     }
-    group.constant(b)?;
+    Sizes::of(op, &left, &right)?;
     if let Op::Gemm(g) = op {
-        let bias = |c: ValueId| {
-            let shape = group.shape(c);
-            let n = result.last().copied().unwrap_or(1);
-            let per_column =
-                shape.iter().product::<usize>() == 1 || (shape.last() == Some(&n) && bytes(&shape) == 4 * n);
-            group.constant(c).is_some() && per_column
-        };
-        if g.trans_a || !group.operand(2).is_none_or(bias) {
+        let scaled = g.alpha != 1.0 && group.constant(b).is_none();
+        if scaled || !group.operand(2).is_none_or(|c| g.beta == 0.0 || is_column_bias(group, c, g.beta, &result)) {
             return None;
         }
     }
     group.epilogue(y, result.len() - 1, false)?;
-    Some(Plan { role: Role::Product, gives_blocks: false, blocked: vec![], border: None })
+    Some(Plan { role: Role::Product, gives_blocks: None, blocked: vec![], border: None, candidates: vec![] })
+}
+
+/// A number per column, or one for all that is constant; a factor needs a constant too.
+fn is_column_bias(group: &Group, c: ValueId, beta: f32, result: &[usize]) -> bool {
+    let shape = group.shape(c);
+    let (numbers, columns) = (shape.iter().product::<usize>(), result[result.len() - 1]);
+    let per_column = shape.last() == Some(&columns) && numbers == columns;
+    match group.constant(c) {
+        Some(_) => per_column || numbers == 1,
+        None => per_column && beta == 1.0 && group.outside(c),
+    }
 }

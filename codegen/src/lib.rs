@@ -13,6 +13,7 @@ pub mod layout;
 pub mod lower;
 pub mod peak;
 pub mod plan;
+pub mod profile;
 pub mod program;
 pub mod ptx;
 pub mod runtime;

@@ -6,7 +6,7 @@ use crate::compile::{CompileOptions, jit};
 use crate::kernel::{Access, Blocks, Expr, KernelBuilder, LeafArg};
 use crate::program::{BufferId, BufferInfo, IoInfo, Place, Program, Step};
 use crate::runtime::abi;
-use crate::x86::{BatchReduceGemm, Init, Input, Isa, LeafSpec, Reduce, Tiles, VProg, choose_tile};
+use crate::x86::{BatchReduceGemm, Init, Input, Isa, LeafSpec, Prefetch, Reduce, Tiles, VProg, choose_tile};
 use lehr_ir::DType;
 use std::time::Instant;
 
@@ -33,7 +33,7 @@ pub fn fma_peak() -> Option<f64> {
         out_block_stride: isa.bytes() as i32 * tile.pixels as i32,
         last_lanes: None,
         tiles: Tiles::Fixed(1),
-        prefetch: None,
+        prefetch: Prefetch::None,
     };
     let flops = spec.flops(isa) as f64 * CALLS as f64;
     let lens = [

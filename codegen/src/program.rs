@@ -3,7 +3,8 @@
 use crate::kernel::{Kernel, Stmt};
 use bytes::Bytes;
 use lehr_ir::DType;
-use lehr_ir::graph::Provenance;
+use lehr_ir::graph::{NodeId, Provenance};
+use std::ops::Range;
 
 /// A buffer of the program, by position in [`Program::buffers`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -88,6 +89,8 @@ pub struct Program {
     /// What the leaves need of the CPU, as bits of [`abi::isa`](crate::runtime::abi::isa).
     pub leaf_features: u64,
     pub steps: Vec<Step>,
+    /// The steps that compute each node of the graph, conversions of its operands included. Copies to outputs belong to none.
+    pub node_steps: Vec<(NodeId, Range<usize>)>,
     pub weights: Vec<Weight>,
     pub weights_bytes: u64,
     /// Peak of the arena, set by the plan.
@@ -97,6 +100,12 @@ pub struct Program {
 }
 
 impl Program {
+    /// The steps that compute a node; none where it costs nothing.
+    pub fn steps_of(&self, node: NodeId) -> &[Step] {
+        let range = self.node_steps.iter().find(|(id, _)| *id == node).map(|(_, range)| range.clone());
+        &self.steps[range.unwrap_or_default()]
+    }
+
     /// Names of the machine-code leaves that a kernel calls, without repetition.
     pub fn leaves_of(&self, kernel: usize) -> Vec<&str> {
         let mut found = vec![];

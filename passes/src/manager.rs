@@ -1,5 +1,6 @@
 //! Passes and the manager that runs a list of them.
 
+use crate::approximate::Approximation;
 use crate::report::{Event, PassReport, Report};
 use crate::rewrite::{Applied, apply_rules};
 use crate::rule::Rule;
@@ -7,6 +8,7 @@ use lehr_ir::{Diag, Graph, verify};
 use std::time::Instant;
 
 /// A named step of a pipeline.
+#[derive(Clone, Copy)]
 pub struct Pass {
     pub name: &'static str,
     /// What it does, in a sentence.
@@ -14,6 +16,7 @@ pub struct Pass {
     pub(crate) kind: Kind,
 }
 
+#[derive(Clone, Copy)]
 pub(crate) enum Kind {
     Rules(&'static [&'static Rule]),
     /// Gives one event per rewrite, and makes at most as many as the budget says.
@@ -73,6 +76,17 @@ impl Manager {
         passes: &[Pass],
         after: &mut dyn FnMut(After),
     ) -> Result<Report, Vec<Diag>> {
+        self.run_approximate(graph, passes, None, after)
+    }
+
+    /// Like [`Manager::run_with`]; the approximate rules among the passes fire only with leave to.
+    pub fn run_approximate(
+        &self,
+        graph: &mut Graph,
+        passes: &[Pass],
+        mut approximation: Option<&mut Approximation>,
+        after: &mut dyn FnMut(After),
+    ) -> Result<Report, Vec<Diag>> {
         let mut report = Report::default();
         let mut budget = self.stop_after;
         if self.verify_each {
@@ -83,7 +97,8 @@ impl Manager {
             let nodes_before = graph.ids().count();
             let (fired, declined) = match pass.kind {
                 Kind::Rules(rules) => {
-                    let Applied { fired, declined } = apply_rules(graph, rules, &mut budget);
+                    let leave = approximation.as_deref_mut();
+                    let Applied { fired, declined } = apply_rules(graph, rules, &mut budget, leave);
                     (fired, declined)
                 }
                 Kind::Graph(run) => {
@@ -108,10 +123,15 @@ impl Manager {
     ///
     /// # Errors
     /// What the verifier finds afterwards.
-    pub fn run_rule(&self, graph: &mut Graph, rule: &Rule) -> Result<PassReport, Vec<Diag>> {
+    pub fn run_rule(
+        &self,
+        graph: &mut Graph,
+        rule: &Rule,
+        approximation: Option<&mut Approximation>,
+    ) -> Result<PassReport, Vec<Diag>> {
         let start = Instant::now();
         let nodes_before = graph.ids().count();
-        let Applied { fired, declined } = apply_rules(graph, &[rule], &mut self.stop_after.clone());
+        let Applied { fired, declined } = apply_rules(graph, &[rule], &mut self.stop_after.clone(), approximation);
         let nodes_after = graph.ids().count();
         if self.verify_each {
             self.verify(graph, &format!("after the rule {}", rule.name))?;

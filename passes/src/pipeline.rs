@@ -19,6 +19,8 @@ pub enum OptLevel {
     /// Everything.
     #[default]
     O2,
+    /// The passes of `O2`; code generation leaves out what makes weights larger.
+    Os,
 }
 
 impl FromStr for OptLevel {
@@ -29,7 +31,8 @@ impl FromStr for OptLevel {
             "0" => Ok(OptLevel::O0),
             "1" => Ok(OptLevel::O1),
             "2" => Ok(OptLevel::O2),
-            _ => Err(format!("there is no optimisation level {s}: 0, 1 or 2")),
+            "s" => Ok(OptLevel::Os),
+            _ => Err(format!("there is no optimisation level {s}: 0, 1, 2 or s")),
         }
     }
 }
@@ -62,12 +65,23 @@ const PADDING: Pass = Pass {
 const WEIGHTS: Pass = Pass {
     name: "fold-into-weights",
     doc: "Moves normalisation, scales and offsets into the weights beside them.",
-    kind: Kind::Rules(&[&FOLD_BATCH_NORM, &FOLD_BATCH_NORM_BEFORE_CONV, &FOLD_SCALE, &MATMUL_TO_GEMM]),
+    kind: Kind::Rules(&[
+        &FOLD_BATCH_NORM,
+        &FOLD_BATCH_NORM_BEFORE_CONV,
+        &FOLD_BATCH_NORM_BEFORE_GEMM,
+        &FOLD_SCALE,
+        &MATMUL_TO_GEMM,
+    ]),
 };
 const NORMALISATION: Pass = Pass {
     name: "split-batch-norm",
     doc: "Makes a product and a sum of a normalisation that no weights could take.",
     kind: Kind::Rules(&[&BATCH_NORM_TO_AFFINE]),
+};
+const APPROXIMATE: Pass = Pass {
+    name: "approximate",
+    doc: "Puts smaller convolutions for larger ones, within a tolerance and where they are measured to be faster.",
+    kind: Kind::Rules(&[&SEPARATE_CONV, &FACTORIZE_CONV]),
 };
 const EPILOGUES: Pass = Pass {
     name: "fuse-epilogues",
@@ -97,16 +111,34 @@ static O2: &[Pass] = &[
     EPILOGUES,
     ELEMENTWISE,
 ];
-static ALL: &[Pass] =
-    &[DEAD_CODE, CONSTANTS, EQUAL_NODES, CLEAN_UP, PADDING, WEIGHTS, NORMALISATION, EPILOGUES, ELEMENTWISE];
+static ALL: &[Pass] = &[
+    DEAD_CODE,
+    CONSTANTS,
+    EQUAL_NODES,
+    CLEAN_UP,
+    PADDING,
+    WEIGHTS,
+    NORMALISATION,
+    APPROXIMATE,
+    EPILOGUES,
+    ELEMENTWISE,
+];
 
 /// The passes of a level, in order.
 pub fn pipeline(level: OptLevel) -> &'static [Pass] {
     match level {
         OptLevel::O0 => O0,
         OptLevel::O1 => O1,
-        OptLevel::O2 => O2,
+        OptLevel::O2 | OptLevel::Os => O2,
     }
+}
+
+/// The passes of a level with `approximate` among them: after what changes weights, before what fuses.
+pub fn approximate_pipeline(level: OptLevel) -> Vec<Pass> {
+    let mut passes = pipeline(level).to_vec();
+    let fusion = passes.iter().position(|p| p.name == EPILOGUES.name);
+    passes.insert(fusion.unwrap_or(passes.len()), APPROXIMATE);
+    passes
 }
 
 /// Every pass, once.

@@ -1,5 +1,7 @@
 //! What the passes did, for the user: who fired where, and who declined and why.
 
+use crate::pipeline::rule;
+use crate::rule::Exactness;
 use std::fmt;
 use std::time::Duration;
 
@@ -47,7 +49,11 @@ impl fmt::Display for PassReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{}: {} -> {} nodes", self.pass, self.nodes_before, self.nodes_after)?;
         for e in &self.fired {
-            writeln!(f, "  {} at {}", e.rule, e.node)?;
+            // Whole-graph passes and most rules say always the same of their rewrites.
+            match rule(e.rule).filter(|r| r.exactness == Exactness::Approximate) {
+                Some(_) => writeln!(f, "  {} at {}: {}", e.rule, e.node, e.detail)?,
+                None => writeln!(f, "  {} at {}", e.rule, e.node)?,
+            }
         }
         for e in &self.declined {
             writeln!(f, "  {} declined at {}: {}", e.rule, e.node, e.detail)?;
@@ -60,4 +66,18 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.passes.iter().try_for_each(|p| write!(f, "{p}"))
     }
+}
+
+/// A relative error in two digits: `0.13`, `4.2e-3`. What rounding makes is not told apart: it depends on the machine.
+pub(crate) fn short(error: f64) -> String {
+    match error {
+        e if e < 1e-6 => "below 1e-6".into(),
+        e if (0.01..10.0).contains(&e) => format!("{e:.2}"),
+        e => format!("{e:.1e}"),
+    }
+}
+
+/// `1 channel`, `2 channels`.
+pub(crate) fn count(n: usize, what: &str) -> String {
+    format!("{n} {what}{}", if n == 1 { "" } else { "s" })
 }

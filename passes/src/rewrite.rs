@@ -1,6 +1,7 @@
 //! The graph as rules see it: looking at operands, uses and constants, adding nodes, and replacing values. Uses are kept
 //! up to date by every change that goes through here, so that a rewrite costs what it touches, not the size of the graph.
 
+use crate::approximate::Approximation;
 use crate::report::Event;
 use crate::rule::{Decline, Replacement, Rule};
 use lehr_ir::graph::Provenance;
@@ -22,6 +23,9 @@ pub struct Cx<'g> {
     /// Node whose printing position new nodes take.
     at: Option<NodeId>,
     added: Vec<NodeId>,
+    approximation: Option<&'g mut Approximation>,
+    /// What the rule has to say of its rewrite, instead of its equation.
+    note: Option<String>,
 }
 
 impl<'g> Cx<'g> {
@@ -32,7 +36,7 @@ impl<'g> Cx<'g> {
                 users.entry(*v).or_default().push(id);
             }
         }
-        Cx { g, users, at: None, added: vec![] }
+        Cx { g, users, at: None, added: vec![], approximation: None, note: None }
     }
 
     // ---- looking ----
@@ -109,7 +113,17 @@ impl<'g> Cx<'g> {
         all
     }
 
+    /// Leave to approximate, if it is given.
+    pub(crate) fn approximation(&mut self) -> Option<&mut Approximation> {
+        self.approximation.as_deref_mut()
+    }
+
     // ---- changing ----
+
+    /// Says of the rewrite more than the rule's equation.
+    pub(crate) fn note(&mut self, text: String) {
+        self.note = Some(text);
+    }
 
     /// Adds a node in the printing position of the node at which the rule is tried. If the rule declines after all, it
     /// goes away again.
@@ -234,6 +248,7 @@ impl<'g> Cx<'g> {
     fn try_rule(&mut self, rule: &Rule, id: NodeId) -> Result<(), Decline> {
         self.at = Some(id);
         self.added.clear();
+        self.note = None;
         let outcome = (rule.apply)(id, self);
         self.at = None;
         let Replacement(pairs) = match outcome {
@@ -268,9 +283,15 @@ pub(crate) struct Applied {
 
 /// Tries the rules at every node, in order, until none fires or `budget` rewrites are done. Declines are those of
 /// the last sweep: they hold for the graph that comes out.
-pub(crate) fn apply_rules(g: &mut Graph, rules: &[&Rule], budget: &mut Option<usize>) -> Applied {
+pub(crate) fn apply_rules(
+    g: &mut Graph,
+    rules: &[&Rule],
+    budget: &mut Option<usize>,
+    approximation: Option<&mut Approximation>,
+) -> Applied {
     let mut applied = Applied::default();
     let mut cx = Cx::new(g);
+    cx.approximation = approximation;
     for _ in 0..MAX_SWEEPS {
         let fired_before = applied.fired.len();
         let mut declined = BTreeMap::new();
@@ -285,7 +306,8 @@ pub(crate) fn apply_rules(g: &mut Graph, rules: &[&Rule], budget: &mut Option<us
                 let node = cx.name(id);
                 match cx.try_rule(rule, id) {
                     Ok(()) => {
-                        applied.fired.push(Event { rule: rule.name, node, detail: rule.equation.to_string() });
+                        let detail = cx.note.take().unwrap_or_else(|| rule.equation.to_string());
+                        applied.fired.push(Event { rule: rule.name, node, detail });
                         if let Some(left) = budget {
                             *left -= 1;
                         }

@@ -10,8 +10,8 @@ pub enum Exactness {
     BitExact,
     /// The same real number, rounded at other places.
     Rounding,
-    /// Another number; the relative difference is at most `bound`.
-    Approximate { bound: f64 },
+    /// Another number, as near as the tolerance of an [`Approximation`](crate::Approximation) asks.
+    Approximate,
 }
 
 /// A rewrite rule. It is tried at every node, and looks from there at operands.

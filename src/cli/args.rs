@@ -14,7 +14,7 @@ use std::path::PathBuf;
     long_about = "lehr compiles ONNX models to native code: a shared library that needs nothing but libc, or code in \
                   this process. It prints its intermediate form at every step and says what each rewrite did.\n\n\
                   MODEL is a path to an .onnx or .lehr (text form) file, '-' for standard input, or zoo:NAME for a network \
-                  built in code (zoo:lenet5). Results go to standard output, everything else to standard error.",
+                  built in code (zoo:lenet5, zoo:resnet50?classes=10,input=64; lehr zoo lists them). Results go to standard output, everything else to standard error.",
     after_help = "Exit codes: 0 success; 1 the model is wrong, or a test failed; 2 the command line is wrong, or a file cannot be \
                   read or written; 3 the model is fine but lehr cannot do all of it; 4 sizes or values must be given (--dim, \
                   --bind).\n\nExamples:\n  \
@@ -37,6 +37,7 @@ pub enum Command {
     Inspect(InspectArgs),
     Check(CheckArgs),
     Bench(BenchArgs),
+    Zoo(ZooArgs),
 }
 
 /// A pair given as `NAME=VALUE`.
@@ -77,8 +78,9 @@ pub struct ModelArgs {
 /// How code is generated.
 #[derive(Args, Debug, Clone)]
 pub struct CodeArgs {
-    /// Optimisation level: 0 keeps every intermediate value, 1 folds and cleans up, 2 also fuses [default: 2].
-    #[arg(short = 'O', value_name = "LEVEL", value_parser = ["0", "1", "2"])]
+    /// Optimisation level: 0 keeps every intermediate value, 1 folds and cleans up, 2 also fuses, s is 2 without what makes
+    /// weights larger (Winograd's algorithm) [default: 2].
+    #[arg(short = 'O', value_name = "LEVEL", value_parser = ["0", "1", "2", "s"])]
     pub opt: Option<String>,
 
     /// CPU to generate code for: native, x86-64, x86-64-v2, x86-64-v3 (AVX2), x86-64-v4 (AVX-512), or a name like znver3
@@ -86,10 +88,16 @@ pub struct CodeArgs {
     #[arg(long, value_name = "CPU")]
     pub target_cpu: Option<String>,
 
-    /// Rounding. fast: at -O2, 3x3 convolutions may use Winograd's algorithm, a third of the operations with errors a few times
+    /// Rounding. fast: at -O2, convolutions may use Winograd's algorithm, a third of the operations with errors a few times
     /// larger (about 5e-6 of the largest output). strict: it is not used [default: fast].
     #[arg(long, value_enum)]
     pub numerics: Option<Numerics>,
+
+    /// Replace a convolution by smaller ones (two 3x3 for a 5x5, k x 1 and 1 x k, depthwise and 1x1) where the relative error on its
+    /// weights and outputs is at most TOL and it is measured to be faster on this machine, on one thread. `inspect` says where and why
+    /// not. Measured: two compilations may differ [default: nothing is approximated].
+    #[arg(long, value_name = "TOL", value_parser = tolerance)]
+    pub approximate: Option<f64>,
 }
 
 impl CodeArgs {
@@ -291,13 +299,14 @@ pub enum Backend {
     about = "Show the graph at any stage, with operator counts, parameters, FLOPs and the memory plan",
     after_help = "Passes of -O2, in order: remove-dead-code, fold-constants, clean-up, merge-equal-nodes, merge-padding, \
                   fold-into-weights, split-batch-norm, fold-constants, clean-up, merge-equal-nodes, remove-dead-code, \
-                  fuse-epilogues, fuse-elementwise.\n\n\
+                  fuse-epilogues, fuse-elementwise. With --approximate TOL, approximate runs before fuse-epilogues.\n\n\
                   A layer's bytes are those of its results. 'plain' is row-major; 'blocks of N' is channels in blocks of N, \
                   innermost. Layouts and the memory plan need numbers: open dimensions are taken as 1 for them.\n\nExamples:\n  \
                   lehr inspect net.onnx                          # after all passes of -O2\n  \
                   lehr inspect net.onnx -O0                      # as imported\n  \
                   lehr inspect net.onnx --after fold-into-weights\n  \
                   lehr inspect net.onnx --print-changed --filter conv_7\n  \
+                  lehr inspect net.onnx --approximate 0.01 | grep -E 'factorize|separate'\n  \
                   lehr inspect net.onnx --format dot | dot -Tsvg > net.svg"
 )]
 pub struct InspectArgs {
@@ -361,13 +370,13 @@ pub struct CheckArgs {
 #[derive(Args, Debug)]
 #[command(
     about = "Measure a model's latency on random inputs",
-    after_help = "--compare takes two levels or the words unfused and fused, runs both in turn in one process, and prints the ratio \
-                  of medians. With --json: median_ms, p95_ms, min_ms, runs, threads, and where they are known gflop, gflops, \
+    after_help = "--compare runs two variants in turn in one process and prints the ratio of medians. With --json: median_ms, p95_ms, min_ms, runs, threads, and where they are known gflop, gflops, \
                   share_of_peak (of the FMA peak measured here, on all threads) and first_ms.\n\nExamples:\n  \
                   lehr bench resnet50.onnx --threads 1\n  \
                   lehr bench resnet50.so --seconds 5 --json\n  \
                   lehr bench zoo:lenet5 --batch 8\n  \
-                  lehr bench resnet50.onnx --compare unfused,fused"
+                  lehr bench resnet50.onnx --compare unfused,fused\n  \
+                  lehr bench net.onnx --compare exact,approximate --approximate 0.05"
 )]
 pub struct BenchArgs {
     #[command(flatten)]
@@ -387,13 +396,45 @@ pub struct BenchArgs {
     #[arg(long, value_name = "B", value_parser = clap::value_parser!(i64).range(1..))]
     pub batch: Option<i64>,
 
-    /// Two variants to compare: two of O0, O1, O2, or unfused,fused (O1,O2).
+    /// Two variants to compare: two of O0, O1, O2; unfused,fused (O1,O2); or exact,approximate (O2, with --approximate).
     #[arg(long, value_name = "A,B", value_delimiter = ',')]
     pub compare: Vec<String>,
 
     /// Print json.
     #[arg(long)]
     pub json: bool,
+}
+
+/// Networks built in code.
+#[derive(Args, Debug)]
+#[command(
+    about = "List the networks that are built in code, show one, or write one as an ONNX model",
+    after_help = "A network's settings follow its name: NAME?SETTING=VALUE,SETTING=VALUE. Every command takes zoo:NAME as a model. Weights \
+                  are random, by seed=N, or come by name from weights=FILE.safetensors or FILE.npz (the last setting; PyTorch's \
+                  names: lehr zoo NAME -o FILE shows them).\n\nExamples:\n  \
+                  lehr zoo\n  \
+                  lehr zoo resnet50\n  \
+                  lehr zoo resnet50 -o resnet50.onnx\n  \
+                  lehr zoo 'vgg11?input=64,classes=10,width=0.5' -o small.onnx\n  \
+                  lehr run 'zoo:resnet18?weights=resnet18.safetensors' --input image=cat.npy"
+)]
+pub struct ZooArgs {
+    /// The network: NAME, or NAME?SETTING=VALUE,...
+    #[arg(value_name = "NAME")]
+    pub network: Option<String>,
+
+    /// Write the network as an ONNX model.
+    #[arg(short, long, value_name = "FILE", conflicts_with = "json")]
+    pub output: Option<PathBuf>,
+
+    /// Print json.
+    #[arg(long)]
+    pub json: bool,
+}
+
+fn tolerance(text: &str) -> Result<f64, String> {
+    let value = text.parse::<f64>().ok().filter(|t| *t > 0.0 && *t < 1.0);
+    value.ok_or_else(|| "it must be a relative error between 0 and 1, like 0.01".into())
 }
 
 fn seconds(text: &str) -> Result<f64, String> {

@@ -79,6 +79,9 @@ fn candidates(args: &BenchArgs) -> Result<Vec<Candidate>, Failure> {
         [_, _] if args.code.opt.is_some() => {
             return Err(Failure::usage("--compare says both levels; leave -O away"));
         }
+        pair @ [_, _] if pair.iter().any(|p| p == "approximate") && args.code.approximate.is_none() => {
+            return Err(Failure::usage("--compare approximate: say how far with --approximate TOL"));
+        }
         [a, b] => vec![level(a)?, level(b)?],
         _ => return Err(Failure::usage("--compare takes two variants, like O0,O2")),
     };
@@ -87,7 +90,10 @@ fn candidates(args: &BenchArgs) -> Result<Vec<Candidate>, Failure> {
     let flops = total_flops(&graph).map(|n| n as f64);
     let names = if args.compare.is_empty() { vec![format!("O{}", args.code.level())] } else { args.compare.clone() };
     let candidate = |(level, name): (&str, String)| {
-        let options = compile_options(level, &args.code)?;
+        let mut options = compile_options(level, &args.code)?;
+        if name == "exact" {
+            options.approximate = None;
+        }
         let runner = Runner::jit(graph.clone(), &options, args.threads)?;
         let artefact = runner.artefact().ok_or_else(|| Failure::usage("only compiled models are measured"))?;
         let feeds = Feeds::new(artefact, &inputs)?;
@@ -96,13 +102,16 @@ fn candidates(args: &BenchArgs) -> Result<Vec<Candidate>, Failure> {
     levels.into_iter().zip(names).map(candidate).collect()
 }
 
-/// `unfused` is what -O1 gives: everything but fusion.
+/// `unfused` is what -O1 gives: everything but fusion; `exact` is -O2 without approximations.
 fn level(word: &str) -> Result<&'static str, Failure> {
     match word {
         "O0" => Ok("0"),
         "O1" | "unfused" => Ok("1"),
-        "O2" | "fused" => Ok("2"),
-        other => Err(Failure::usage(format!("--compare: '{other}' is none of O0, O1, O2, unfused, fused"))),
+        "O2" | "fused" | "exact" | "approximate" => Ok("2"),
+        other => {
+            let words = "O0, O1, O2, unfused, fused, exact, approximate";
+            Err(Failure::usage(format!("--compare: '{other}' is none of {words}")))
+        }
     }
 }
 

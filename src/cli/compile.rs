@@ -3,7 +3,7 @@
 use super::args::{CompileArgs, Emit, Linker};
 use super::progress::Progress;
 use super::{CliResult, Failure, say, warn};
-use crate::{CompileError, Compiled, PtxFiles, compile_ptx, compile_so, load, lower, optimize, write_ptx};
+use crate::{CompileError, Compiled, PtxFiles, compile_ptx, compile_so, load, lower, optimize_with, write_ptx};
 use lehr_codegen::artefact;
 use lehr_codegen::compile as code;
 use lehr_codegen::program::{BufferId, Program};
@@ -55,7 +55,7 @@ pub fn run(args: &CompileArgs) -> CliResult {
             return Ok(());
         }
         Emit::Ir => {
-            lehr_ir::text::print(&optimize(loaded.graph, options.level)?.0, &lehr_ir::text::PrintOptions::default())
+            lehr_ir::text::print(&optimize_with(loaded.graph, &options)?.0, &lehr_ir::text::PrintOptions::default())
         }
         Emit::Kernels => kernels(&lower(loaded.graph, &options)?),
         Emit::Clif => listing(loaded.graph)?.0,
@@ -108,20 +108,23 @@ fn check_args(args: &CompileArgs) -> CliResult {
     if args.output.as_os_str() == "-" && (is_so || args.emit == Emit::Obj) {
         return Err(Failure::usage("a library or object is not written to standard output; give -o FILE"));
     }
-    for path in [Some(&args.output), args.header.as_ref()].into_iter().flatten() {
-        let folder = path.parent().filter(|p| !p.as_os_str().is_empty());
-        if path.is_dir() {
-            return Err(Failure::usage(format!("{}: it is a folder; give the name of a file", path.display())));
-        }
-        // A library takes the place of what has its name: that must not be /dev/null.
-        if is_so && path.exists() && !path.is_file() {
-            return Err(Failure::usage(format!("{}: it is no regular file", path.display())));
-        }
-        if let Some(folder) = folder.filter(|f| !f.is_dir()) {
-            return Err(Failure::usage(format!("{}: there is no folder {}", path.display(), folder.display())));
-        }
+    check_output(&args.output, is_so)?;
+    args.header.as_ref().map_or(Ok(()), |header| check_output(header, is_so))
+}
+
+/// Whether a file can be written there, before the work. What takes a file's place must not take that of a device or pipe.
+pub fn check_output(path: &Path, takes_place: bool) -> CliResult {
+    let folder = path.parent().filter(|p| !p.as_os_str().is_empty());
+    if path.is_dir() {
+        return Err(Failure::usage(format!("{}: it is a folder; give the name of a file", path.display())));
     }
-    Ok(())
+    if takes_place && path.exists() && !path.is_file() {
+        return Err(Failure::usage(format!("{}: it is no regular file", path.display())));
+    }
+    match folder.filter(|f| !f.is_dir()) {
+        Some(folder) => Err(Failure::usage(format!("{}: there is no folder {}", path.display(), folder.display()))),
+        None => Ok(()),
+    }
 }
 
 fn write(path: &Path, bytes: &[u8]) -> CliResult {

@@ -15,7 +15,7 @@ use lehr_codegen::ptx::Schedule;
 use lehr_ir::graph::{Graph, NodeId, Uses, ValueId};
 use lehr_ir::text::{PrintOptions, print};
 use lehr_ir::{Diag, Dim};
-use lehr_passes::{After, Event, Manager, Pass, Report, pipeline};
+use lehr_passes::{After, Event, Manager, Pass, Report};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -141,11 +141,10 @@ pub fn run(args: &InspectArgs) -> CliResult {
         return Err(Failure::usage("--print-changed prints text; leave --format away"));
     }
     let options = CompileOptions { gpu: args.gpu.gpu(), ..args.code.options()? };
-    let passes = pipeline(options.level);
-    let passes = match &args.after {
-        None => passes,
-        Some(name) => &passes[..last_run_of(name, passes, args)?],
-    };
+    let mut passes = options.passes();
+    if let Some(name) = &args.after {
+        passes.truncate(last_run_of(name, &passes, args)?);
+    }
     let progress = Progress::start("inspecting");
     let loaded = load(&args.model.model, &args.model.load_options()?)?;
     warn(&loaded.warnings);
@@ -159,7 +158,8 @@ pub fn run(args: &InspectArgs) -> CliResult {
             changes.push(format!("; after {}\n{}", after.pass.name, print(after.graph, &print_options)));
         }
     };
-    let report = manager.run_with(&mut graph, passes, &mut show);
+    let mut leave = options.approximation();
+    let report = manager.run_approximate(&mut graph, &passes, leave.as_mut(), &mut show);
     let report = report.map_err(|d| Failure::from(CompileError(d)))?;
     if let Some(filter) = &args.filter
         && !graph.ids().any(|id| is_shown(&graph, id, args))
@@ -199,6 +199,9 @@ fn last_run_of(name: &str, passes: &[Pass], args: &InspectArgs) -> Result<usize,
         }
     }
     let level = args.code.level();
+    if name == "approximate" {
+        return Err(Failure::usage("--after approximate: say how far with --approximate TOL"));
+    }
     Err(Failure::usage(format!("-O{level} has no pass '{name}'; it has {}", names.join(", "))))
 }
 

@@ -10,6 +10,7 @@ mod inspect;
 mod progress;
 mod run;
 mod test;
+mod zoo;
 
 use crate::compile::CompileError;
 use crate::load::is_elf;
@@ -59,7 +60,7 @@ impl Failure {
 /// The exit code for a set of complaints: the worst of them.
 pub fn exit_code(diags: &[Diag]) -> u8 {
     let kind = |d: &Diag| match d.code {
-        "load.io" | "load.zoo" | "load.bind" | "load.library" | "model.open" => exit::USAGE,
+        "load.io" | "load.zoo" | "load.weights" | "load.bind" | "load.library" | "model.open" => exit::USAGE,
         "import.binding" | "compile.cpu" | "compile.artefact" => exit::USAGE,
         "import.needs-value" | "import.symbolic" | "lower.unbound" => exit::UNBOUND,
         c if c.contains("unsupported") => exit::UNSUPPORTED,
@@ -98,6 +99,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Inspect(a) => inspect::run(a),
         Command::Check(a) => check::run(a),
         Command::Bench(a) => bench::run(a),
+        Command::Zoo(a) => zoo::run(a),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -142,6 +144,7 @@ pub fn refuse_for_library(model: &ModelArgs, code: &CodeArgs, others: &[(&str, b
         ("-O", code.opt.is_some()),
         ("--target-cpu", code.target_cpu.is_some()),
         ("--numerics", code.numerics.is_some()),
+        ("--approximate", code.approximate.is_some()),
         ("--dim", !model.dims.is_empty()),
         ("--bind", !model.bindings.is_empty()),
         ("--initializers-are-inputs", model.initializers_are_inputs),
@@ -170,7 +173,8 @@ impl CompileOptions {
 pub fn compile_options(level: &str, code: &CodeArgs) -> Result<CompileOptions, Failure> {
     Target::new(code.cpu(), Relocation::Pic).map_err(CompileError::from)?;
     let options = CompileOptions::new(level, code.cpu()).map_err(Failure::usage)?;
-    Ok(CompileOptions { numerics: code.numerics.unwrap_or_default(), ..options })
+    let approximate = code.approximate;
+    Ok(CompileOptions { numerics: code.numerics.unwrap_or_default(), approximate, ..options })
 }
 
 /// Writes a line, or lines, to standard output. Whoever reads it may have seen enough (`| head`): that is no failure.

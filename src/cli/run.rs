@@ -13,6 +13,9 @@ use std::time::Instant;
 
 pub fn run(args: &RunArgs) -> CliResult {
     let given = Given::parse(&args.inputs)?;
+    if args.eval && args.code.approximate.is_some() {
+        return Err(Failure::usage("--approximate is for compiled code; --eval computes what the model says"));
+    }
     let (mut runner, inputs, names) =
         if args.model.is_library() { open(args, &given)? } else { compile(args, &given)? };
     if let Some(dir) = &args.output_dir {

@@ -106,6 +106,8 @@ fn run_isolated(exe: &Path, dir: &Path, args: &TestArgs) -> Outcome {
     let child = Command::new(exe)
         .args(["test", "--in-process", "--json", "--backend", backend, "-O", args.code.level()])
         .args(["--target-cpu", args.code.cpu()])
+        .args(args.code.numerics.map(|n| format!("--numerics={}", n.word())))
+        .args(args.code.approximate.map(|tolerance| format!("--approximate={tolerance}")))
         .args(["--rtol", &args.rtol.to_string(), "--atol", &args.atol.to_string()])
         .arg(dir)
         .stdin(Stdio::null())

@@ -219,7 +219,8 @@ fn inspect_shows_every_stage() {
     let help = says(d, "inspect --help", 0, &[]).out;
     for pass in lehr::passes::all_passes() {
         assert!(help.contains(pass.name), "the help does not list {}", pass.name);
-        says(d, &format!("inspect zoo:lenet5 --after {}", pass.name), 0, &["graph @lenet5"]);
+        let leave = if pass.name == "approximate" { " --approximate 0.01" } else { "" };
+        says(d, &format!("inspect zoo:lenet5 --after {}{leave}", pass.name), 0, &["graph @lenet5"]);
     }
     says(d, "inspect zoo:lenet5", 0, &["239904*batch", "layout c1:", "batch = 1", "arena peak", "conv_tanh"]);
     says(d, "inspect zoo:lenet5 -O0 --max-nodes 2", 0, &["nodes are not shown", "more (--max-nodes"]);
@@ -233,6 +234,33 @@ fn inspect_shows_every_stage() {
     says(d, "inspect zoo:lenet5 --after fold", 2, &["no pass 'fold'", "fold-constants"]);
     says(d, "inspect zoo:lenet5 --filter nothing", 2, &["'nothing'"]);
     says(d, "inspect zoo:lenet5 --print-changed --format json", 2, &["--print-changed"]);
+}
+
+#[test]
+fn approximations_are_asked_for_and_reported() {
+    let dir = folder();
+    let d = dir.path();
+    let words = [
+        "declined factorize-conv at c1: 5x5 as 3x3, 3x3 over",
+        "> 0.01 on the weights",
+        "declined separate-conv at c1",
+    ];
+    says(d, "inspect zoo:lenet5 --approximate 0.01", 0, &words);
+    // With enough leave something is faster, and wrong by as much as is said.
+    let report = json(d, "inspect zoo:lenet5 --dim batch=1 --approximate 0.9 --format json", 0);
+    let events = report["applied"].as_array().unwrap().iter().chain(report["declined"].as_array().unwrap());
+    assert!(events.filter_map(|e| e.as_str()).any(|e| e.contains("-conv at c1: ") && e.contains("times as fast")));
+    says(d, "run zoo:lenet5 --input random:1 --approximate 0.01", 0, &["probabilities"]);
+    says(d, "compile zoo:lenet5 --dim batch=1 --approximate 0.01 -o l.so", 0, &["kernels"]);
+    let compare = "--dim batch=1 --seconds 0.05 --compare exact,approximate";
+    says(d, &format!("bench zoo:lenet5 {compare} --approximate 0.01"), 0, &["exact takes", "approximate"]);
+    says(d, &format!("bench zoo:lenet5 {compare}"), 2, &["--approximate TOL"]);
+    says(d, "run l.so --approximate 0.01 --input random:1", 2, &["compiled already"]);
+    says(d, "run zoo:lenet5 --input random:1 --eval --approximate 0.01", 2, &["--eval"]);
+    says(d, "inspect zoo:lenet5 --after approximate", 2, &["--approximate TOL"]);
+    for wrong in ["0", "1", "nan", "-0.1", "much"] {
+        says(d, &format!("inspect zoo:lenet5 --approximate={wrong}"), 2, &["relative error between 0 and 1"]);
+    }
 }
 
 #[test]
@@ -322,8 +350,38 @@ fn standard_input_is_a_model_too() {
 #[test]
 fn help_says_what_each_command_does() {
     let dir = folder();
-    for command in ["compile", "run", "test", "inspect", "check", "bench"] {
+    for command in ["compile", "run", "test", "inspect", "check", "bench", "zoo"] {
         says(dir.path(), &format!("{command} --help"), 0, &["Usage:", "Example", &format!("lehr {command}")]);
     }
     says(dir.path(), "--help", 0, &["Exit codes", "zoo:lenet5"]);
+}
+
+#[test]
+fn zoo_lists_shows_and_writes_networks() {
+    let dir = folder();
+    let d = dir.path();
+    says(d, "zoo", 0, &["resnet50", "25557032", "densenet121", "hnet", "Going Deeper with Convolutions (2014)"]);
+    let all = json(d, "zoo --json", 0);
+    assert_eq!(all.as_array().unwrap().len(), lehr::frontends::zoo::NETWORKS.len());
+    let words =
+        ["61706 parameters", "image: f32[batch,1,28,28]", "probabilities: f32[batch,10]", "width=1", "weights=FILE"];
+    says(d, "zoo lenet5", 0, &words);
+    says(d, "zoo lenet5?classes=3", 0, &["f32[batch,3]"]);
+    assert_eq!(json(d, "zoo zoo:lenet5 --json", 0)["parameters"], 61_706);
+    says(d, "zoo lenet5 -o l.onnx", 0, &["l.onnx: lenet5, 24"]);
+    let file = |name: &str| std::fs::read(d.join(name)).unwrap();
+    says(d, "zoo lenet5 -o again.onnx", 0, &[]);
+    assert!(file("l.onnx") == file("again.onnx"), "two files of one network differ");
+    says(d, "run l.onnx --input image=image.npy --output-dir of-file", 0, &["probabilities: f32[1,10]"]);
+    says(d, "run zoo:lenet5 --input image.npy --output-dir of-name", 0, &[]);
+    assert!(file("of-file/probabilities.npy") == file("of-name/probabilities.npy"));
+
+    says(d, "zoo lenet9", 2, &["no network zoo:lenet9", "lenet5"]);
+    says(d, "zoo lenet5?depth=3", 2, &["no setting depth", "input=28, classes=10, width=1"]);
+    says(d, "zoo vgg11?input=16", 2, &["zoo:vgg11?input=16", "features.20", "input=224"]);
+    says(d, "run zoo:lenet5?classes=0 --input random:1", 2, &["classes=0", "from 1 to"]);
+    says(d, "zoo -o x.onnx", 2, &["-o needs a network"]);
+    says(d, "zoo lenet5 -o no/x.onnx", 2, &["there is no folder no"]);
+    says(d, "zoo lenet5 -o .", 2, &["it is a folder"]);
+    says(d, "run zoo:lenet5?weights=none.npz --input random:1", 2, &["none.npz"]);
 }

@@ -67,7 +67,8 @@ class Session:
         if status:
             raise RuntimeError(self.model.contents.last_error(self.workspace).decode())
 
-    def run(self, *inputs: np.ndarray) -> list[np.ndarray]:
+    def bind(self, *inputs: np.ndarray) -> tuple:
+        """The arguments of runs on these arrays, which they keep, and of new arrays for the outputs."""
         m = self.model.contents
         specs = [m.outputs[i] for i in range(m.n_outputs)]
         outputs = [np.empty(s.shape(), DTYPES[s.dtype]) for s in specs]
@@ -77,8 +78,14 @@ class Session:
             for i, x in enumerate(arrays):
                 dims = (c.c_int64 * max(x.ndim, 1))(*x.shape)
                 args[i] = Tensor(x.ctypes.data, all_specs[i].dtype, x.ndim, dims, x.nbytes)
-        self.check(m.run(self.model, self.workspace, args_in, len(inputs), args_out, len(outputs)))
-        return outputs
+        return args_in, len(inputs), args_out, len(outputs), outputs, inputs
+
+    def run_bound(self, bound: tuple) -> list[np.ndarray]:
+        self.check(self.model.contents.run(self.model, self.workspace, *bound[:4]))
+        return bound[4]
+
+    def run(self, *inputs: np.ndarray) -> list[np.ndarray]:
+        return self.run_bound(self.bind(*inputs))
 
     def close(self) -> None:
         self.check(self.model.contents.close(self.model, self.workspace))

@@ -13,6 +13,7 @@ from pathlib import Path
 from statistics import geometric_mean, median
 
 from bench_peer import Measurement
+from cases import Table
 from probe import NEAR_NS
 
 TITLES = {"lehr": "lehr", "onnxruntime": "ONNX Runtime", "openvino": "OpenVINO", "mnn": "MNN", "ncnn": "ncnn"}
@@ -29,7 +30,7 @@ class Round:
 
 
 @dataclass
-class Network:
+class Case:
     name: str
     rounds: list[Round] = field(default_factory=list)
     problems: dict[str, str] = field(default_factory=dict)  # peer -> why it has a dash
@@ -52,51 +53,57 @@ class Network:
         return min(ratios) if ratios else None
 
 
-def page(networks: list[Network], options: argparse.Namespace, no_probe: str) -> str:
+# A table, the peers in it, and its cases.
+Result = tuple[Table, list[str], list[Case]]
+
+
+def page(results: list[Result], options: argparse.Namespace, no_probe: str) -> str:
     peers: list[str] = options.peers
     versions = ", ".join(f"{TITLES[peer]} {_version(peer)}" for peer in peers)
-    probe_note = f"No probe of the cores' distance: {no_probe}." if no_probe else _PROBE_NOTE
-    return "\n".join(
-        [
-            "# lehr beside its peers",
-            "",
-            f"{datetime.date.today()}, {_cpu()} ({os.cpu_count()} CPUs seen). {versions};",
-            f"lehr at {_commit()}, -O2, as .so.",
-            "Batch 1, f32 everywhere, random weights and inputs. Medians over rounds; rounds for each peer, each in a",
-            f"process of its own, interleaved: {options.rounds} of {options.seconds:g} s.",
-            "",
-            "## Latency",
-            "",
-            "Milliseconds a run, then how many times faster lehr is (median over rounds of the peer's time / lehr's); the last",
-            "column is against the best peer.",
-            probe_note,
-            "",
-            *_latency(networks, peers),
-            "",
-            "## First answer, memory and file",
-            "",
-            "From the load to the first answer (ms); peak memory while running, beyond what Python itself holds (MB); the",
-            f"model's file (MB, a peer's own libraries not counted). Threads: {options.threads[0]}.",
-            "",
-            *_footprint(networks, peers, options.threads[0]),
-            "",
-            "## Agreement",
-            "",
-            f"Worst max |answer - reference| / max |reference|; the reference is {TITLES[_reference(peers)]}'s answer.",
-            "",
-            *_agreement(networks, peers),
-            *_problems(networks),
-            "",
-            "## To reproduce",
-            "",
-            "    cargo build --release",
-            '    python="$(tests/venv.sh requirements-peers.txt --no-deps)"',
-            f"    $python tests/peers/bench.py --lehr target/release/lehr --networks {','.join(options.networks)} \\",
-            f"        --peers {','.join(peers)} --threads {','.join(map(str, options.threads))} "
-            f"--rounds {options.rounds} --seconds {options.seconds:g}",
-            "",
-        ]
-    )
+    lines = [
+        "# lehr beside its peers",
+        "",
+        f"{datetime.date.today()}, {_cpu()} ({os.cpu_count()} CPUs seen). {versions};",
+        f"lehr at {_commit()}, -O2, as .so.",
+        "f32 everywhere, random weights and inputs. Medians over rounds; rounds for each peer, in a process of its own,",
+        f"interleaved: {options.rounds} of {options.seconds:g} s.",
+        "",
+        "Tables of times: milliseconds a run, then how many times faster lehr is (median over rounds of the peer's time / lehr's);",
+        "the last column is against the best peer.",
+        f"No probe of the cores' distance: {no_probe}." if no_probe else _PROBE_NOTE,
+        "",
+    ]
+    for shown, peers_of_table, found in results:
+        lines += [f"## {shown.title}", "", shown.note, "", *_latency(found, peers_of_table), ""]
+        if shown.footprint:
+            lines += [
+                "## First answer, memory and file",
+                "",
+                "From the load to the first answer (ms); peak memory while running, beyond what Python itself holds (MB); the",
+                f"model's file (MB, a peer's own libraries not counted). Threads: {options.threads[0]}.",
+                "",
+                *_footprint(found, peers_of_table, options.threads[0]),
+                "",
+            ]
+    lines += [
+        "## Agreement",
+        "",
+        f"Worst max |answer - reference| / max |reference|; the reference is {TITLES[_reference(peers)]}'s answer.",
+        "",
+        *_agreement([case for _, _, found in results for case in found], peers),
+        *_problems([case for _, _, found in results for case in found]),
+        "",
+        "## To reproduce",
+        "",
+        "    cargo build --release",
+        '    python="$(tests/venv.sh requirements-peers.txt --no-deps)"',
+        f"    $python tests/peers/bench.py --lehr target/release/lehr --tables {','.join(options.tables)} \\",
+        f"        --networks {','.join(options.networks)} \\",
+        f"        --peers {','.join(peers)} --threads {','.join(map(str, options.threads))} "
+        f"--rounds {options.rounds} --seconds {options.seconds:g}",
+        "",
+    ]
+    return "\n".join(lines)
 
 
 _PROBE_NOTE = (
@@ -105,9 +112,9 @@ _PROBE_NOTE = (
 )
 
 
-def _latency(networks: list[Network], peers: list[str]) -> list[str]:
+def _latency(networks: list[Case], peers: list[str]) -> list[str]:
     timed = [f"{TITLES[peer]} ms" for peer in ["lehr", *peers]]
-    lines = [["network", "threads", *timed, *(f"/ {TITLES[peer]}" for peer in peers), "/ best"]]
+    lines = [["model", "threads", *timed, *(f"/ {TITLES[peer]}" for peer in peers), "/ best"]]
     means: dict[str, list[list[float | None]]] = {}
     for network in networks:
         for setting in sorted({r.setting() for r in network.rounds}):
@@ -122,7 +129,7 @@ def _latency(networks: list[Network], peers: list[str]) -> list[str]:
     return table(lines)
 
 
-def _footprint(networks: list[Network], peers: list[str], threads: int) -> list[str]:
+def _footprint(networks: list[Case], peers: list[str], threads: int) -> list[str]:
     all_peers = ["lehr", *peers]
     sized = [peer for peer in all_peers if peer in ("lehr", "onnxruntime")]
     lines = [
@@ -142,16 +149,16 @@ def _footprint(networks: list[Network], peers: list[str], threads: int) -> list[
     return table(lines)
 
 
-def _agreement(networks: list[Network], peers: list[str]) -> list[str]:
+def _agreement(networks: list[Case], peers: list[str]) -> list[str]:
     others = [peer for peer in ["lehr", *peers] if peer != _reference(peers)]
-    lines = [["network", *(TITLES[peer] for peer in others)]]
+    lines = [["model", *(TITLES[peer] for peer in others)]]
     for network in networks:
         errors = [network.errors.get(peer) for peer in others]
         lines.append([network.name, *("-" if error is None else f"{error:.1e}" for error in errors)])
     return table(lines)
 
 
-def _problems(networks: list[Network]) -> list[str]:
+def _problems(networks: list[Case]) -> list[str]:
     """A reason for every dash."""
     reasons = [f"- {n.name}, {TITLES[peer]}: {reason}" for n in networks for peer, reason in n.problems.items()]
     return ["", "Dashes above:", "", *reasons] if reasons else []

@@ -1,10 +1,11 @@
-"""Times one peer on one model in a process of its own, and prints a line of JSON (`Measurement`).
+"""Times one peer on models in a process of its own, and prints a line of JSON (a `Measurement`) for each.
 
-    bench_peer.py PEER MODEL INPUT.npy --threads N --seconds S --output OUT.npy
+    bench_peer.py PEER --threads N --seconds S [--case MODEL INPUTS OUT.npy]...
 
-PEER is lehr (MODEL.so), onnxruntime, openvino (MODEL.onnx), mnn (MODEL.mnn) or ncnn (MODEL.param, with MODEL.bin beside it).
-All compute in f32 from the same input, and give the output back as a numpy array, which is part of the time. A package is
-imported before the clock of the first answer starts; a peer that fails prints {"problem": "..."} instead.
+PEER is lehr (MODEL.so), onnxruntime, openvino (MODEL.onnx), mnn (MODEL.mnn) or ncnn (MODEL.param, with MODEL.bin beside it);
+INPUTS is the folder of input_0.npy and so on. All compute in f32 from the same inputs, and give the output back as a numpy
+array, which is part of the time. A package is imported before the clock of the first answer starts; a peer that fails prints
+{"problem": "..."} instead.
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
 
 WARM_UP_RUNS = 3
-Run = Callable[[np.ndarray], np.ndarray]
+# What a line with an answer starts with.
+ANSWER = "answer: "
+Run = Callable[[list[np.ndarray]], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,15 @@ def load_lehr(model: Path, threads: int) -> Run:
     import ctypes_run
 
     session = ctypes_run.Session(str(model), f"lehr_model_{model.stem}", threads)
-    return lambda image: session.run(image)[0]
+    bound: list[tuple] = []
+
+    def run(inputs: list[np.ndarray]) -> np.ndarray:
+        # The caller owns outputs, and may use the same memory again.
+        if not bound:
+            bound.append(session.bind(*inputs))
+        return session.run_bound(bound[0])[0]
+
+    return run
 
 
 def load_onnxruntime(model: Path, threads: int) -> Run:
@@ -54,8 +65,8 @@ def load_onnxruntime(model: Path, threads: int) -> Run:
     settings.inter_op_num_threads = 1
     settings.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
     session = onnxruntime.InferenceSession(str(model), settings, providers=["CPUExecutionProvider"])
-    name = session.get_inputs()[0].name
-    return lambda image: session.run(None, {name: image})[0]
+    names = [value.name for value in session.get_inputs()]
+    return lambda inputs: session.run(None, dict(zip(names, inputs)))[0]
 
 
 def load_openvino(model: Path, threads: int) -> Run:
@@ -68,7 +79,7 @@ def load_openvino(model: Path, threads: int) -> Run:
         "INFERENCE_PRECISION_HINT": "f32",
     }
     request = openvino.Core().compile_model(str(model), "CPU", settings).create_infer_request()
-    return lambda image: np.array(request.infer([image], share_inputs=True, share_outputs=True)[0])
+    return lambda inputs: np.array(request.infer(inputs, share_inputs=True, share_outputs=True)[0])
 
 
 def load_mnn(model: Path, threads: int) -> Run:
@@ -79,7 +90,8 @@ def load_mnn(model: Path, threads: int) -> Run:
     source, result = interpreter.getSessionInput(session), interpreter.getSessionOutput(session)
     kind, layout = MNN.Halide_Type_Float, MNN.Tensor_DimensionType_Caffe
 
-    def run(image: np.ndarray) -> np.ndarray:
+    def run(inputs: list[np.ndarray]) -> np.ndarray:
+        (image,) = inputs
         source.copyFrom(MNN.Tensor(image.shape, kind, image, layout))
         interpreter.runSession(session)
         shape = result.getShape()
@@ -100,10 +112,10 @@ def load_ncnn(model: Path, threads: int) -> Run:
         raise RuntimeError("the converted network does not load")
     source, result = net.input_names()[0], net.output_names()[0]
 
-    def run(image: np.ndarray) -> np.ndarray:
+    def run(inputs: list[np.ndarray]) -> np.ndarray:
         extractor = net.create_extractor()
         # ncnn's matrices have no batch dimension.
-        extractor.input(source, ncnn.Mat(image[0]))
+        extractor.input(source, ncnn.Mat(inputs[0][0]))
         status, output = extractor.extract(result)
         if status != 0:
             raise RuntimeError(f"the converted network does not run (status {status})")
@@ -121,25 +133,25 @@ LOADERS = {
 }
 
 
-def measure(options: argparse.Namespace) -> Measurement:
+def measure(options: argparse.Namespace, model: Path, folder: Path, answer: Path) -> Measurement:
     load, package = LOADERS[options.peer]
-    image = np.load(options.input)
+    inputs = [np.load(file) for file in sorted(folder.glob("input_*.npy"))]
     before = _status_mb("VmRSS")
     importlib.import_module(package)
     start = time.perf_counter()
-    run = load(options.model.resolve(), options.threads)
-    output = run(image)
+    run = load(model.resolve(), options.threads)
+    output = run(inputs)
     first_ms = (time.perf_counter() - start) * 1e3
-    np.save(options.output, output)
+    np.save(answer, output)
     for _ in range(WARM_UP_RUNS):
-        run(image)
+        run(inputs)
     # "5" resets the peak, so that it is that of running and not of loading.
     Path("/proc/self/clear_refs").write_text("5")
     times = []
     end = time.perf_counter() + options.seconds
     while not times or time.perf_counter() < end:
         start = time.perf_counter()
-        run(image)
+        run(inputs)
         times.append((time.perf_counter() - start) * 1e3)
     median, p95 = np.percentile(times, [50, 95])
     return Measurement(float(median), float(p95), min(times), first_ms, _status_mb("VmHWM") - before)
@@ -155,20 +167,20 @@ def _status_mb(key: str) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("peer", choices=LOADERS)
-    parser.add_argument("model", type=Path)
-    parser.add_argument("input", type=Path, help="the model's only input, .npy")
     parser.add_argument("--threads", type=int, required=True)
     parser.add_argument("--seconds", type=float, required=True)
-    parser.add_argument("--output", type=Path, required=True, help="where the first answer goes, .npy")
+    case = ("MODEL", "INPUTS", "OUT")
+    parser.add_argument("--case", type=Path, nargs=3, action="append", metavar=case, required=True, help="OUT: the first answer")
     options = parser.parse_args()
-    # Some peers print while they load; only the last line of what this prints is JSON.
-    try:
-        answer: dict[str, object] = asdict(measure(options))
-    except ImportError as error:
-        answer = {"problem": f"not installed here ({error})"}
-    except Exception as error:  # the peers raise types of their own; each becomes a dash with this reason
-        answer = {"problem": " ".join(str(error).split())[:200] or type(error).__name__}
-    print("\n" + json.dumps(answer), flush=True)
+    for model, folder, output in options.case:
+        try:
+            answer: dict[str, object] = asdict(measure(options, model, folder, output))
+        except ImportError as error:
+            answer = {"problem": f"not installed here ({error})"}
+        except Exception as error:  # the peers raise types of their own; each becomes a dash with this reason
+            answer = {"problem": " ".join(str(error).split())[:200] or type(error).__name__}
+        # Some peers print while they load.
+        print(f"\n{ANSWER}{json.dumps(answer)}", flush=True)
     # Some peers' pools do not end with the interpreter.
     os._exit(0)
 

@@ -70,11 +70,11 @@ def read_outputs(folder: Path, names: list[str]) -> dict[str, np.ndarray]:
 
 
 def add_common_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--lehr", type=_binary, required=True, help="the lehr binary")
+    parser.add_argument("--lehr", type=binary, required=True, help="the lehr binary")
     parser.add_argument("--networks", type=_networks, default=list(NETWORKS), help="comma-separated (default: all nine)")
 
 
-def _binary(text: str) -> Path:
+def binary(text: str) -> Path:
     path = Path(text).resolve()
     if not path.is_file():
         raise argparse.ArgumentTypeError(f"{text} does not exist: cargo build --release")

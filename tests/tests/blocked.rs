@@ -260,6 +260,40 @@ fn pools_and_depthwise_convolutions() {
 }
 
 #[test]
+fn local_response_normalisation() {
+    // Windows of odd and even sizes, powers with and without a form of their own, one to three blocks, with a border and without.
+    for (channels, size, alpha, beta, bias) in [
+        (16, 5, 1e-4, 0.75, 1.0),
+        (32, 4, 0.5, 0.5, 0.25),
+        (48, 9, 2.0, 0.6, 2.0),
+        (64, 1, 1.0, 1.0, 0.5),
+        (80, 2, 3.0, 0.75, 1.0),
+    ] {
+        let mut n = Net::new();
+        let x = n.input(&[2, 3, 9, 11]);
+        let a = n.conv(x, channels, window(&[3, 3]));
+        let a = n.unary(UnaryFn::Relu, a);
+        let norm = Lrn { size, alpha, beta, bias };
+        let b = n.add(norm, &[a]);
+        let scale = n.weights(&[channels, 1, 1]);
+        let c = n.binary(BinaryFn::Mul, b, scale);
+        let c = n.binary(BinaryFn::Add, c, a);
+        let d = n.conv(c, 32, window(&[3, 3]).pad(&[1, 1, 1, 1]));
+        let pooled = n.g.add(max_pool(&[3, 3], &[2, 2], &[0; 4], true), &[Some(b)], vec![]).unwrap().out(0);
+        assert_eq!(count_role(&n, Role::Lrn), 1);
+        n.check(&[d, pooled]);
+    }
+    // Other windows and bases are plain loops'.
+    for (channels, size, bias) in [(24, 5, 1.0), (32, 11, 1.0), (32, 3, 0.0)] {
+        let mut n = Net::new();
+        let x = n.input(&[1, 3, 6, 6]);
+        let a = n.conv(x, channels, window(&[3, 3]));
+        let b = n.add(Lrn { size, alpha: 0.5, beta: 0.75, bias }, &[a]);
+        n.check(&[b]);
+    }
+}
+
+#[test]
 fn far_strides_and_wide_pads_stay_plain() {
     let mut n = Net::new();
     let x = n.input(&[1, 3, 6, 6]);
@@ -305,6 +339,138 @@ fn concatenations_are_places() {
     }
 }
 
+/// Channels in rows, read by columns.
+fn shuffle(n: &mut Net, x: ValueId, rows: usize) -> ValueId {
+    let shape = n.shape(x);
+    let dims = |sizes: &[usize]| sizes.iter().map(|&d| (d as i64).into()).collect();
+    let split = [&[shape[0], rows, shape[1] / rows], &shape[2..]].concat();
+    let perm = [0, 2, 1].into_iter().chain(3..split.len()).collect();
+    let a = n.add(Reshape { shape: dims(&split) }, &[x]);
+    let b = n.add(Transpose { perm }, &[a]);
+    n.add(Reshape { shape: dims(&shape) }, &[b])
+}
+
+fn channels(n: &mut Net, x: ValueId, from: usize, count: usize) -> ValueId {
+    let shape = n.shape(x);
+    let dim = |(d, size): (usize, &usize)| if d == 1 { count as i64 } else { *size as i64 };
+    let starts = (0..shape.len()).map(|d| (if d == 1 { from as i64 } else { 0 }).into()).collect();
+    let lens = shape.iter().enumerate().map(|d| dim(d).into()).collect();
+    n.add(Slice { starts, lens, steps: vec![1; shape.len()] }, &[x])
+}
+
+fn depthwise(n: &mut Net, x: ValueId, stride: usize) -> ValueId {
+    let groups = n.shape(x)[1];
+    n.conv(x, groups, window(&[3, 3]).pad(&[1, 1, 1, 1]).stride(&[stride, stride]).groups(groups))
+}
+
+#[test]
+fn groups_that_end_inside_blocks() {
+    // Of a blocked input and of the graph's own.
+    for (inputs, outputs, groups) in [(24, 112, 4), (136, 136, 4), (40, 60, 5), (96, 36, 3), (12, 33, 3), (64, 20, 2)] {
+        for c in [
+            window(&[1, 1]),
+            window(&[3, 3]).pad(&[1, 1, 1, 1]),
+            window(&[3, 2]).pad(&[0, 1, 2, 0]).stride(&[2, 1]).dilate(&[1, 2]),
+        ] {
+            let mut n = Net::new();
+            let x = n.input(&[2, inputs, 7, 9]);
+            let own = Window {
+                kernel: c.kernel.clone(),
+                strides: c.strides.clone(),
+                pads: c.pads.clone(),
+                ..window(&[1, 1])
+            };
+            let direct = n.conv(x, outputs, own.groups(groups));
+            let first = n.conv(x, inputs, window(&[1, 1]));
+            let y = n.conv(first, outputs, c.groups(groups));
+            let y = n.unary(UnaryFn::Sigmoid, y);
+            n.check(&[direct, y]);
+        }
+    }
+    two_convs(&[1, 3, 30], 34, 102, window(&[3]).pad(&[1, 1]).groups(2));
+    two_convs(&[1, 3, 4, 5, 6], 20, 30, window(&[1, 3, 3]).pad(&[0, 1, 1, 0, 1, 1]).groups(2));
+    two_convs(&[1, 3, 28, 28], 136, 136, window(&[1, 1]).groups(4));
+    two_convs(&[1, 3, 1, 1], 40, 40, window(&[1, 1]).groups(4));
+    // More groups in a block than a leaf can tell apart.
+    two_convs(&[1, 3, 6, 6], 24, 48, window(&[1, 1]).groups(24));
+}
+
+#[test]
+fn shuffled_channels_are_other_slots() {
+    for (channels, groups) in [(136, 4), (48, 3), (64, 4)] {
+        let mut n = Net::new();
+        let x = n.input(&[2, channels, 14, 13]);
+        let first = n.conv(x, channels, window(&[1, 1]));
+        let a = n.conv(first, channels, window(&[1, 1]).groups(groups));
+        let a = n.unary(UnaryFn::Relu, a);
+        let b = shuffle(&mut n, a, groups);
+        let c = depthwise(&mut n, b, 1);
+        let d = n.conv(c, channels, window(&[1, 1]).groups(groups));
+        let sum = n.binary(BinaryFn::Add, d, first);
+        let y = n.unary(UnaryFn::Relu, sum);
+        // Read by what knows no orders, by a dense convolution, by a mean, and in a sum with values in another order.
+        let dense = n.conv(b, 24, window(&[3, 3]).pad(&[1, 1, 1, 1]));
+        let mean = n.add(Reduce { f: ReduceFn::Mean, axes: vec![2, 3], keepdims: true }, &[c]);
+        let scale = n.weights(&[channels, 1, 1]);
+        let scaled = n.binary(BinaryFn::Mul, b, scale);
+        let mixed = n.binary(BinaryFn::Sub, scaled, a);
+        let other = n.input(&[2, channels, 14, 13]);
+        let mixed = n.binary(BinaryFn::Max, mixed, other);
+        let residual = n.conv(a, channels, window(&[1, 1]));
+        let residual = n.binary(BinaryFn::Add, residual, b);
+        let twice = shuffle(&mut n, b, channels / groups);
+        n.check(&[y, b, dense, mean, mixed, residual, twice]);
+    }
+}
+
+#[test]
+fn concatenations_with_gaps_and_slices() {
+    for (left, right) in [(116, 24), (58, 58), (20, 100)] {
+        let mut n = Net::new();
+        let x = n.input(&[1, 3, 12, 12]);
+        let a = n.conv(x, left, window(&[3, 3]).pad(&[1, 1, 1, 1]));
+        let b = n.conv(x, right, window(&[1, 1]));
+        let b = n.g.add(max_pool(&[3, 3], &[1, 1], &[1, 1, 1, 1], false), &[Some(b)], vec![]).unwrap().out(0);
+        let all = n.add(Concat { axis: 1 }, &[a, b]);
+        let all = n.unary(UnaryFn::Relu, all);
+        let half = (left + right) / 2;
+        let (low, high) = (channels(&mut n, all, 0, half), channels(&mut n, all, half, half));
+        let c = n.conv(high, half, window(&[1, 1]));
+        let c = depthwise(&mut n, c, 1);
+        let d = n.conv(c, half, window(&[1, 1]));
+        let again = n.add(Concat { axis: 1 }, &[low, d]);
+        let mixed = shuffle(&mut n, again, 2);
+        let y = depthwise(&mut n, mixed, 2);
+        let e = n.conv(low, 16, window(&[3, 3]).pad(&[1, 1, 1, 1]));
+        let f = depthwise(&mut n, high, 1);
+        let g = n.conv(f, half, window(&[1, 1]).groups(2));
+        let residual = n.binary(BinaryFn::Add, g, high);
+        let dense = n.conv(all, 32, window(&[3, 3]).pad(&[1, 1, 1, 1]));
+        let bias = n.weights(&[half, 1, 1]);
+        let shifted = n.binary(BinaryFn::Sub, low, bias);
+        n.check(&[all, y, e, residual, dense, shifted, high]);
+    }
+}
+
+/// What is infinite in one group, or in channels that a slice leaves out, stays there.
+#[test]
+fn groups_and_slices_read_their_own_channels_alone() {
+    for groups in [1, 3] {
+        let mut n = Net::new();
+        let x = n.input(&[1, 3, 6, 6]);
+        let a = n.conv(x, 60, window(&[1, 1]));
+        let flags: Vec<f64> = (0..60).map(|c| if c < 20 { f64::INFINITY } else { 0.0 }).collect();
+        let infinite = Tensor::from_f64(DType::F32, vec![60, 1, 1], flags);
+        let infinite = n.g.add_const(ConstValue::Dense { tensor: infinite, name: None });
+        let a = n.binary(BinaryFn::Add, a, infinite);
+        let b = n.conv(a, 60, window(&[1, 1]).groups(3));
+        let rest = channels(&mut n, a, 20, 40);
+        let c = n.conv(rest, 40, window(&[3, 3]).pad(&[1, 1, 1, 1]).groups(if groups == 3 { 2 } else { 1 }));
+        let finite = channels(&mut n, b, 20, 40);
+        n.check(&[finite, c]);
+    }
+}
+
 #[test]
 fn products_with_constant_weights() {
     for (rows, k, columns) in [(1, 300, 40), (1, 64, 257), (3, 17, 64), (150, 40, 100), (33, 128, 10), (1, 1, 1)] {
@@ -328,6 +494,115 @@ fn products_with_constant_weights() {
     n.check(&[y]);
 }
 
+/// How many operators have this role.
+fn count_role(n: &Net, role: Role) -> usize {
+    let layouts = decide(&n.g, &LowerOptions { leaves: Some(Isa::Avx512), ..LowerOptions::default() });
+    n.g.ids().filter(|&id| layouts.role(id) == role).count()
+}
+
+#[test]
+fn products_of_two_inputs() {
+    // Left as they lie and packed, in one phase and in three, with few rows and with rows at distances of a page.
+    for (m, k, n) in [
+        (1, 70, 33),
+        (1, 500, 1500),
+        (5, 9, 1),
+        (33, 100, 100),
+        (40, 600, 300),
+        (20, 1024, 200),
+        (70, 1100, 130),
+        (1, 1, 1),
+    ] {
+        for (trans_a, trans_b) in [(false, false), (false, true), (true, false), (true, true)] {
+            let mut net = Net::new();
+            let a = net.input(&if trans_a { [k, m] } else { [m, k] });
+            let b = net.input(&if trans_b { [n, k] } else { [k, n] });
+            let c = net.input(&[n]);
+            let y = net.add(Gemm { alpha: 1.0, beta: 1.0, trans_a, trans_b }, &[a, b, c]);
+            let y = net.unary(UnaryFn::Relu, y);
+            assert_eq!(count_role(&net, Role::Product), 1);
+            net.check(&[y]);
+        }
+    }
+    let mut net = Net::new();
+    let (a, b) = (net.input(&[30, 40]), net.weights(&[30, 50]));
+    let y = net.add(Gemm { alpha: 2.0, beta: 0.0, trans_a: true, trans_b: false }, &[a, b]);
+    // A constant on the left, and a factor that only a constant takes.
+    let w = net.weights(&[70, 50]);
+    let z = net.add(Gemm { alpha: 1.0, beta: 1.0, trans_a: false, trans_b: true }, &[w, y]);
+    let last = net.add(Gemm { alpha: 0.5, beta: 1.0, trans_a: false, trans_b: false }, &[z, y]);
+    net.check(&[y, z, last]);
+}
+
+#[test]
+fn products_of_batches() {
+    for (a, b) in [
+        (vec![2, 3, 7, 20], vec![2, 3, 20, 33]),
+        (vec![4, 50, 300], vec![4, 300, 150]),
+        (vec![7, 20], vec![2, 3, 20, 33]),
+        (vec![1, 7, 20], vec![3, 20, 17]),
+        (vec![3, 1, 20], vec![1, 20, 17]),
+        (vec![2, 1, 7, 20], vec![2, 3, 20, 5]),
+        (vec![20], vec![3, 20, 5]),
+        (vec![5, 40, 20], vec![20]),
+    ] {
+        let mut n = Net::new();
+        let (x, y) = (n.input(&a), n.input(&b));
+        let z = n.add(MatMul {}, &[x, y]);
+        let other = n.input(&n.shape(z));
+        let z = n.binary(BinaryFn::Add, z, other);
+        let w = n.weights(&b);
+        let v = n.add(MatMul {}, &[x, w]);
+        n.check(&[z, v]);
+    }
+}
+
+#[test]
+fn softmax_normalisations_and_sums_of_rows() {
+    // Whole vectors, a vector and a bit, one short of two.
+    for len in [16, 17, 31, 64, 1000] {
+        let mut n = Net::new();
+        let x = n.input(&[3, 7, len]);
+        let big = n.number(40.0);
+        let x = n.binary(BinaryFn::Mul, x, big);
+        let (scale, bias, column, other) =
+            (n.weights(&[len]), n.weights(&[len]), n.input(&[len]), n.input(&[3, 7, len]));
+        let mut outputs = vec![n.add(Softmax { axis: 2 }, &[x]), n.add(LogSoftmax { axis: 2 }, &[x])];
+        let y = n.add(Softmax { axis: 2 }, &[x]);
+        let y = n.binary(BinaryFn::Mul, y, column);
+        outputs.push(n.binary(BinaryFn::Add, y, other));
+        let norm = LayerNorm { axis: 2, eps: 1e-3 };
+        let y = n.g.add(norm.clone(), &[Some(x), Some(scale), Some(bias)], vec![]).unwrap().out(0);
+        outputs.push(n.unary(UnaryFn::Gelu, y));
+        outputs.push(n.g.add(norm, &[Some(x), Some(scale), None], vec![]).unwrap().out(0));
+        for f in [ReduceFn::Sum, ReduceFn::Mean, ReduceFn::L1, ReduceFn::SumSquare, ReduceFn::Max] {
+            outputs.push(n.add(Reduce { f, axes: vec![2], keepdims: true }, &[x]));
+            outputs.push(n.add(Reduce { f, axes: vec![1, 2], keepdims: false }, &[x]));
+        }
+        let (scale, bias) = (n.weights(&[7]), n.input(&[7]));
+        let y = n.add(InstanceNorm { eps: 1e-5 }, &[x, scale, bias]);
+        outputs.push(n.binary(BinaryFn::Add, y, other));
+        // All but the maxima.
+        assert_eq!(count_role(&n, Role::Rows), 14);
+        n.check(&outputs);
+    }
+}
+
+#[test]
+fn a_softmax_of_infinities_is_nan_in_their_rows_alone() {
+    let mut n = Net::new();
+    let x = n.input(&[4, 33]);
+    let mut values: Vec<f64> = n.inputs[0].to_f64();
+    values[33] = f64::INFINITY;
+    values[2 * 33 + 32] = f64::NAN;
+    values[3 * 33..].fill(f64::NEG_INFINITY);
+    n.inputs[0] = Tensor::from_f64(DType::F32, vec![4, 33], values);
+    let y = n.add(Softmax { axis: 1 }, &[x]);
+    let nan = n.unary(UnaryFn::IsNan, y);
+    let nan = n.add(Cast { to: DType::F32 }, &[nan]);
+    n.check(&[nan]);
+}
+
 #[test]
 fn a_classifier_end_to_end() {
     let mut n = Net::new();
@@ -347,7 +622,7 @@ fn a_classifier_end_to_end() {
     let flat = n.add(Reshape { shape: vec![1i64.into(), 2048i64.into()] }, &[c]);
     let (w, bias) = (n.weights(&[2048, 10]), n.weights(&[10]));
     let y = n.add(Gemm { alpha: 1.0, beta: 1.0, trans_a: false, trans_b: false }, &[flat, w, bias]);
-    let layouts = decide(&n.g, &LowerOptions { leaves: Some(Isa::Avx512), winograd: false });
+    let layouts = decide(&n.g, &LowerOptions { leaves: Some(Isa::Avx512), ..LowerOptions::default() });
     let roles: Vec<Role> = n.g.order().into_iter().map(|id| layouts.role(id)).filter(|r| *r != Role::Other).collect();
     let (conv, map, window) = (Role::Conv, Role::Map, Role::Window);
     assert_eq!(roles[..8], [conv, map, window, conv, map, Role::Mean, conv, map], "{}", layouts.describe(&n.g));

@@ -5,6 +5,9 @@ use lehr::{CompileOptions, LoadOptions, Runner, compile_so, load};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+#[path = "../examples/own_network.rs"]
+mod own_network;
+
 /// LeNet-5 compiled into `dir`, with its header, by the command line's own code.
 fn compile_lenet(dir: &Path) -> PathBuf {
     let so = dir.join("lenet5.so");
@@ -122,4 +125,9 @@ fn the_facade_compiles_in_process_and_loads_a_library() {
     for (v, e) in here[0].to_f64().iter().zip(expected()) {
         assert!((v - e).abs() < 2e-6);
     }
+}
+
+#[test]
+fn a_network_of_ones_own_is_built_written_and_run() {
+    own_network::main().unwrap();
 }

@@ -11,6 +11,9 @@
 //! ; test: rule fold-batch-norm           the text after exactly this rule, what it applied and declined
 //! ; test: pass fold-constants            likewise, of a pass
 //! ; test: pipeline O2                    likewise, of a pipeline
+//! ; test: analyse factorization          an analysis of every convolution
+//! ; approximate: 0.01                    leave to approximate, for rules, passes, pipelines and analyses;
+//! ; approximate: 0.01 slow               what comes after is judged to be slower; broken: it cannot be measured
 //! ; run: seed=7 h=5 tolerance=1e-6       seed of the inputs, numbers for symbols, and how far outputs may be apart after rewriting
 //! ; error: SUBSTRING                     on a line that must be complained of with these words
 //! ; violation: CODE                      verify: the verifier must find this
@@ -26,7 +29,9 @@ use lehr_ir::eval::evaluate;
 use lehr_ir::ops::{BinaryFn, UnaryFn};
 use lehr_ir::tensor::{Tensor, seeded};
 use lehr_ir::{DType, Dim, Graph, Op, text, verify};
-use lehr_passes::{Manager, Report};
+use lehr_passes::analysis::Options;
+use lehr_passes::{Approximation, Manager, Report};
+use lehr_tests::analyse::{FakeJudge, analyse};
 use lehr_tests::compare::difference;
 use std::fmt::Write;
 
@@ -81,15 +86,34 @@ fn run(source: &str) -> Result<String, String> {
         }
         ("rule", name) => {
             let rule = lehr_passes::rule(name).ok_or_else(|| format!("there is no rule {name}"))?;
-            rewritten(&graph, source, |g| Ok(Report { passes: vec![Manager::default().run_rule(g, rule)?] }))
+            let leave = Leave::of(source)?;
+            rewritten(&graph, source, |g| {
+                let mut leave = leave.as_ref().map(Leave::approximation);
+                Ok(Report { passes: vec![Manager::default().run_rule(g, rule, leave.as_mut())?] })
+            })
         }
         ("pass", name) => {
             let passes = lehr_passes::pass(name).ok_or_else(|| format!("there is no pass {name}"))?;
-            rewritten(&graph, source, |g| Manager::default().run(g, passes))
+            let leave = Leave::of(source)?;
+            rewritten(&graph, source, |g| {
+                let mut leave = leave.as_ref().map(Leave::approximation);
+                Manager::default().run_approximate(g, passes, leave.as_mut(), &mut |_| {})
+            })
         }
         ("pipeline", level) => {
-            let passes = lehr_passes::pipeline(level.parse()?);
-            rewritten(&graph, source, |g| Manager::default().run(g, passes))
+            let leave = Leave::of(source)?;
+            let passes = match &leave {
+                None => lehr_passes::pipeline(level.parse()?).to_vec(),
+                Some(_) => lehr_passes::approximate_pipeline(level.parse()?),
+            };
+            rewritten(&graph, source, |g| {
+                let mut leave = leave.as_ref().map(Leave::approximation);
+                Manager::default().run_approximate(g, &passes, leave.as_mut(), &mut |_| {})
+            })
+        }
+        ("analyse", analysis) => {
+            let leave = Leave::of(source)?.ok_or("an analysis needs `; approximate: TOLERANCE`")?;
+            analyse(&graph, analysis, &leave.options())
         }
         _ => Err(format!("there is no subject `{subject}`")),
     }
@@ -101,6 +125,46 @@ fn directive<'s>(source: &'s str, key: &'s str) -> impl Iterator<Item = &'s str>
         let (_, comment) = line.split_once(';')?;
         comment.trim().strip_prefix(key)?.strip_prefix(':').map(str::trim)
     })
+}
+
+/// The text without the elements of constants that are new: decompositions round differently on other machines.
+fn without_computed(before: &Graph, after: &Graph) -> String {
+    let known = before.to_string();
+    let line = |line: &str| match line.split_once("] ") {
+        Some((ty, _)) if line.contains(" = const ") && !known.lines().any(|l| l == line) => {
+            format!("{ty}] (computed)\n")
+        }
+        _ => format!("{line}\n"),
+    };
+    after.to_string().lines().map(line).collect()
+}
+
+/// What `; approximate:` says.
+struct Leave {
+    tolerance: f64,
+    judge: FakeJudge,
+}
+
+impl Leave {
+    fn of(source: &str) -> Result<Option<Leave>, String> {
+        let Some(text) = directive(source, "approximate").next() else { return Ok(None) };
+        let (tolerance, judge) = text.split_once(' ').unwrap_or((text, ""));
+        let judge = match judge {
+            "" => FakeJudge::Work,
+            "slow" => FakeJudge::Slow,
+            "broken" => FakeJudge::Broken,
+            other => return Err(format!("there is no judge `{other}`")),
+        };
+        Ok(Some(Leave { tolerance: tolerance.parse().map_err(|_| "a bad tolerance")?, judge }))
+    }
+
+    fn options(&self) -> Options {
+        Options { tolerance: self.tolerance, work: 1e8, ..Options::default() }
+    }
+
+    fn approximation(&self) -> Approximation {
+        Approximation::new(self.options(), self.judge)
+    }
 }
 
 /// Weights that files may mention by name.
@@ -185,6 +249,7 @@ fn rewritten(
         (Err(a), Err(b)) if a == b => {}
         (a, b) => return Err(format!("evaluation gives {a:?} before and {b:?} after")),
     }
+    let after = if Leave::of(source)?.is_some() { without_computed(graph, &after) } else { after.to_string() };
     let trailer: String = report.to_string().lines().map(|l| format!("; {l}\n")).collect();
     Ok(format!("{after}{trailer}"))
 }

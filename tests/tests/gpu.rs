@@ -4,8 +4,8 @@
 
 use lehr::ir::eval::evaluate;
 use lehr::ir::tensor::seeded;
-use lehr::ir::{Dim, Graph, Tensor};
-use lehr::{CompileOptions, OptLevel, compile_ptx, launch_plan};
+use lehr::ir::{Graph, Tensor};
+use lehr::{CompileOptions, LoadOptions, OptLevel, compile_ptx, launch_plan, load};
 use lehr_codegen::ptx::{Gpu, Precision, Sm};
 use lehr_tests::compare::difference;
 use lehr_tests::simulate::simulated;
@@ -53,10 +53,37 @@ fn check(name: &str, g: &Graph) {
 const SAME: &str = "strides=[1, 1], pads=[1, 1, 1, 1], dilations=[1, 1]";
 const POINT: &str = "strides=[1, 1], pads=[0, 0, 0, 0], dilations=[1, 1]";
 
+fn zoo(spec: &str, batch: i64) -> Graph {
+    let options = LoadOptions { dims: vec![("batch".into(), batch)], ..LoadOptions::default() };
+    load(&format!("zoo:{spec}"), &options).unwrap_or_else(|e| panic!("{e}")).graph
+}
+
 #[test]
 fn lenet5() {
-    let g = lehr_frontends::zoo::build("lenet5", 1).expect("a network of the zoo");
-    check("lenet5", &g.bind(&|_| Some(Dim::Const(2))).expect("batch 2"));
+    check("lenet5", &zoo("lenet5", 2));
+}
+
+/// Deeper ones, whose errors at less precision are their own: in fp32.
+#[test]
+fn networks_of_the_zoo() {
+    for spec in [
+        "siren?features=32",
+        "hnet?input=12,width=0.5",
+        "senet?input=32,classes=10,width=0.125",
+        "mobilenet?input=32,classes=10,width=0.125",
+        "inception_naive?input=32,classes=10,width=0.0625",
+    ] {
+        let g = zoo(spec, 1);
+        let inputs = inputs(&g);
+        let expected = evaluate(&g, &inputs, &mut |_, _| {}).unwrap_or_else(|e| panic!("{spec}: {e}"));
+        let (program, module) = ptx(&g, Precision::Fp32);
+        let got = simulated(&program, &module, &inputs).unwrap_or_else(|e| panic!("{spec}: {e}"));
+        for (e, g) in expected.iter().zip(&got) {
+            if let Some(why) = difference(e, g, 5e-5) {
+                panic!("{spec}: {why}");
+            }
+        }
+    }
 }
 
 #[test]
@@ -209,8 +236,7 @@ fn ptx(g: &Graph, precision: Precision) -> (lehr_codegen::program::Program, lehr
 
 #[test]
 fn the_same_model_gives_the_same_bytes() {
-    let g = lehr_frontends::zoo::build("lenet5", 1).expect("a network of the zoo");
-    let g = g.bind(&|_| Some(Dim::Const(1))).expect("batch 1");
+    let g = zoo("lenet5", 1);
     let [a, b] = [0; 2].map(|_| {
         let (program, module) = ptx(&g, Precision::Tf32);
         (module.text, launch_plan(&program, &module.plan).to_string())

@@ -16,7 +16,7 @@ fn run(g: &Graph) -> Result<Vec<Tensor>, String> {
 fn check(original: &Graph, level: OptLevel, stop_after: Option<usize>) -> Result<(), TestCaseError> {
     let tolerance = match level {
         OptLevel::O0 | OptLevel::O1 => 0.0,
-        OptLevel::O2 => 2e-5,
+        OptLevel::O2 | OptLevel::Os => 2e-5,
     };
     let mut g = original.clone();
     let manager = Manager { verify_each: true, stop_after };

@@ -29,12 +29,25 @@ impl Net {
         self.g.add_const(ConstValue::Seeded { dtype: DType::F32, shape: shape.to_vec(), seed: self.seed })
     }
 
-    fn conv(&mut self, x: ValueId, [outputs, inputs, k]: [usize; 3], pads: [usize; 4]) -> ValueId {
-        let (w, b) = (self.weights(&[outputs, inputs, k, k]), self.weights(&[outputs]));
-        let op = Conv { strides: vec![1, 1], pads: pads.to_vec(), dilations: vec![1, 1], groups: 1 };
+    fn conv(&mut self, x: ValueId, [outputs, inputs]: [usize; 2], c: Under) -> ValueId {
+        let (w, b) = (self.weights(&[outputs, inputs / c.groups, c.kernel, c.kernel]), self.weights(&[outputs]));
+        let (strides, groups) = (vec![c.stride; 2], c.groups);
+        let op = Conv { strides, pads: c.pads.to_vec(), dilations: vec![1, 1], groups };
         self.add(op, &[x, w, b])
     }
 }
+
+/// The convolution under test.
+#[derive(Clone, Copy, Debug)]
+struct Under {
+    kernel: usize,
+    stride: usize,
+    groups: usize,
+    pads: [usize; 4],
+}
+
+const POINTWISE: Under = Under { kernel: 1, stride: 1, groups: 1, pads: [0; 4] };
+const THREE: Under = Under { kernel: 3, pads: [1; 4], ..POINTWISE };
 
 #[derive(Clone, Copy, Debug)]
 enum After {
@@ -46,19 +59,19 @@ enum After {
     Gelu,
 }
 
-/// A 1x1 convolution makes blocks, the 3x3 one is under test.
-fn check(x: [usize; 4], outputs: usize, pads: [usize; 4], after: After) {
-    let what = format!("{x:?} to {outputs}, pads {pads:?}, {after:?}");
+/// A 1x1 convolution makes blocks, the other one is under test.
+fn check(x: [usize; 4], outputs: usize, under: Under, after: After) {
+    let what = format!("{x:?} to {outputs}, {under:?}, {after:?}");
     let mut n = Net { g: Graph::new("net"), seed: x.iter().sum::<usize>() as u64 };
     let input = n.g.add_input("x", TensorType::new(DType::F32, x.iter().map(|&n| n as i64)));
-    let blocks = n.conv(input, [x[1], x[1], 1], [0; 4]);
-    let y = n.conv(blocks, [outputs, x[1], 3], pads);
+    let blocks = n.conv(input, [x[1], x[1]], POINTWISE);
+    let y = n.conv(blocks, [outputs, x[1]], under);
     let y = match after {
         After::Nothing => y,
         After::Relu => n.add(Unary { f: UnaryFn::Relu }, &[y]),
         After::Residual => {
             let shape = n.g.ty(y).const_shape().unwrap();
-            let other = n.conv(blocks, [outputs, x[1], 1], [0; 4]);
+            let other = n.conv(blocks, [outputs, x[1]], POINTWISE);
             let other = if n.g.ty(other).const_shape().unwrap() == shape { other } else { y };
             let sum = n.add(Binary { f: BinaryFn::Add }, &[y, other]);
             n.add(Unary { f: UnaryFn::Relu }, &[sum])
@@ -101,35 +114,64 @@ fn check(x: [usize; 4], outputs: usize, pads: [usize; 4], after: After) {
 #[test]
 fn maps_of_every_remainder() {
     for size in 7..=14 {
-        check([1, 32, size, 21 - size], 64, [1; 4], After::Relu);
+        check([1, 32, size, 21 - size], 64, THREE, After::Relu);
     }
-    check([1, 32, 29, 31], 32, [1; 4], After::Nothing);
-    check([1, 32, 60, 33], 48, [1; 4], After::Residual);
+    check([1, 32, 29, 31], 32, THREE, After::Nothing);
+    check([1, 32, 60, 33], 48, THREE, After::Residual);
 }
 
 #[test]
 fn padding_of_every_kind() {
     for pads in [[0; 4], [1, 0, 0, 1], [0, 1, 1, 0], [2, 1, 0, 3]] {
-        check([1, 32, 15, 14], 32, pads, After::Relu);
+        check([1, 32, 15, 14], 32, Under { pads, ..THREE }, After::Relu);
     }
 }
 
 #[test]
 fn two_images_and_what_follows() {
-    check([2, 32, 14, 14], 64, [1; 4], After::Nothing);
-    check([2, 48, 13, 14], 80, [1; 4], After::Residual);
-    check([2, 32, 33, 30], 32, [1; 4], After::Residual);
-    check([3, 32, 11, 30], 48, [1; 4], After::Gelu);
+    check([2, 32, 14, 14], 64, THREE, After::Nothing);
+    check([2, 48, 13, 14], 80, THREE, After::Residual);
+    check([2, 32, 33, 30], 32, THREE, After::Residual);
+    check([3, 32, 11, 30], 48, THREE, After::Gelu);
 }
 
 #[test]
 fn parts_of_blocks() {
-    check([1, 44, 14, 14], 52, [1; 4], After::Residual);
-    check([2, 37, 17, 19], 41, [1; 4], After::Relu);
+    check([1, 44, 14, 14], 52, THREE, After::Residual);
+    check([2, 37, 17, 19], 41, THREE, After::Relu);
 }
 
 #[test]
 fn many_channels() {
-    check([1, 512, 14, 14], 128, [1; 4], After::Relu);
-    check([1, 192, 28, 28], 176, [1; 4], After::Residual);
+    check([1, 512, 14, 14], 128, THREE, After::Relu);
+    check([1, 192, 28, 28], 176, THREE, After::Residual);
+}
+
+#[test]
+fn kernels_of_other_sizes() {
+    for size in [14, 15, 26] {
+        let five = Under { kernel: 5, pads: [2; 4], ..POINTWISE };
+        check([1, 48, size, size + 1], 64, five, After::Relu);
+        check([2, 32, size, 13], 41, Under { pads: [0, 1, 2, 3], ..five }, After::Gelu);
+        check([1, 64, size, size], 64, Under { kernel: 4, pads: [1, 1, 2, 2], ..POINTWISE }, After::Relu);
+        check([1, 64, size, size], 64, Under { kernel: 2, pads: [0, 1, 1, 0], ..POINTWISE }, After::Nothing);
+    }
+}
+
+#[test]
+fn groups_of_whole_blocks() {
+    let two = Under { groups: 2, ..THREE };
+    check([1, 64, 13, 13], 96, two, After::Relu);
+    check([2, 128, 27, 14], 64, two, After::Residual);
+    check([1, 96, 26, 26], 128, Under { kernel: 5, pads: [2; 4], ..two }, After::Relu);
+}
+
+#[test]
+fn stride_two() {
+    for size in [28, 29, 54] {
+        let five = Under { kernel: 5, stride: 2, pads: [2; 4], ..POINTWISE };
+        check([1, 48, size, size + 1], 64, five, After::Relu);
+        check([2, 64, size, 35], 41, Under { pads: [0, 1, 3, 2], ..five }, After::Gelu);
+        check([1, 64, size, size], 64, Under { kernel: 6, groups: 2, ..five }, After::Relu);
+    }
 }

@@ -92,6 +92,9 @@ pub(super) fn kernel(b: FunctionBuilder, k: &Kernel, target: &Target, callees: &
         depth: 0,
         conditional: 0,
     };
+    if let Some(var) = k.range_start {
+        e.values.insert(var, Val::Uniform(lo));
+    }
     // The runtime never asks for an empty range, but a loop that runs once at least would be wrong if it did.
     e.counted(lo, hi, 1, Trip::Unknown, |e, p| {
         e.depth_of[PARALLEL as usize] = e.depth;

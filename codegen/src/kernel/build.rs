@@ -11,6 +11,7 @@ pub struct KernelBuilder {
     faults: Vec<String>,
     extent: i64,
     cost_per_iteration: i64,
+    range_start: Option<Var>,
     /// The innermost open block is last.
     blocks: Vec<Vec<Stmt>>,
 }
@@ -24,6 +25,7 @@ impl KernelBuilder {
             faults: vec![],
             extent: 1,
             cost_per_iteration: 0,
+            range_start: None,
             blocks: vec![vec![]],
         }
     }
@@ -43,6 +45,16 @@ impl KernelBuilder {
         self.extent = extent;
         self.cost_per_iteration = cost_per_iteration;
         Expr::Var(PARALLEL)
+    }
+
+    /// The first parallel value of the thread's range: an index for scratch that stays in the thread's cache.
+    pub fn range_start(&mut self) -> Expr {
+        let var = match self.range_start {
+            Some(var) => var,
+            None => self.fresh(DType::I64),
+        };
+        self.range_start = Some(var);
+        Expr::Var(var)
     }
 
     pub fn type_of(&self, e: &Expr) -> DType {
@@ -117,6 +129,7 @@ impl KernelBuilder {
             vars: self.vars,
             extent: self.extent,
             cost_per_iteration: self.cost_per_iteration,
+            range_start: self.range_start,
             faults: self.faults,
             body,
         }

@@ -12,6 +12,12 @@ impl Kernel {
             return vec!["v0, the parallel variable, is not an i64".into()];
         }
         c.scope[PARALLEL as usize] = true;
+        if let Some(var) = self.range_start {
+            if self.vars.get(var as usize) != Some(&DType::I64) {
+                return vec![format!("v{var}, the start of the range, is not an i64")];
+            }
+            c.scope[var as usize] = true;
+        }
         c.block(&self.body);
         c.wrong
     }

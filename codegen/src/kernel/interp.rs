@@ -24,9 +24,13 @@ pub fn run(k: &Kernel, buffers: &mut [Vec<u8>], range: std::ops::Range<i64>) -> 
         }
     }
     let mut run = Run { k, buffers, vars: vec![None; k.vars.len()], fault: None };
+    let start = range.start;
     for p in range {
         run.vars.fill(None);
         run.vars[PARALLEL as usize] = Some(Num::Int(DType::I64, p));
+        if let Some(var) = k.range_start {
+            run.vars[var as usize] = Some(Num::Int(DType::I64, start));
+        }
         run.block(&k.body)?;
     }
     Ok(run.fault)

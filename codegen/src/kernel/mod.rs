@@ -231,6 +231,9 @@ pub struct Kernel {
     /// Roughly, operations per parallel iteration: a region smaller than a few microseconds is not split over threads.
     pub cost_per_iteration: i64,
     pub faults: Vec<String>,
+    /// The variable (i64) that holds the first parallel value of the range that the thread does: what is indexed by it belongs to
+    /// the thread, whatever iteration it is at.
+    pub range_start: Option<Var>,
     pub body: Vec<Stmt>,
 }
 
@@ -240,7 +243,7 @@ pub const PARALLEL: Var = 0;
 impl Kernel {
     /// What decides the code, without names.
     pub fn code_key(&self) -> impl Eq + std::hash::Hash + '_ {
-        (&self.params, &self.vars, self.extent, &self.faults, &self.body)
+        (&self.params, &self.vars, self.extent, &self.faults, self.range_start, &self.body)
     }
 
     /// The type an expression computes in.

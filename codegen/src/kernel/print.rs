@@ -21,7 +21,11 @@ impl fmt::Display for Kernel {
             };
             write!(f, "{}b{k}: {}[{}] {access}", if k == 0 { "" } else { ", " }, p.dtype, p.len)?;
         }
-        writeln!(f, ") parallel v0 < {} {{", self.extent)?;
+        write!(f, ") parallel v0 < {}", self.extent)?;
+        if let Some(var) = self.range_start {
+            write!(f, " from v{var}")?;
+        }
+        writeln!(f, " {{")?;
         self.block(f, &self.body, 1)?;
         writeln!(f, "}}")
     }

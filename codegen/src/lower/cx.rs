@@ -221,7 +221,7 @@ impl<'a> NodeCx<'a> {
     }
 }
 
-pub(super) fn shape_of(graph: &Graph, v: ValueId) -> Vec<usize> {
+pub(crate) fn shape_of(graph: &Graph, v: ValueId) -> Vec<usize> {
     graph.ty(v).const_shape().expect("dimensions are bound before lowering")
 }
 

@@ -33,6 +33,7 @@ mod memory;
 mod move_data;
 pub(crate) mod nest;
 mod norm;
+pub(crate) mod order;
 mod pool;
 mod reduce;
 mod resize;
@@ -59,7 +60,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
-use view::View;
+use view::{Layout, View};
 
 /// Constants that are one element repeated are made dense while this is enough for all of them: ONNX ships its test networks with
 /// such weights, and VGG-19 has 575 MB.
@@ -106,8 +107,8 @@ pub struct Lowering {
     constants: HashMap<*const ConstValue, (Arc<ConstValue>, BufferId)>,
     kernels: HashMap<u64, Vec<usize>>,
     layouts: Layouts,
-    /// Values in the other form than they were produced in.
-    converted: HashMap<ValueId, View>,
+    /// Values in other forms than they were produced in.
+    converted: HashMap<ValueId, Vec<View>>,
     leaves: HashMap<String, u32>,
     /// Concatenations whose room was made when their first operand was produced.
     reserved: HashMap<ValueId, View>,
@@ -139,8 +140,13 @@ pub fn lower_owned(mut graph: Graph, options: &LowerOptions) -> Result<Program, 
     let order = graph.order();
     let last_uses = last_uses_of_constants(&graph, &uses, &order);
     for id in order {
+        let first = low.program.steps.len();
         if let Err(d) = low.node(&graph, &uses, id) {
             diags.push(d.at_if_unset(|| graph.location(id)));
+        }
+        let end = low.program.steps.len();
+        if end > first {
+            low.program.node_steps.push((id, first..end));
         }
         for &c in last_uses.get(&id).map_or(&[][..], |c| c) {
             forget(&mut graph, c);
@@ -294,7 +300,7 @@ impl Lowering {
         if node.op.is_source() {
             return Ok(());
         }
-        if self.reshape(graph, id) {
+        if self.layouts.is_absorbed(id) || self.alias(graph, id) || self.reshape(graph, id) {
             return Ok(());
         }
         let role = self.layouts.role(id);
@@ -319,9 +325,9 @@ impl Lowering {
         }
         let mut sources: Vec<Source> = vec![];
         for (i, v) in node.inputs.iter().enumerate().filter_map(|(i, v)| v.map(|v| (i, v))) {
-            sources.push(match self.layouts.wants_blocked(id, i) {
-                true => Source::Buffer(blocked::in_blocks(self, graph, v)),
-                false => self.source(graph, v),
+            sources.push(match self.layouts.wants_blocked(id, i).cloned() {
+                Some(order) => Source::Buffer(blocked::in_blocks(self, graph, v, &order)),
+                None => self.source(graph, v),
             });
         }
         let origin = node.origins.first().map(|o| o.name.to_string());
@@ -349,6 +355,20 @@ impl Lowering {
                 operator(role, anchor, last, &mut cx)
             }
         }
+    }
+
+    /// Channels of a value in blocks by other names.
+    fn alias(&mut self, graph: &Graph, id: NodeId) -> bool {
+        let v = id.out(0);
+        let Some((of, first_block)) = self.layouts.alias(v) else { return false };
+        let View { buf, dtype, layout, .. } = self.views[&of].clone();
+        let Layout::Blocked { block, border, first, blocks, .. } = layout else {
+            unreachable!("only values in blocks have aliases")
+        };
+        let order = self.layouts.order(graph, v);
+        let layout = Layout::Blocked { block, border, first: first + first_block, blocks, order };
+        self.set_view(v, View { buf, dtype, shape: shape_of(graph, v), layout });
+        true
     }
 
     /// Reshapes of dense values cost nothing: the result is a view of the operand.

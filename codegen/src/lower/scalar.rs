@@ -73,6 +73,7 @@ fn unary_float(f: UnaryFn, x: Expr, t: DType, b: &mut KernelBuilder) -> Expr {
         UnaryFn::Reciprocal => n(1.0) / x,
         UnaryFn::Exp => un(UnOp::Exp, x),
         UnaryFn::Log => un(UnOp::Log, x),
+        UnaryFn::Log1p => un(UnOp::Log1p, x),
         UnaryFn::Sin => un(UnOp::Sin, x),
         UnaryFn::Cos => un(UnOp::Cos, x),
         UnaryFn::Tan => un(UnOp::Tan, x),

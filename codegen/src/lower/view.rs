@@ -1,5 +1,6 @@
 //! How a tensor lies in a buffer: the map from logical coordinates to an element's position.
 
+use super::order::Order;
 use crate::kernel::Expr;
 use crate::program::BufferId;
 use lehr_ir::DType;
@@ -18,14 +19,15 @@ pub struct View {
 pub enum Layout {
     /// Position = offset + sum of coordinate * stride. Row-major and dense unless a lowering made it otherwise.
     Strided { strides: Vec<i64>, offset: i64 },
-    /// N, C/block, spatial..., block: channels (axis 1) in blocks. The last block's lanes beyond the channels hold finite
-    /// numbers. Each spatial axis has a border of zeros before and after it.
+    /// N, blocks, spatial..., block: channels (axis 1) in blocks, where `order` says. Each spatial axis has a border of zeros
+    /// before and after it.
     Blocked {
         block: usize,
         border: Vec<(usize, usize)>,
         /// Where the tensor is part of a concatenation: its first block in the buffer, and how many the buffer has.
         first: usize,
         blocks: usize,
+        order: Order,
     },
 }
 
@@ -83,7 +85,7 @@ impl View {
             Layout::Strided { strides, offset } => {
                 Lattice { origin: *offset, image: strides[0], channel: strides[1], spatial: strides[2..].to_vec() }
             }
-            Layout::Blocked { block, border, first, blocks } => {
+            Layout::Blocked { block, border, first, blocks, .. } => {
                 let padded: Vec<usize> =
                     self.shape[2..].iter().zip(border).map(|(n, (before, after))| before + n + after).collect();
                 let spatial: Vec<i64> = row_major(&padded).iter().map(|s| s * *block as i64).collect();
@@ -100,6 +102,22 @@ impl View {
         match self.layout {
             Layout::Strided { .. } => None,
             Layout::Blocked { block, .. } => Some(block),
+        }
+    }
+
+    /// Where the channels are, in blocks.
+    pub fn order(&self) -> Option<&Order> {
+        match &self.layout {
+            Layout::Strided { .. } => None,
+            Layout::Blocked { order, .. } => Some(order),
+        }
+    }
+
+    /// Rows of `width` numbers, one for each channel, in the order in which the channels lie.
+    pub fn spread(&self, rows: Vec<f32>, width: usize, padding: f32) -> Vec<f32> {
+        match self.order() {
+            Some(order) => order.spread(&rows, width, padding),
+            None => rows,
         }
     }
 
@@ -121,7 +139,8 @@ impl View {
             Layout::Strided { strides, offset } => {
                 coords.iter().zip(strides).fold(Expr::i64(*offset), |sum, (c, &s)| sum + c.clone() * s)
             }
-            Layout::Blocked { block, .. } => {
+            Layout::Blocked { block, order, .. } => {
+                assert!(order.is_plain(), "other orders are read through their tables");
                 let block = *block as i64;
                 let (number, lane) = (coords[1].clone() / block, coords[1].clone() % block);
                 self.lattice().at(&coords[0], number, &coords[2..]) + lane

@@ -60,6 +60,8 @@ pub enum Bin {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Un {
     Sqrt,
+    /// About 1/sqrt, to 14 bits. AVX-512 only: legalisation has rewritten it for AVX2.
+    InverseRootEstimate,
     /// To nearest, ties to even.
     Round,
     Floor,
@@ -189,6 +191,11 @@ impl Asm {
         label
     }
 
+    /// A table at a label that code has used already.
+    pub fn table_at(&mut self, label: Label, words: Vec<u32>) {
+        self.tables.push((words, label.0));
+    }
+
     pub fn rip(&self, label: Label) -> Mem {
         mem(Register::RIP, label.0 as i64)
     }
@@ -282,6 +289,7 @@ impl Asm {
         let round = (Code::EVEX_Vrndscaleps_zmm_k1z_zmmm512b32_imm8_sae, Code::VEX_Vroundps_ymm_ymmm256_imm8);
         let (codes, immediate) = match op {
             Un::Sqrt => ((Code::EVEX_Vsqrtps_zmm_k1z_zmmm512b32_er, Code::VEX_Vsqrtps_ymm_ymmm256), None),
+            Un::InverseRootEstimate => ((Code::EVEX_Vrsqrt14ps_zmm_k1z_zmmm512b32, Code::INVALID), None),
             Un::ToInt => ((Code::EVEX_Vcvtps2dq_zmm_k1z_zmmm512b32_er, Code::VEX_Vcvtps2dq_ymm_ymmm256), None),
             Un::FromInt => ((Code::EVEX_Vcvtdq2ps_zmm_k1z_zmmm512b32_er, Code::VEX_Vcvtdq2ps_ymm_ymmm256), None),
             // Bit 3 of the immediate suppresses the precision exception.
@@ -312,6 +320,13 @@ impl Asm {
         self.three(code, d, a, b);
     }
 
+    /// The instruction before this changes only the lanes of a mask register. AVX-512 only.
+    pub fn mask_last(&mut self, mask: Register) {
+        if let Some(last) = self.code.last_mut() {
+            last.set_op_mask(mask);
+        }
+    }
+
     /// `d = if a pred b { yes } else { no }`. With AVX2, `d` must be none of `yes` and `no`. Uses k2 with AVX-512.
     pub fn select(&mut self, pred: Pred, d: VReg, a: VReg, b: Src, yes: VReg, no: VReg) {
         let (vd, va, vy, vn) = (self.v(d), self.v(a), self.v(yes), self.v(no));
@@ -339,6 +354,51 @@ impl Asm {
         } else {
             self.try_push(Instruction::with4(Code::VEX_Vblendvps_ymm_ymm_ymmm256_ymm, vd, vn, vy, vd));
         }
+    }
+
+    /// In each part of four lanes: the lower (or upper) halves of `a` and `b` lane by lane, or pair by pair.
+    pub fn interleave(&mut self, d: VReg, a: VReg, b: VReg, pairs: bool, upper: bool) {
+        let code = match (pairs, upper) {
+            (false, false) => {
+                self.by_isa(Code::EVEX_Vunpcklps_zmm_k1z_zmm_zmmm512b32, Code::VEX_Vunpcklps_ymm_ymm_ymmm256)
+            }
+            (false, true) => {
+                self.by_isa(Code::EVEX_Vunpckhps_zmm_k1z_zmm_zmmm512b32, Code::VEX_Vunpckhps_ymm_ymm_ymmm256)
+            }
+            (true, false) => {
+                self.by_isa(Code::EVEX_Vunpcklpd_zmm_k1z_zmm_zmmm512b64, Code::VEX_Vunpcklpd_ymm_ymm_ymmm256)
+            }
+            (true, true) => {
+                self.by_isa(Code::EVEX_Vunpckhpd_zmm_k1z_zmm_zmmm512b64, Code::VEX_Vunpckhpd_ymm_ymm_ymmm256)
+            }
+        };
+        self.three(code, d, a, Src::Reg(b));
+    }
+
+    /// Two halves of `a` and `b`, AVX2 only.
+    pub fn permute_halves(&mut self, d: VReg, a: VReg, b: VReg, which: u32) {
+        let (d, a, b) = (self.v(d), self.v(a), self.v(b));
+        self.try_push(Instruction::with4(Code::VEX_Vperm2f128_ymm_ymm_ymmm256_imm8, d, a, b, which));
+    }
+
+    /// Two quarters of `a`, two of `b`, AVX-512 only.
+    pub fn shuffle_quarters(&mut self, d: VReg, a: VReg, b: VReg, which: u32) {
+        let (d, a, b) = (self.v(d), self.v(a), self.v(b));
+        self.try_push(Instruction::with4(Code::EVEX_Vshuff32x4_zmm_k1z_zmm_zmmm512b32_imm8, d, a, b, which));
+    }
+
+    /// The lanes of `high` behind those of `low`, from lane `first` of `low` on; at most half the lanes are passed over or kept.
+    /// With AVX2, `d` must be neither.
+    pub fn align(&mut self, d: VReg, high: VReg, low: VReg, first: u32) {
+        let (vd, vh, vl) = (self.v(d), self.v(high), self.v(low));
+        if self.isa == Isa::Avx512 {
+            let code = Code::EVEX_Valignd_zmm_k1z_zmm_zmmm512b32_imm8;
+            return self.try_push(Instruction::with4(code, vd, vh, vl, first));
+        }
+        // The upper half of `low` and the lower half of `high` are what shifts within halves lack.
+        self.permute_halves(d, low, high, 0x21);
+        let (upper, lower, shift) = if first <= 4 { (vd, vl, 4 * first) } else { (vh, vd, 4 * first - 16) };
+        self.try_push(Instruction::with4(Code::VEX_Vpalignr_ymm_ymm_ymmm256_imm8, vd, upper, lower, shift));
     }
 
     pub fn copy(&mut self, d: VReg, a: VReg) {
@@ -397,9 +457,37 @@ impl Asm {
         });
     }
 
+    /// The first lane.
+    pub fn store_first(&mut self, m: Mem, s: VReg) {
+        let (code, m) = (self.by_isa(Code::EVEX_Vmovss_m32_k1_xmm, Code::VEX_Vmovss_m32_xmm), self.operand(m, false));
+        self.try_push(Instruction::with2(code, m, Register::XMM0 + u32::from(s)));
+    }
+
+    /// Zeros in the lanes outside the mask.
+    pub fn keep(&mut self, d: VReg, mask: Mask) {
+        match mask {
+            Mask::Predicate => {
+                let v = self.v(d);
+                let i = Instruction::with2(Code::EVEX_Vmovaps_zmm_k1z_zmmm512, v, v).map(|mut i| {
+                    i.set_op_mask(Register::K1);
+                    i.set_zeroing_masking(true);
+                    i
+                });
+                self.try_push(i);
+            }
+            Mask::Vector(k) => self.bin(Bin::And, d, d, Src::Reg(k)),
+        }
+    }
+
     pub fn prefetch(&mut self, m: Mem) {
         let m = self.operand(m, false);
         self.try_push(Instruction::with1(Code::Prefetcht0_m8, m));
+    }
+
+    /// Into the L2 cache.
+    pub fn prefetch_far(&mut self, m: Mem) {
+        let m = self.operand(m, false);
+        self.try_push(Instruction::with1(Code::Prefetcht1_m8, m));
     }
 
     pub fn zero_upper(&mut self) {
@@ -415,6 +503,11 @@ impl Asm {
     pub fn load64(&mut self, d: Register, m: Mem) {
         let m = self.operand(m, false);
         self.try_push(Instruction::with2(Code::Mov_r64_rm64, d, m));
+    }
+
+    pub fn load_i32(&mut self, d: Register, m: Mem) {
+        let m = self.operand(m, false);
+        self.try_push(Instruction::with2(Code::Movsxd_r64_rm32, d, m));
     }
 
     pub fn store64(&mut self, m: Mem, s: Register) {

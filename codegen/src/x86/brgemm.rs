@@ -9,10 +9,12 @@
 //! ```
 //!
 //! Registers: rdi arguments, rax in, rdx w, rcx out, r8-r11 and rsi counters (pointers of operands in the epilogue), rbx tiles,
-//! r13 and r14 the epilogue's loop. Strides and trips are immediates; a tile puts in and w back by reloading or by constants.
+//! r13 and r14 the epilogue's loop, r12 what is prefetched. Strides and trips are immediates; a tile puts in and w back by reloading or by constants.
 
 use super::alloc::{Allocated, Place, allocate};
 use super::asm::{Asm, Bin, FmaForm, Label, Mask, Mem, Pred, Src, VReg, mem};
+use super::gather::{SAVED, Segment};
+use super::matrix::RightStrides;
 use super::vprog::{Access, VProg};
 use super::{Isa, LeafError, slots};
 use iced_x86::{Code, Register};
@@ -81,8 +83,19 @@ pub struct BatchReduceGemm {
     /// Lanes of the last block that exist, if not all do. No memory of the others is touched, but in the weights.
     pub last_lanes: Option<u32>,
     pub tiles: Tiles,
-    /// Weights are prefetched this many bytes ahead of their use.
-    pub prefetch: Option<u32>,
+    pub prefetch: Prefetch,
+}
+
+/// Which weights are brought nearer while others are used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Prefetch {
+    None,
+    /// Those that the same tile uses so many bytes later, into the L1 cache.
+    Ahead(u32),
+    /// Those that the next calls use, into the L2 cache: each tile brings so many bytes. They begin at the address of this
+    /// call's weights plus the argument behind the operands. With little arithmetic for each weight, a first tile would wait
+    /// for memory and the others would leave it idle.
+    Next(u32),
 }
 
 /// FMAs that a loop's body holds at least, if the trip allows.
@@ -90,14 +103,15 @@ const UNROLL_FMAS: u32 = 112;
 /// Instructions of an epilogue that is repeated for every accumulator; longer ones run in a loop over a buffer on the stack.
 const INLINE_EPILOGUE: usize = 12;
 
-const IN: Register = Register::RAX;
-const W: Register = Register::RDX;
+pub(super) const IN: Register = Register::RAX;
+pub(super) const W: Register = Register::RDX;
 const OUT: Register = Register::RCX;
-const ARGS: Register = Register::RDI;
+pub(super) const ARGS: Register = Register::RDI;
 const TILES: Register = Register::RBX;
 const COUNT: Register = Register::R13;
 const BUFFER: Register = Register::R14;
-const FREE: [Register; 5] = [Register::R8, Register::R9, Register::R10, Register::R11, Register::RSI];
+const NEXT: Register = Register::R12;
+pub(super) const FREE: [Register; 5] = [Register::R8, Register::R9, Register::R10, Register::R11, Register::RSI];
 
 impl BatchReduceGemm {
     /// Vector registers that a tile takes.
@@ -106,7 +120,7 @@ impl BatchReduceGemm {
     }
 
     /// Registers that hold the broadcast element.
-    fn scratch(&self, isa: Isa) -> u32 {
+    pub(super) fn scratch(&self, isa: Isa) -> u32 {
         match (isa, self.input, self.broadcast) {
             (Isa::Avx2, Input::Element, _) | (Isa::Avx512, Input::Element, Broadcast::PerPixel) => 1,
             (_, Input::Max, _) => 1,
@@ -121,6 +135,18 @@ impl BatchReduceGemm {
     }
 
     pub(super) fn emit(&self, isa: Isa) -> Result<Vec<u8>, LeafError> {
+        self.emit_with(isa, self.packed(isa), &[])
+    }
+
+    /// How the weights lie that are packed for this tile.
+    pub(super) fn packed(&self, isa: Isa) -> RightStrides {
+        let vector = isa.bytes() as i32;
+        let step = (self.blocks as i32).saturating_mul(vector);
+        RightStrides { step, block: vector, exact: false }
+    }
+
+    /// With segments the reduction is by them, see [`GatherGemm`](super::GatherGemm).
+    pub(super) fn emit_with(&self, isa: Isa, right: RightStrides, segments: &[Segment]) -> Result<Vec<u8>, LeafError> {
         if self.pixels == 0 || self.blocks == 0 || self.registers(isa) > isa.registers() {
             return Err(LeafError::Tile { pixels: self.pixels, blocks: self.blocks, registers: isa.registers() });
         }
@@ -134,18 +160,20 @@ impl BatchReduceGemm {
             return Err(LeafError::Unsupported("a partial block with no lane or all lanes"));
         }
         let epilogue = self.epilogue.legal(isa)?;
-        let Some(loops) = normalise(&self.reduce) else {
-            return Err(LeafError::TooManyLoops { most: FREE.len() });
+        // The table of offsets is a loop of its own.
+        let most = FREE.len() - usize::from(!segments.is_empty());
+        let Some(loops) = normalise(&self.reduce).filter(|l| l.len() <= most) else {
+            return Err(LeafError::TooManyLoops { most });
         };
         if loops.iter().any(|r| r.trip > i32::MAX as u32) {
             return Err(LeafError::Unsupported("a reduction loop beyond 31 bits"));
         }
-        Leaf::new(self, isa, epilogue, loops)?.emit()
+        Leaf::new(self, isa, right, epilogue, loops, segments)?.emit()
     }
 }
 
-/// Without loops of one trip, and with loops merged that continue each other. `None` if there are too many. An empty reduction
-/// is one loop of no trips.
+/// Without loops of one trip, and with loops merged that continue each other. `None` if one is too long. An empty reduction is
+/// one loop of no trips.
 fn normalise(reduce: &[Reduce]) -> Option<Vec<Reduce>> {
     if reduce.iter().any(|r| r.trip == 0) {
         return Some(vec![Reduce { trip: 0, stride: 0 }]);
@@ -162,15 +190,18 @@ fn normalise(reduce: &[Reduce]) -> Option<Vec<Reduce>> {
     if out.is_empty() {
         out.push(Reduce { trip: 1, stride: 0 });
     }
-    (out.len() <= FREE.len()).then_some(out)
+    Some(out)
 }
 
-struct Leaf<'a> {
-    s: &'a BatchReduceGemm,
-    isa: Isa,
-    asm: Asm,
-    loops: Vec<Reduce>,
-    epilogue: VProg,
+pub(super) struct Leaf<'a> {
+    pub s: &'a BatchReduceGemm,
+    pub isa: Isa,
+    right: RightStrides,
+    pub asm: Asm,
+    pub loops: Vec<Reduce>,
+    /// Instead of the innermost of the loops.
+    pub segments: &'a [Segment],
+    pub epilogue: VProg,
     /// The epilogue over the accumulator of this number, where it is repeated for each.
     inline: Option<Vec<Allocated>>,
     /// Otherwise the epilogue in a loop, over its own registers.
@@ -180,10 +211,41 @@ struct Leaf<'a> {
     spills_at: i64,
     buffer_at: i64,
     frame: i64,
+    prefetch: Schedule,
+}
+
+/// Where [`Prefetch::Next`] happens: `lines` at each round of the loop at this depth, or at the start of a tile.
+#[derive(Clone, Copy, Default)]
+struct Schedule {
+    depth: Option<usize>,
+    lines: u32,
+}
+
+impl Schedule {
+    /// The deepest loop that has no more rounds than there are lines to fetch, given the rounds of each loop.
+    fn new(bytes: u32, rounds: impl Iterator<Item = u32>) -> Schedule {
+        let lines = bytes / 64;
+        let mut total = 1u32;
+        let mut best = Schedule { depth: None, lines };
+        for (depth, n) in rounds.enumerate() {
+            total = total.saturating_mul(n);
+            if total <= lines {
+                best = Schedule { depth: Some(depth), lines: (lines + total / 2) / total };
+            }
+        }
+        best
+    }
 }
 
 impl<'a> Leaf<'a> {
-    fn new(s: &'a BatchReduceGemm, isa: Isa, epilogue: VProg, loops: Vec<Reduce>) -> Result<Self, LeafError> {
+    fn new(
+        s: &'a BatchReduceGemm,
+        isa: Isa,
+        right: RightStrides,
+        epilogue: VProg,
+        loops: Vec<Reduce>,
+        segments: &'a [Segment],
+    ) -> Result<Self, LeafError> {
         let accumulators = (s.pixels * s.blocks) as VReg;
         // A tile leaves at least two registers to weights and elements, so the highest never holds an accumulator. With AVX2 it holds the mask of a partial block while the tile is stored.
         let masked = s.last_lanes.is_some() && isa == Isa::Avx2;
@@ -207,7 +269,30 @@ impl<'a> Leaf<'a> {
             .filter(|_| isa == Isa::Avx2)
             .map(|n| asm.table((0..isa.lanes() as u32).map(|i| if i < n { u32::MAX } else { 0 }).collect()));
         let frame = align(buffer_at + buffer);
-        Ok(Leaf { s, isa, asm, loops, epilogue, inline, looped, mask_table, spills_at, buffer_at, frame })
+        let prefetch = Schedule::default();
+        let mut leaf = Leaf {
+            s,
+            isa,
+            right,
+            asm,
+            loops,
+            segments,
+            epilogue,
+            inline,
+            looped,
+            mask_table,
+            spills_at,
+            buffer_at,
+            frame,
+            prefetch,
+        };
+        if let Prefetch::Next(bytes) = s.prefetch {
+            let last = leaf.loops.len() - 1;
+            let unroll = |(depth, r): (usize, &Reduce)| if depth == last { leaf.unroll(r.trip, s.blocks) } else { 1 };
+            let rounds = leaf.loops.iter().enumerate().map(|(depth, r)| r.trip / unroll((depth, r)));
+            leaf.prefetch = Schedule::new(bytes, rounds);
+        }
+        Ok(leaf)
     }
 
     fn emit(mut self) -> Result<Vec<u8>, LeafError> {
@@ -219,6 +304,12 @@ impl<'a> Leaf<'a> {
         }
         if self.looped.is_some() {
             saved.extend([COUNT, BUFFER]);
+        }
+        if self.prefetch.lines > 0 {
+            saved.push(NEXT);
+        }
+        if !self.segments.is_empty() {
+            saved.extend(SAVED);
         }
         for r in &saved {
             self.asm.op_r(Code::Push_r64, *r);
@@ -247,13 +338,23 @@ impl<'a> Leaf<'a> {
             self.asm.op_ri(Code::Mov_r32_imm32, Register::EAX, (1 << n) - 1);
             self.asm.op_rr(Code::VEX_Kmovw_kr_r32, Register::K1, Register::EAX);
         }
+        if self.prefetch.lines > 0 {
+            self.asm.load64(NEXT, mem(ARGS, slots::OPERANDS + 8 * operands as i64));
+            self.asm.load64(IN, mem(ARGS, slots::W));
+            self.asm.op_rr(Code::Add_rm64_r64, NEXT, IN);
+        }
+        self.load_lane_masks();
         self.asm.load64(IN, mem(ARGS, slots::IN));
         self.asm.load64(OUT, mem(ARGS, slots::OUT));
 
         let tile = self.asm.here();
+        self.prefetch_next(None);
         self.init();
+        if self.right.exact {
+            self.load_mask();
+        }
         self.asm.load64(W, mem(ARGS, slots::W));
-        let moved = self.nest(0);
+        let moved = if self.segments.is_empty() { self.nest(0) } else { self.segments() };
         self.store();
         if several {
             let p = i64::from(self.s.pixels);
@@ -281,11 +382,11 @@ impl<'a> Leaf<'a> {
         self.asm.finish()
     }
 
-    fn acc(&self, p: u32, n: u32) -> VReg {
+    pub fn acc(&self, p: u32, n: u32) -> VReg {
         (p * self.s.blocks + n) as VReg
     }
 
-    fn weight(&self, n: u32) -> VReg {
+    pub fn weight(&self, n: u32) -> VReg {
         (self.s.pixels * self.s.blocks + n) as VReg
     }
 
@@ -340,14 +441,15 @@ impl<'a> Leaf<'a> {
     fn nest(&mut self, depth: usize) -> Moved {
         let Reduce { trip, stride } = self.loops[depth];
         let stride = i64::from(stride);
-        let step = self.s.blocks as i64 * self.isa.bytes() as i64;
+        let step = i64::from(self.right.step);
         if depth + 1 == self.loops.len() {
-            let unroll = self.unroll(trip);
+            let unroll = self.unroll(trip, self.s.blocks);
             let (rounds, rest) = (trip / unroll, trip % unroll);
             let mut moved = Moved::default();
             if rounds > 1 {
                 self.asm.mov_imm(FREE[depth], rounds as i32);
                 let top = self.asm.here();
+                self.prefetch_next(Some(depth));
                 (0..i64::from(unroll)).for_each(|u| self.step(u * stride, u * step));
                 self.asm.add_imm(IN, i64::from(unroll) * stride);
                 self.asm.add_imm(W, i64::from(unroll) * step);
@@ -356,6 +458,9 @@ impl<'a> Leaf<'a> {
                 let total = i64::from(rounds * unroll);
                 moved.input = total * stride;
             }
+            if rounds == 1 {
+                self.prefetch_next(Some(depth));
+            }
             let straight = if rounds > 1 { rest } else { trip };
             (0..i64::from(straight)).for_each(|u| self.step(u * stride, u * step));
             moved.owed = i64::from(straight) * step;
@@ -363,6 +468,7 @@ impl<'a> Leaf<'a> {
         }
         self.asm.mov_imm(FREE[depth], trip as i32);
         let top = self.asm.here();
+        self.prefetch_next(Some(depth));
         let inner = self.nest(depth + 1);
         self.asm.add_imm(IN, stride - inner.input);
         self.asm.add_imm(W, inner.owed);
@@ -371,9 +477,18 @@ impl<'a> Leaf<'a> {
         Moved { input: i64::from(trip) * stride, owed: 0 }
     }
 
+    /// Prefetches what is due at this depth.
+    fn prefetch_next(&mut self, depth: Option<usize>) {
+        let Schedule { depth: due, lines } = self.prefetch;
+        if lines > 0 && depth == due {
+            (0..i64::from(lines)).for_each(|line| self.asm.prefetch_far(mem(NEXT, 64 * line)));
+            self.asm.add_imm(NEXT, 64 * i64::from(lines));
+        }
+    }
+
     /// How many steps the innermost loop's body holds: all of them if they are few, else a divisor of the trip if there is one.
-    fn unroll(&self, trip: u32) -> u32 {
-        let most = (UNROLL_FMAS / (self.s.pixels * self.s.blocks)).clamp(1, 16);
+    pub fn unroll(&self, trip: u32, blocks: u32) -> u32 {
+        let most = (UNROLL_FMAS / (self.s.pixels * blocks)).clamp(1, 16);
         if trip < 2 * most {
             return trip.max(1);
         }
@@ -386,15 +501,15 @@ impl<'a> Leaf<'a> {
             return self.fold(input);
         }
         let (pixels, blocks) = (self.s.pixels, self.s.blocks);
-        let vector = self.isa.bytes() as i64;
+        let block = i64::from(self.right.block);
         for n in 0..blocks {
-            let w = self.weight(n);
-            self.asm.load(w, mem(W, weights + i64::from(n) * vector), None);
+            let (w, mask) = (self.weight(n), self.mask(n).filter(|_| self.right.exact));
+            self.asm.load(w, mem(W, weights + i64::from(n) * block), mask);
         }
-        if let Some(ahead) = self.s.prefetch {
-            let bytes = i64::from(blocks) * vector;
-            let first = weights + i64::from(ahead);
-            (0..(bytes + 63) / 64).for_each(|line| self.asm.prefetch(mem(W, first + 64 * line)));
+        if let Prefetch::Ahead(ahead) = self.s.prefetch {
+            // Vectors side by side may share a line.
+            let lines = (0..i64::from(blocks)).map(|n| n * block).filter(|at| at % 64 == 0);
+            lines.for_each(|at| self.asm.prefetch(mem(W, weights + i64::from(ahead) + at)));
         }
         for p in 0..pixels {
             let at = mem(IN, input + i64::from(p) * i64::from(self.s.pixel_stride));
@@ -512,7 +627,7 @@ impl<'a> Leaf<'a> {
 
 /// How far a nest has moved the pointer of the input, and how far that of the weights has still to go.
 #[derive(Clone, Copy, Default)]
-struct Moved {
-    input: i64,
-    owed: i64,
+pub(super) struct Moved {
+    pub input: i64,
+    pub owed: i64,
 }

@@ -19,12 +19,12 @@ pub struct Map {
 }
 
 const ARGS: Register = Register::RDI;
-const IN: Register = Register::RAX;
-const OUT: Register = Register::RDX;
-const LEFT: Register = Register::RCX;
+pub(super) const IN: Register = Register::RAX;
+pub(super) const OUT: Register = Register::RDX;
+pub(super) const LEFT: Register = Register::RCX;
 /// Bytes done; the arguments have been read when it is set.
-const DONE: Register = Register::RDI;
-const OPERANDS: [Register; 5] = [Register::R8, Register::R9, Register::R10, Register::R11, Register::RSI];
+pub(super) const DONE: Register = Register::RDI;
+pub(super) const OPERANDS: [Register; 5] = [Register::R8, Register::R9, Register::R10, Register::R11, Register::RSI];
 
 impl Map {
     pub(super) fn emit(&self, isa: Isa) -> Result<Vec<u8>, LeafError> {
@@ -40,19 +40,7 @@ impl Map {
         let lanes = isa.lanes() as i32;
         let mut asm = Asm::new(isa);
         let frame = vector * code.slots as i64;
-        if frame > 0 {
-            asm.op_r(Code::Push_r64, Register::RBP);
-            asm.mov(Register::RBP, Register::RSP);
-            asm.op_ri(Code::Sub_rm64_imm32, Register::RSP, frame as i32);
-            asm.op_ri(Code::And_rm64_imm8, Register::RSP, -64);
-        }
-        for (k, pointer) in OPERANDS.iter().take(operands.len()).enumerate() {
-            asm.load64(*pointer, mem(ARGS, map_slots::OPERANDS + 8 * k as i64));
-        }
-        asm.load64(IN, mem(ARGS, map_slots::IN));
-        asm.load64(OUT, mem(ARGS, map_slots::OUT));
-        asm.load64(LEFT, mem(ARGS, map_slots::COUNT));
-        asm.op_rr(Code::Xor_r32_rm32, Register::EDI, Register::EDI);
+        enter(&mut asm, frame, operands.len());
 
         let (tail, end) = (asm.label(), asm.label());
         asm.op_ri(Code::Sub_rm64_imm8, LEFT, lanes);
@@ -68,31 +56,59 @@ impl Map {
         let mask = tail_mask(&mut asm, isa);
         body(&mut asm, &code, &operands, vector, Some(mask));
         asm.bind(end);
-        if frame > 0 {
-            asm.mov(Register::RSP, Register::RBP);
-            asm.op_r(Code::Pop_r64, Register::RBP);
-        }
-        asm.zero_upper();
-        asm.ret();
+        leave(&mut asm, frame);
         asm.finish()
+    }
+}
+
+/// Makes room for spills and loads the arguments; nothing is done yet.
+pub(super) fn enter(asm: &mut Asm, frame: i64, operands: usize) {
+    if frame > 0 {
+        asm.op_r(Code::Push_r64, Register::RBP);
+        asm.mov(Register::RBP, Register::RSP);
+        asm.op_ri(Code::Sub_rm64_imm32, Register::RSP, frame as i32);
+        asm.op_ri(Code::And_rm64_imm8, Register::RSP, -64);
+    }
+    for (k, pointer) in OPERANDS.iter().take(operands).enumerate() {
+        asm.load64(*pointer, mem(ARGS, map_slots::OPERANDS + 8 * k as i64));
+    }
+    asm.load64(IN, mem(ARGS, map_slots::IN));
+    asm.load64(OUT, mem(ARGS, map_slots::OUT));
+    asm.load64(LEFT, mem(ARGS, map_slots::COUNT));
+    asm.op_rr(Code::Xor_r32_rm32, Register::EDI, Register::EDI);
+}
+
+pub(super) fn leave(asm: &mut Asm, frame: i64) {
+    if frame > 0 {
+        asm.mov(Register::RSP, Register::RBP);
+        asm.op_r(Code::Pop_r64, Register::RBP);
+    }
+    asm.zero_upper();
+    asm.ret();
+}
+
+/// The current vector of the stream at `base`.
+pub(super) fn current(base: Register) -> Mem {
+    Mem { base, index: DONE, scale: 1, disp: 0 }
+}
+
+/// Where an operand's current vector is, and whether it is one element for all lanes.
+pub(super) fn operand(accesses: &[Access], k: u8) -> (Mem, bool) {
+    let base = OPERANDS[usize::from(k)];
+    match accesses[usize::from(k)] {
+        Access::Same => (current(base), false),
+        Access::Splat => (mem(base, 0), true),
+        Access::Channel | Access::Strided { .. } => (mem(base, 0), false),
     }
 }
 
 /// One vector of the loop.
 fn body(asm: &mut Asm, code: &Allocated, operands: &[Access], vector: i64, mask: Option<Mask>) {
-    let at = |base: Register| Mem { base, index: DONE, scale: 1, disp: 0 };
-    asm.load(0, at(IN), mask);
-    let operand = |k: u8| {
-        let base = OPERANDS[usize::from(k)];
-        match operands[usize::from(k)] {
-            Access::Same => (at(base), false),
-            Access::Splat => (mem(base, 0), true),
-            Access::Channel | Access::Strided { .. } => (mem(base, 0), false),
-        }
-    };
+    asm.load(0, current(IN), mask);
+    let operand = |k: u8| operand(operands, k);
     let slot = |i: usize| mem(Register::RSP, vector * i as i64);
     code.emit(asm, &Place { operand: &operand, slot: &slot, mask });
-    asm.store(at(OUT), code.result, mask);
+    asm.store(current(OUT), code.result, mask);
 }
 
 /// The mask of the first LEFT lanes, fewer than a vector's. Changes LEFT.

@@ -8,14 +8,15 @@
 //! extern "C" fn(args: *const u64)
 //! ```
 //!
-//! | slot | [`BatchReduceGemm`]                          | [`Map`]                      |
+//! | slot | [`BatchReduceGemm`], [`MatrixTile`]          | [`Map`], [`Lrn`], [`Rows`]   |
 //! |------|----------------------------------------------|------------------------------|
 //! | 0    | input of the first pixel                     | input                        |
 //! | 1    | packed weights                               | output                       |
-//! | 2    | output of the first pixel, first block       | number of elements, i64      |
+//! | 2    | output of the first pixel, first block       | number of elements (pixels, rows), i64 |
 //! | 3    | bias ([`Init::Bias`]; else not read)         | first operand of the program |
 //! | 4    | tiles, i64 ([`Tiles::Runtime`]; else not read) | second operand, and so on  |
 //! | 5... | operands of the epilogue, in order           |                              |
+//! | then | offset to prefetch at ([`Prefetch::Next`])   |                              |
 //!
 //! Pointers of operands address what belongs to the first pixel and first block, and move with the tile by their [`Access`]. All
 //! pointers need the alignment of f32 only; full speed wants vectors aligned to their size. Specs are equal as data, so equal leaves
@@ -45,7 +46,7 @@
 //!     out_block_stride: 56 * 56 * 64,
 //!     last_lanes: None,
 //!     tiles: Tiles::Fixed(56 / tile.pixels),
-//!     prefetch: None,
+//!     prefetch: Prefetch::None,
 //! };
 //! let leaf = LeafSpec::Gemm(spec).emit(Isa::Avx512).unwrap();
 //! assert!(leaf.name.starts_with("brgemm_avx512_p14n2_"));
@@ -64,18 +65,31 @@
 mod alloc;
 mod asm;
 mod brgemm;
+mod gather;
+mod lrn;
 mod map;
+mod matrix;
 mod pack;
+mod panel;
+mod rows;
+mod stamp;
 mod tile;
 mod vmath;
 mod vprog;
 mod winograd;
 
 pub use asm::Pred;
-pub use brgemm::{BatchReduceGemm, Broadcast, Init, Input, Reduce, Tiles};
+pub use brgemm::{BatchReduceGemm, Broadcast, Init, Input, Prefetch, Reduce, Tiles};
+pub use gather::{GatherGemm, MAX_MASKS, Segment};
+pub use lrn::{Lrn, MAX_LRN_REACH};
 pub use map::Map;
+pub use matrix::{MatrixTile, RightStrides};
 pub use pack::{ConvWeights, InputLayout, MatrixLayout, pack_conv_weights, pack_depthwise_weights, pack_gemm_b};
-pub use tile::{Tile, choose_tile, split_evenly};
+pub use panel::Panel;
+pub use rows::{Fold, Pass, RowResult, Rows};
+pub use stamp::stamp;
+pub(crate) use tile::shapes;
+pub use tile::{Tile, choose_tile, choose_tile_within, split_evenly};
 pub use vprog::{Access, MAX_OPERANDS, VProg, Val};
 pub use winograd::{InputTransform, OutputTransform, Winograd};
 
@@ -185,7 +199,14 @@ impl Isa {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum LeafSpec {
     Gemm(BatchReduceGemm),
+    Matrix(MatrixTile),
+    /// Arguments: source, target.
+    Panel(Panel),
+    /// Behind the operands of the epilogue comes the table of offsets.
+    Gather(GatherGemm),
     Map(Map),
+    Lrn(Lrn),
+    Rows(Rows),
     /// Arguments: input, output.
     WinogradInput(InputTransform),
     /// Arguments: products, output, bias, operands of the epilogue.
@@ -197,7 +218,12 @@ impl LeafSpec {
     pub fn emit(&self, isa: Isa) -> Result<Leaf, LeafError> {
         let code = match self {
             LeafSpec::Gemm(s) => s.emit(isa)?,
+            LeafSpec::Matrix(s) => s.emit(isa)?,
+            LeafSpec::Panel(s) => s.emit(isa)?,
+            LeafSpec::Gather(s) => s.emit(isa)?,
             LeafSpec::Map(s) => s.emit(isa)?,
+            LeafSpec::Lrn(s) => s.emit(isa)?,
+            LeafSpec::Rows(s) => s.emit(isa)?,
             LeafSpec::WinogradInput(s) => s.emit(isa)?,
             LeafSpec::WinogradOutput(s) => s.emit(isa)?,
         };
@@ -211,7 +237,12 @@ impl LeafSpec {
         let (isa, hash) = (isa.name(), hash.finish());
         match self {
             LeafSpec::Gemm(s) => format!("brgemm_{isa}_p{}n{}_{hash:016x}", s.pixels, s.blocks),
+            LeafSpec::Matrix(s) => format!("gemm_{isa}_p{}n{}_{hash:016x}", s.tile.pixels, s.tile.blocks),
+            LeafSpec::Panel(_) => format!("panel_{isa}_{hash:016x}"),
+            LeafSpec::Gather(s) => format!("gather_{isa}_p{}n{}_{hash:016x}", s.tile.pixels, s.tile.blocks),
             LeafSpec::Map(_) => format!("map_{isa}_{hash:016x}"),
+            LeafSpec::Lrn(_) => format!("lrn_{isa}_{hash:016x}"),
+            LeafSpec::Rows(_) => format!("rows_{isa}_{hash:016x}"),
             LeafSpec::WinogradInput(_) => format!("winograd_in_{isa}_{hash:016x}"),
             LeafSpec::WinogradOutput(_) => format!("winograd_out_{isa}_{hash:016x}"),
         }

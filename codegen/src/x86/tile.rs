@@ -13,7 +13,7 @@ pub struct Tile {
 }
 
 /// The largest tiles that reach the FMA peak, best first where the cost is equal.
-const fn shapes(isa: Isa) -> &'static [(u32, u32)] {
+pub(crate) const fn shapes(isa: Isa) -> &'static [(u32, u32)] {
     match isa {
         Isa::Avx512 => &[(14, 2), (9, 3), (6, 4), (28, 1)],
         Isa::Avx2 => &[(6, 2), (4, 3), (12, 1)],
@@ -29,8 +29,14 @@ pub fn split_evenly(total: u32, most: u32) -> Vec<u32> {
 /// The tile for rows of this many pixels and this many blocks of output channels. Its `pixels` and `blocks` are the largest
 /// parts of [`split_evenly`]; the row's and the stack's other parts are one smaller.
 pub fn choose_tile(isa: Isa, pixels_per_row: u32, oc_blocks: u32) -> Tile {
+    choose_tile_within(isa, u32::MAX, pixels_per_row, oc_blocks)
+}
+
+/// Likewise with at most so many pixels.
+pub fn choose_tile_within(isa: Isa, most: u32, pixels_per_row: u32, oc_blocks: u32) -> Tile {
     let largest = |total: u32, most: u32| split_evenly(total.max(1), most).first().copied().unwrap_or(1);
-    let tiles = shapes(isa).iter().map(|(p, b)| (largest(pixels_per_row, *p), largest(oc_blocks, *b)));
+    let shapes = shapes(isa).iter().filter(|(p, _)| *p <= most);
+    let tiles = shapes.map(|(p, b)| (largest(pixels_per_row, *p), largest(oc_blocks, *b)));
     let best = tiles.min_by_key(|(p, b)| row_cost(isa, *p, *b, pixels_per_row, oc_blocks));
     let (pixels, blocks) = best.unwrap_or((1, 1));
     let broadcast = if blocks == 1 { Broadcast::PerFma } else { Broadcast::PerPixel };

@@ -1,7 +1,7 @@
 //! Winograd's transforms as leaves: the tiles of a row, a vector of channels at a time.
 //!
 //! ```text
-//! for tile in 0..tiles                                  n = m + 2 points along an axis
+//! for tile in 0..tiles                                  n = m + r - 1 points along an axis
 //!     input:   out[n][n] = Bt in[n][n] B                in += m pixels, out += one vector
 //!     output:  out[rows][cols] = epilogue(bias + At in[n][n] A)      in += one vector, out += m pixels
 //! ```
@@ -18,57 +18,82 @@ use super::vprog::{Access, VProg};
 use super::{Isa, LeafError, winograd_slots};
 use iced_x86::{Code, Register};
 
-/// F(m x m, 3x3): m x m outputs from (m + 2) x (m + 2) products.
+/// F(m x m, r x r): m x m outputs of an r x r kernel from (m + r - 1) x (m + r - 1) products.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Winograd {
     /// Points 0, 1, -1 and infinity.
-    F2,
-    /// Points 0, 5/8, -5/8, 3/2, -3/2 and infinity: exact constants, and a third of the error that 1 and 2 give.
-    F4,
+    F2x3,
+    /// This and the others: points 0, 5/8, -5/8, 3/2, -3/2 and infinity, which are exact constants and give a third of the error
+    /// that 1 and 2 do.
+    F4x3,
+    F5x2,
+    F3x4,
+    F2x5,
 }
 
 const A: f64 = 0.625;
 const B: f64 = 1.5;
 
 impl Winograd {
+    pub const ALL: [Winograd; 5] = [Winograd::F4x3, Winograd::F2x3, Winograd::F5x2, Winograd::F3x4, Winograd::F2x5];
+
+    /// As in the literature: `F(4x4,3x3)`.
+    pub fn name(self) -> String {
+        let (m, r) = (self.outputs(), self.taps());
+        format!("F({m}x{m},{r}x{r})")
+    }
+
     /// Outputs of a tile along an axis.
     pub const fn outputs(self) -> usize {
         match self {
-            Winograd::F2 => 2,
-            Winograd::F4 => 4,
+            Winograd::F2x3 | Winograd::F2x5 => 2,
+            Winograd::F3x4 => 3,
+            Winograd::F4x3 => 4,
+            Winograd::F5x2 => 5,
+        }
+    }
+
+    /// Taps of the kernel along an axis.
+    pub const fn taps(self) -> usize {
+        match self {
+            Winograd::F5x2 => 2,
+            Winograd::F2x3 | Winograd::F4x3 => 3,
+            Winograd::F3x4 => 4,
+            Winograd::F2x5 => 5,
         }
     }
 
     /// Points along an axis, and inputs of a tile.
     pub const fn points(self) -> usize {
-        self.outputs() + 2
+        self.outputs() + self.taps() - 1
     }
 
     /// A row of the weights' transform: what a kernel along one axis becomes at this point.
-    fn weight_row(self, point: usize) -> [f64; 3] {
-        let finite: &[f64] = match self {
-            Winograd::F2 => &[0.0, 1.0, -1.0],
-            Winograd::F4 => &[0.0, A, -A, B, -B],
+    fn weight_row(self, point: usize) -> Vec<f64> {
+        let finite: &[f64] = match self.points() {
+            4 => &[0.0, 1.0, -1.0],
+            _ => &[0.0, A, -A, B, -B],
         };
-        let Some(&p) = finite.get(point) else { return [0.0, 0.0, 1.0] };
+        let Some(&p) = finite.get(point) else {
+            return (1..=self.taps()).map(|k| if k == self.taps() { 1.0 } else { 0.0 }).collect();
+        };
         let scale: f64 = finite.iter().filter(|&&q| q != p).map(|q| p - q).product();
-        [1.0 / scale, p / scale, p * p / scale]
+        (0..self.taps()).map(|k| p.powi(k as i32) / scale).collect()
     }
 
-    /// What a 3x3 kernel becomes at all points, row by row.
-    pub fn weights(self, kernel: &[f32]) -> [f32; 36] {
-        let n = self.points();
-        let mut half = [0.0; 18];
-        for (p, x) in (0..n).flat_map(|p| (0..3).map(move |x| (p, x))) {
-            let row = self.weight_row(p);
-            half[p * 3 + x] = (0..3).map(|y| row[y] * f64::from(kernel[y * 3 + x])).sum();
-        }
-        let mut all = [0.0; 36];
-        for (p, q) in (0..n).flat_map(|p| (0..n).map(move |q| (p, q))) {
-            let row = self.weight_row(q);
-            all[p * n + q] = (0..3).map(|x| row[x] * half[p * 3 + x]).sum::<f64>() as f32;
-        }
-        all
+    /// The weights' transform: a row for each point.
+    pub fn weight_rows(self) -> Vec<Vec<f64>> {
+        (0..self.points()).map(|point| self.weight_row(point)).collect()
+    }
+
+    /// What a kernel becomes at all points, row by row; `rows` are those of the transform.
+    pub fn weights(self, rows: &[Vec<f64>], kernel: &[f32]) -> Vec<f32> {
+        let r = self.taps();
+        let columns: Vec<Vec<f64>> = (rows.iter())
+            .map(|row| (0..r).map(|x| (0..r).map(|y| row[y] * f64::from(kernel[y * r + x])).sum()).collect())
+            .collect();
+        let at = |column: &Vec<f64>, row: &Vec<f64>| column.iter().zip(row).map(|(a, b)| a * b).sum::<f64>() as f32;
+        columns.iter().flat_map(|column| rows.iter().map(|row| at(column, row))).collect()
     }
 }
 
@@ -76,8 +101,9 @@ impl Winograd {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct InputTransform {
     pub winograd: Winograd,
-    /// From row to row of the input; pixels of a row follow one another.
+    /// From row to row of the input, and from pixel to pixel: those of a convolution with strides are further apart.
     pub row: i32,
+    pub pixel: i32,
     /// From point to point of the result.
     pub point: i32,
     pub tiles: u32,
@@ -125,7 +151,8 @@ impl InputTransform {
             |asm| {
                 for j in 0..n {
                     for i in 0..n {
-                        asm.load(i as VReg, mem(IN, i as i64 * i64::from(self.row) + j as i64 * vector), None);
+                        let at = i as i64 * i64::from(self.row) + j as i64 * i64::from(self.pixel);
+                        asm.load(i as VReg, mem(IN, at), None);
                     }
                     for (i, r) in constants.input(asm, self.winograd).into_iter().enumerate() {
                         asm.store(mem(Register::RSP, (i * n + j) as i64 * vector), r, None);
@@ -139,7 +166,7 @@ impl InputTransform {
                         asm.store(mem(OUT, (i * n + j) as i64 * i64::from(self.point)), r, None);
                     }
                 }
-                asm.add_imm(IN, self.winograd.outputs() as i64 * vector);
+                asm.add_imm(IN, self.winograd.outputs() as i64 * i64::from(self.pixel));
                 asm.add_imm(OUT, vector);
             },
         );
@@ -248,7 +275,8 @@ fn around_tiles(asm: &mut Asm, frame: i64, tiles: u32, start: impl FnOnce(&mut A
 }
 
 const INPUT_CONSTANTS: [f64; 8] = [-(A * A + B * B), A * A * B * B, -B * B, -A * A, A, -A, B, -B];
-const OUTPUT_CONSTANTS: [f64; 6] = [A, B, A * A, B * B, A * A * A, B * B * B];
+/// Powers of the two points from the first on.
+const OUTPUT_CONSTANTS: [f64; 8] = [A, B, A * A, B * B, A * A * A, B * B * B, A * A * A * A, B * B * B * B];
 
 /// Constants are held in the last registers with AVX-512, and read from memory with AVX2.
 #[derive(Clone, Copy)]
@@ -285,7 +313,7 @@ impl Constants {
 
     /// Bt times what lies in the first registers; gives the registers of the results.
     fn input(self, asm: &mut Asm, winograd: Winograd) -> Vec<VReg> {
-        if winograd == Winograd::F2 {
+        if winograd.points() == 4 {
             asm.bin(Bin::Sub, 4, 2, Src::Reg(0));
             asm.bin(Bin::Add, 5, 1, Src::Reg(2));
             asm.bin(Bin::Sub, 6, 2, Src::Reg(1));
@@ -320,7 +348,7 @@ impl Constants {
 
     /// At times what lies in the first registers; gives [`output_registers`].
     fn output(self, asm: &mut Asm, winograd: Winograd) -> Vec<VReg> {
-        if winograd == Winograd::F2 {
+        if winograd.points() == 4 {
             asm.bin(Bin::Add, 0, 0, Src::Reg(1));
             asm.bin(Bin::Add, 0, 0, Src::Reg(2));
             asm.bin(Bin::Sub, 1, 1, Src::Reg(2));
@@ -334,19 +362,24 @@ impl Constants {
         asm.bin(Bin::Sub, 9, 3, Src::Reg(4));
         asm.bin(Bin::Add, 0, 0, Src::Reg(6));
         asm.bin(Bin::Add, 0, 0, Src::Reg(8));
-        asm.bin(Bin::Mul, 1, 7, c(0));
-        asm.fma(FmaForm::F231, 1, 9, c(1));
-        asm.bin(Bin::Mul, 2, 6, c(2));
-        asm.fma(FmaForm::F231, 2, 8, c(3));
-        asm.fma(FmaForm::F231, 5, 7, c(4));
-        asm.fma(FmaForm::F231, 5, 9, c(5));
-        output_registers(winograd)
+        // Sums for even powers, differences for odd ones; the infinite point counts in the last.
+        let results = output_registers(winograd);
+        for (power, &to) in results.iter().enumerate().skip(1) {
+            let (at_a, at_b) = if power % 2 == 0 { (6, 8) } else { (7, 9) };
+            if power + 1 == results.len() {
+                asm.fma(FmaForm::F231, to, at_a, c(2 * power - 2));
+            } else {
+                asm.bin(Bin::Mul, to, at_a, c(2 * power - 2));
+            }
+            asm.fma(FmaForm::F231, to, at_b, c(2 * power - 1));
+        }
+        results
     }
 }
 
 fn output_registers(winograd: Winograd) -> Vec<VReg> {
-    match winograd {
-        Winograd::F2 => vec![0, 1],
-        Winograd::F4 => vec![0, 1, 2, 5],
+    match winograd.points() {
+        4 => vec![0, 1],
+        _ => (0..winograd.outputs() as VReg - 1).chain([5]).collect(),
     }
 }

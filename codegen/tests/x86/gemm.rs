@@ -56,6 +56,19 @@ fn index(offset: i64) -> usize {
 
 /// Runs a spec on random data and compares; `tiles` is what the leaf is told or was built with.
 fn check(isa: Isa, s: &BatchReduceGemm, tiles: u32, reference: Reference, random: &mut Random, guard: Guard) {
+    check_tile(isa, s, None, tiles, reference, random, guard);
+}
+
+/// Likewise with weights that lie by strides of their own.
+fn check_tile(
+    isa: Isa,
+    s: &BatchReduceGemm,
+    right: Option<RightStrides>,
+    tiles: u32,
+    reference: Reference,
+    random: &mut Random,
+    guard: Guard,
+) {
     let lanes = isa.lanes();
     let (pixels, blocks) = ((s.pixels * tiles) as usize, s.blocks as usize);
     // Offsets in the input of every step, in the order in which the weights are packed.
@@ -73,7 +86,13 @@ fn check(isa: Isa, s: &BatchReduceGemm, tiles: u32, reference: Reference, random
     let last =
         steps.iter().max().map_or(0, |m| index(*m + (pixels as i64 - 1) * i64::from(s.pixel_stride)) + per_pixel);
     let input = Guarded::new(&random.vec(last), guard);
-    let weights = Guarded::new(&random.vec(steps.len() * blocks * lanes), guard);
+    let weight = |k: usize, n: usize| match right {
+        Some(r) => (k as i64 * i64::from(r.step) + n as i64 * i64::from(r.block)) as usize / 4,
+        None => (k * blocks + n) * lanes,
+    };
+    let read = |n: usize| if right.is_some_and(|r| r.exact) { valid(n) } else { lanes };
+    let all_weights = (0..blocks).map(|n| weight(steps.len().saturating_sub(1), n) + read(n)).max().unwrap();
+    let weights = Guarded::new(&random.vec(if steps.is_empty() { 0 } else { all_weights }), guard);
     let bias = Guarded::new(&random.vec((blocks - 1) * lanes + valid(blocks - 1)), guard);
     let before = random.vec(extent(s.out_pixel_stride, s.out_block_stride));
     let out = Guarded::new(&before, guard);
@@ -94,7 +113,13 @@ fn check(isa: Isa, s: &BatchReduceGemm, tiles: u32, reference: Reference, random
 
     let mut args = vec![input.addr(), weights.addr(), out.addr(), bias.addr(), u64::from(tiles)];
     args.extend(operands.iter().map(Guarded::addr));
-    let leaf = LeafSpec::Gemm(s.clone()).emit(isa).unwrap_or_else(|e| panic!("{s:?}: {e}"));
+    // Where the next weights are: nowhere, which a prefetch does not mind.
+    args.push(1 << 40);
+    let spec = match right {
+        Some(right) => LeafSpec::Matrix(MatrixTile { tile: s.clone(), right }),
+        None => LeafSpec::Gemm(s.clone()),
+    };
+    let leaf = spec.emit(isa).unwrap_or_else(|e| panic!("{s:?}: {e}"));
     load(&leaf).call(&args);
 
     let mut expected: Vec<f64> = before.iter().map(|x| f64::from(*x)).collect();
@@ -108,7 +133,7 @@ fn check(isa: Isa, s: &BatchReduceGemm, tiles: u32, reference: Reference, random
             };
             for (k, step) in steps.iter().enumerate() {
                 let from = index(step + p as i64 * i64::from(s.pixel_stride)) + if per_pixel == 1 { 0 } else { lane };
-                acc += f64::from(input.slice()[from]) * f64::from(weights.slice()[(k * blocks + n) * lanes + lane]);
+                acc += f64::from(input.slice()[from]) * f64::from(weights.slice()[weight(k, n) + lane]);
             }
             let mut o = [0.0; 3];
             for (k, (pixel, block)) in strides.iter().enumerate() {
@@ -141,7 +166,7 @@ fn spec(isa: Isa, pixels: u32, blocks: u32, reduce: Vec<Reduce>) -> BatchReduceG
         out_block_stride: 64 * vector,
         last_lanes: None,
         tiles: Tiles::Fixed(1),
-        prefetch: None,
+        prefetch: Prefetch::None,
     }
 }
 
@@ -201,12 +226,72 @@ fn random_specs_agree_with_the_definition() {
             if s.pixels * s.blocks + s.blocks < isa.registers() {
                 s.broadcast = random.pick(&[Broadcast::PerFma, Broadcast::PerPixel]);
             }
-            s.prefetch = (random.below(2) == 0).then_some(2048);
+            s.prefetch =
+                random.pick(&[Prefetch::None, Prefetch::Ahead(2048), Prefetch::Next(64), Prefetch::Next(20_000)]);
             let strided = Access::Strided { pixel: 4 * random.below(40) as i32, block: 4 * random.below(400) as i32 };
             let Epilogue { program, reference } = epilogues(strided).swap_remove(random.below(5) as usize);
             s.epilogue = program;
             let guard = if round % 2 == 0 { Guard::Behind } else { Guard::Before };
             check(isa, &s, tiles, reference, &mut random, guard);
+        }
+    }
+}
+
+#[test]
+fn matrices_in_place_and_blocks_apart() {
+    let mut random = Random(5);
+    for isa in isas() {
+        let (lanes, vector) = (isa.lanes() as u32, isa.bytes() as i32);
+        for round in 0..200 {
+            let (inner, blocks) = (1 + random.below(70) as u32, 1 + random.below(4) as u32);
+            // With AVX2 a mask takes a register.
+            let most = (isa.registers() - blocks - 2) / blocks;
+            let pixels = 1 + random.below(u64::from(most)) as u32;
+            let mut s = spec(isa, pixels, blocks, reduce(&[(inner, random.pick(&[4, 260]))]));
+            s.pixel_stride = random.pick(&[4, 4 * inner as i32]);
+            s.broadcast = random.pick(&[Broadcast::PerFma, Broadcast::PerPixel]);
+            s.last_lanes = (random.below(2) == 0).then(|| 1 + random.below(u64::from(lanes) - 1) as u32);
+            let apart = random.below(2) == 0;
+            let columns = (blocks * lanes) as i32 + random.below(20) as i32;
+            let right = match apart {
+                true => RightStrides { step: vector, block: inner as i32 * vector, exact: false },
+                false => RightStrides { step: 4 * columns, block: vector, exact: true },
+            };
+            s.out_pixel_stride = 4 * columns;
+            s.out_block_stride = vector;
+            s.prefetch = if apart { Prefetch::Ahead(1024) } else { Prefetch::None };
+            s.init = random.pick(&[Init::Zero, Init::Bias, Init::Output]);
+            s.tiles = Tiles::Runtime;
+            let Epilogue { program, reference } = epilogues(Access::Same).swap_remove(random.below(5) as usize);
+            s.epilogue = program;
+            let guard = if round % 2 == 0 { Guard::Behind } else { Guard::Before };
+            check_tile(isa, &s, Some(right), 1 + random.below(3) as u32, reference, &mut random, guard);
+        }
+    }
+}
+
+#[test]
+fn panels_are_copied_and_transposed() {
+    let mut random = Random(6);
+    for isa in isas() {
+        let lanes = isa.lanes();
+        for round in 0..200 {
+            let (rows, columns) = (1 + random.below(70) as usize, 1 + random.below(70) as usize);
+            let transposed = random.below(2) == 0;
+            let (lines, length) = if transposed { (columns, rows) } else { (rows, columns) };
+            let stride = length + random.below(5) as usize;
+            let guard = if round % 2 == 0 { Guard::Behind } else { Guard::Before };
+            let source = Guarded::new(&random.vec((lines - 1) * stride + length), guard);
+            let width = columns.next_multiple_of(lanes);
+            let target = Guarded::new(&random.vec(rows * width), guard);
+            let panel = Panel { rows: rows as u32, columns: columns as u32, from: 4 * stride as i32, transposed };
+            let leaf = LeafSpec::Panel(panel.clone()).emit(isa).unwrap();
+            load(&leaf).call(&[source.addr(), target.addr()]);
+            for (k, c) in (0..rows).flat_map(|k| (0..width).map(move |c| (k, c))) {
+                let at = if transposed { c * stride + k } else { k * stride + c };
+                let want = if c < columns { source.slice()[at] } else { 0.0 };
+                assert_eq!(target.slice()[k * width + c], want, "{isa:?} {panel:?}: row {k}, column {c}");
+            }
         }
     }
 }

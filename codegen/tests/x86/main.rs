@@ -1,8 +1,10 @@
 //! The x86 leaves, run on this CPU where it has the instructions.
 #![cfg(all(target_arch = "x86_64", target_os = "linux"))]
 
+mod gather;
 mod gemm;
 mod harness;
 mod layout;
 mod map;
+mod rows;
 mod winograd;

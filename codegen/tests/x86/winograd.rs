@@ -1,23 +1,29 @@
-//! Winograd's transforms and weights together compute a 3x3 convolution of a row of tiles, in f64 between the leaves, on memory
+//! Winograd's transforms and weights together compute a convolution of a row of tiles, in f64 between the leaves, on memory
 //! with a guard page on either side.
 
 use crate::harness::{Guard, Guarded, Random, isas, load};
 use lehr_codegen::x86::*;
 
-/// One input channel, whose lanes are as many channels of the output.
-fn check(isa: Isa, kind: Winograd, (tiles, rows, cols): (usize, usize, usize), guard: Guard) {
-    let (m, n, lanes) = (kind.outputs(), kind.points(), isa.lanes());
+/// One input channel, whose lanes are as many channels of the output. Pixels and rows that belong together are `step` apart.
+fn check(isa: Isa, kind: Winograd, (tiles, rows, cols): (usize, usize, usize), step: usize, guard: Guard) {
+    let (m, n, r, lanes) = (kind.outputs(), kind.points(), kind.taps(), isa.lanes());
     let mut random = Random(7);
-    let (width, points) = ((tiles - 1) * m + n, n * n);
+    let (width, points) = (((tiles - 1) * m + n - 1) * step + 1, n * n);
     // The last row, and the last tile's last column, end where the buffer ends.
-    let input_data = random.vec(n * width * lanes);
+    let input_data = random.vec(((n - 1) * step + 1) * width * lanes);
     let input = Guarded::new(&input_data, guard);
     let stride = |elements: usize| (4 * elements * lanes) as i32;
     let products = Guarded::new(&vec![0.0; points * tiles * lanes], guard);
-    let spec = InputTransform { winograd: kind, row: stride(width), point: stride(tiles), tiles: tiles as u32 };
+    let spec = InputTransform {
+        winograd: kind,
+        row: stride(step * width),
+        pixel: stride(step),
+        point: stride(tiles),
+        tiles: tiles as u32,
+    };
     load(&LeafSpec::WinogradInput(spec).emit(isa).unwrap()).call(&[input.addr(), products.addr()]);
-    let kernel = random.vec(9);
-    let weights = kind.weights(&kernel);
+    let kernel = random.vec(r * r);
+    let weights = kind.weights(&kind.weight_rows(), &kernel);
     let scaled: Vec<f32> = products.slice().iter().enumerate().map(|(i, v)| v * weights[i / (tiles * lanes)]).collect();
     let products = Guarded::new(&scaled, guard);
     let out_width = (tiles - 1) * m + cols;
@@ -46,9 +52,11 @@ fn check(isa: Isa, kind: Winograd, (tiles, rows, cols): (usize, usize, usize), g
         if cols < m && x % m >= cols {
             continue;
         }
-        let tap =
-            |t: usize| f64::from(kernel[t]) * f64::from(input_data[((y + t / 3) * width + x + t % 3) * lanes + lane]);
-        let sum: f64 = (0..9).map(tap).sum();
+        let tap = |t: usize| {
+            let at = (y + t / r) * step * width + (x + t % r) * step;
+            f64::from(kernel[t]) * f64::from(input_data[at * lanes + lane])
+        };
+        let sum: f64 = (0..r * r).map(tap).sum();
         let want = (sum + f64::from(bias.slice()[lane]) + f64::from(residual.slice()[i])).max(0.0);
         assert!((f64::from(*got) - want).abs() < 2e-5, "{isa:?} {kind:?} {rows}x{cols}, element {i}: {got} for {want}");
     }
@@ -57,11 +65,11 @@ fn check(isa: Isa, kind: Winograd, (tiles, rows, cols): (usize, usize, usize), g
 #[test]
 fn transforms_compute_convolutions_inside_their_buffers() {
     for isa in isas() {
-        for kind in [Winograd::F2, Winograd::F4] {
-            for guard in [Guard::Before, Guard::Behind] {
+        for kind in Winograd::ALL {
+            for (guard, step) in [(Guard::Before, 1), (Guard::Behind, 1), (Guard::Before, 2), (Guard::Behind, 2)] {
                 for rows in 1..=kind.outputs() {
-                    check(isa, kind, (3, rows, kind.outputs()), guard);
-                    (1..=kind.outputs()).for_each(|cols| check(isa, kind, (1, rows, cols), guard));
+                    check(isa, kind, (3, rows, kind.outputs()), step, guard);
+                    (1..=kind.outputs()).for_each(|cols| check(isa, kind, (1, rows, cols), step, guard));
                 }
             }
         }

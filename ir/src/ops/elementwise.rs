@@ -92,6 +92,7 @@ unary_table! {
     Reciprocal "reciprocal" Float -> Same, "1/x";
     Exp "exp" Float -> Same, "e^x";
     Log "log" Float -> Same, "natural logarithm";
+    Log1p "log1p" Float -> Same, "ln(1 + x), without the loss of 1 + x for small x; NaN below -1";
     Sin "sin" Float -> Same, "x in radians";
     Cos "cos" Float -> Same, "x in radians";
     Tan "tan" Float -> Same, "x in radians";
@@ -326,6 +327,7 @@ impl UnaryFn {
             UnaryFn::Reciprocal => 1.0 / x,
             UnaryFn::Exp => x.exp(),
             UnaryFn::Log => x.ln(),
+            UnaryFn::Log1p => x.ln_1p(),
             UnaryFn::Sin => x.sin(),
             UnaryFn::Cos => x.cos(),
             UnaryFn::Tan => x.tan(),

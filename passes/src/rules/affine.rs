@@ -74,7 +74,7 @@ pub(super) fn fold(cx: &mut Cx, id: NodeId, linear: NodeId, scale: Option<&[f64]
 }
 
 /// The bias per channel as it is added now; empty if there is none.
-fn old_bias(cx: &Cx, linear: NodeId) -> Result<Vec<f64>, Decline> {
+pub(super) fn old_bias(cx: &Cx, linear: NodeId) -> Result<Vec<f64>, Decline> {
     let Some(b) = cx.operand(linear, 2) else { return Ok(vec![]) };
     let Some(bias) = cx.constant(b) else { declined!("the bias of {} is not constant", cx.name(linear)) };
     let beta = match cx.op(linear) {

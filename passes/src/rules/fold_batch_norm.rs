@@ -1,6 +1,6 @@
 //! batch_norm(linear(x, w, b); g, h, m, v)  ==  linear(x, w*s, b*s + h - m*s)      s = g / sqrt(v + eps), per output channel
 //! linear: conv, conv_transpose, gemm, matmul of matrices.
-//! Needs: constant weights, bias and statistics; a result of linear that is used once. Exactness: Rounding.
+//! Needs: constant weights, bias and statistics (not the batch's own); a result of linear that is used once. Exactness: Rounding.
 
 use super::affine::{channel_axis, fold, linear_producer};
 use crate::Cx;
@@ -15,8 +15,15 @@ pub const FOLD_BATCH_NORM: Rule = Rule {
 };
 
 fn apply(id: NodeId, cx: &mut Cx) -> Outcome {
-    let Op::BatchNorm(_) = cx.op(id) else { return Err(Decline::NoMatch) };
+    let own_statistics = match cx.op(id) {
+        Op::BatchNorm(_) => false,
+        Op::BatchNormTrain(_) => true,
+        _ => return Err(Decline::NoMatch),
+    };
     let Some(linear) = linear_producer(cx, cx.x(id, 0)) else { return Err(Decline::NoMatch) };
+    if own_statistics {
+        declined!("it normalises by the batch's own statistics, which are known only when it runs");
+    }
     channel_axis(cx, linear)?;
     let (scale, shift) = scale_and_shift(cx, id)?;
     fold(cx, id, linear, Some(&scale), &shift)

@@ -158,7 +158,13 @@ fn sorted(g: &Graph, mut left: Vec<NodeId>) -> Vec<NodeId> {
 pub(super) fn why_alone(cx: &Cx, root: NodeId) -> Decline {
     let y = root.out(0);
     let users = cx.users(y);
-    let Some(&user) = users.iter().find(|u| cx.op(**u).is_elementwise()) else { return Decline::NoMatch };
+    let Some(&user) = users.iter().find(|u| cx.op(**u).is_elementwise()) else {
+        let whole_rows = |u: &&NodeId| matches!(cx.op(**u), Op::Softmax(_) | Op::LogSoftmax(_) | Op::Hardmax(_));
+        return match users.iter().find(whole_rows) {
+            Some(&user) => Decline::Reason(format!("{} needs all of an axis, not one element", cx.name(user))),
+            None => Decline::NoMatch,
+        };
+    };
     let first = cx.name(user);
     if cx.is_output(y) {
         return Decline::Reason(format!("its result is an output of the graph, besides being used by {first}"));

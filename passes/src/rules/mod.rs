@@ -2,8 +2,10 @@
 
 mod affine;
 mod batch_norm_to_affine;
+mod factorize_conv;
 mod fold_batch_norm;
 mod fold_batch_norm_before_conv;
+mod fold_batch_norm_before_gemm;
 mod fold_scale;
 mod fuse_elementwise;
 mod fuse_epilogue;
@@ -15,11 +17,14 @@ mod merge_pads;
 mod merge_reshapes;
 mod merge_transposes;
 mod remove_no_op;
+mod separate_conv;
 mod transpose_to_reshape;
 
 pub use batch_norm_to_affine::BATCH_NORM_TO_AFFINE;
+pub use factorize_conv::FACTORIZE_CONV;
 pub use fold_batch_norm::FOLD_BATCH_NORM;
 pub use fold_batch_norm_before_conv::FOLD_BATCH_NORM_BEFORE_CONV;
+pub use fold_batch_norm_before_gemm::FOLD_BATCH_NORM_BEFORE_GEMM;
 pub use fold_scale::FOLD_SCALE;
 pub use fuse_elementwise::FUSE_ELEMENTWISE;
 pub use fuse_epilogue::FUSE_EPILOGUE;
@@ -30,4 +35,5 @@ pub use merge_pads::MERGE_PADS;
 pub use merge_reshapes::MERGE_RESHAPES;
 pub use merge_transposes::MERGE_TRANSPOSES;
 pub use remove_no_op::REMOVE_NO_OP;
+pub use separate_conv::SEPARATE_CONV;
 pub use transpose_to_reshape::TRANSPOSE_TO_RESHAPE;

@@ -30,9 +30,8 @@ pub fn set_reconvergence(code: &mut [Inst]) {
         successors.push(next);
     }
     let dominator = post_dominators(&successors, exit);
-    for b in 0..blocks {
+    for (b, &meet) in dominator[..blocks].iter().enumerate() {
         let end = starts.get(b + 1).copied().unwrap_or(code.len());
-        let meet = dominator[b];
         if meet < exit {
             code[end - 1].reconverge = starts[meet] as u32;
         }

@@ -126,7 +126,7 @@ impl Logs {
         let end = offset + size;
         while at < end {
             let Some(cell) = self.cells.get_mut(at / 4) else { return Ok(()) };
-            let whole = at % 4 == 0 && end - at >= 4;
+            let whole = at.is_multiple_of(4) && end - at >= 4;
             if !whole && let Cell::Word(log) = cell {
                 *cell = Cell::Bytes(Box::new(std::array::from_fn(|_| log.clone())));
             }

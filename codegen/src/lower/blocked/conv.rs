@@ -19,8 +19,8 @@ use crate::lower::cx::{KernelCx, NodeCx};
 use crate::lower::nest::unflatten;
 use crate::lower::view::{Lattice, Layout, View, row_major};
 use crate::x86::{
-    BatchReduceGemm, Broadcast, ConvWeights, Init, Input, InputLayout, LeafError, LeafSpec, Reduce, Tiles, VProg,
-    choose_tile, pack_conv_weights, split_evenly,
+    BatchReduceGemm, Broadcast, ConvWeights, Init, Input, InputLayout, LeafError, LeafSpec, Prefetch, Reduce, Tiles,
+    VProg, choose_tile, pack_conv_weights, split_evenly,
 };
 use bytes::Bytes;
 use lehr_ir::ops::Conv;
@@ -34,6 +34,8 @@ const CHUNKS: usize = 16;
 const MIN_PIXELS: usize = 112;
 /// Weights beyond this many bytes do not stay in the L2 cache.
 const LARGE_WEIGHTS: usize = 1 << 20;
+/// Weights beyond this many bytes have left the cache since the last run.
+const COLD_WEIGHTS: usize = 1 << 18;
 
 pub fn lower(cx: &mut NodeCx) -> Result<(), Diag> {
     let Op::Conv(op) = cx.graph.node(cx.anchor_id()).op.clone() else { unreachable!("the role says so") };
@@ -121,18 +123,9 @@ impl ConvKernel {
         });
         let plane: usize = spatial.iter().product();
         let row_pixels = if flat { plane } else { spatial[n - 1] };
-        let (outputs, mut inputs) = (w.shape()[0], w.shape()[1]);
-        let taps: usize = w.shape()[2..].iter().product();
-        let whole = (outputs / op.groups).is_multiple_of(lanes) && inputs.is_multiple_of(lanes);
-        let (conv_groups, weights) = match op.groups {
-            1 => (1, w.to_f32()),
-            n if whole => (n, w.to_f32()),
-            n => {
-                let dense = dense_weights(&w.to_f32(), [n, outputs / n, inputs, taps]);
-                inputs *= n;
-                (1, dense)
-            }
-        };
+        let (conv_groups, taps) = (op.groups, w.shape()[2..].iter().product());
+        let (weights, [outputs, inputs]) = ordered_weights(w.to_f32(), [w.shape()[0], w.shape()[1], taps], &x, &y);
+        let bias = bias.map(|b| y.spread(b, 1, 0.0));
         let out_blocks = (outputs / conv_groups).div_ceil(lanes);
         let in_blocks = if x.block().is_some() { inputs.div_ceil(lanes) } else { inputs };
         let tile = choose_tile(isa, row_pixels as u32, out_blocks as u32);
@@ -180,6 +173,18 @@ impl ConvKernel {
         self.in_blocks * per_input * self.taps() * self.lanes
     }
 
+    /// Bytes of the weights that a group of output channels takes in a phase.
+    fn weights_of_phase(&self, blocks: usize, phase: usize) -> usize {
+        4 * self.weights_per_block() / self.in_blocks * self.phases[phase].1 * blocks
+    }
+
+    /// Bytes of the weights of the next phase or group, which lie behind, that each tile brings nearer.
+    fn next_weights(&self, split: &Split, blocks: usize, phase: usize) -> usize {
+        let tiles = if self.flat { split.per_chunk } else { split.per_chunk * self.tiles.total() };
+        let all = 4 * self.weights_per_block() * self.out_blocks * self.conv_groups;
+        if all > COLD_WEIGHTS { self.weights_of_phase(blocks, phase) / tiles } else { 0 }
+    }
+
     fn pack(&self) -> Vec<u8> {
         let shape = ConvWeights {
             outputs: self.outputs,
@@ -221,17 +226,18 @@ impl ConvKernel {
         let packed = self.pack();
         let weights = cx.low.add_weights(DType::F32, packed.len() / 4, Bytes::from(packed));
         let bias = self.bias.as_ref().map(|b| channel_table(cx, b, self.lanes, 0.0));
+        let split = self.split();
         // Assembled before the kernel that calls them is open.
         let mut leaves = vec![];
         for (blocks, _) in self.groups.sizes() {
             for phase in 0..self.phases.len() {
                 for (pixels, tiles) in self.tiles.sizes() {
-                    leaves.push(self.leaf(&mut *cx.low, blocks, phase, (pixels, tiles))?);
+                    let next = self.next_weights(&split, blocks, phase);
+                    leaves.push(self.leaf(&mut *cx.low, blocks, phase, (pixels, tiles), next)?);
                 }
             }
         }
         let images = self.y.shape[0];
-        let split = self.split();
         let mut k = cx.kernel("");
         let groups = if split.by_channels { self.groups.total() } else { 1 };
         let extent = images * split.chunks * groups;
@@ -248,7 +254,7 @@ impl ConvKernel {
         let units = if self.flat { self.tiles.total() } else { self.rows };
         let first = k.let_(chunk * split.per_chunk as i64);
         let end = k.let_((first.clone() + split.per_chunk as i64).min(Expr::i64(units as i64)));
-        let body = ChunkCx { conv: self, leaves: &leaves, params: &params, image, first, end };
+        let body = ChunkCx { conv: self, split: &split, leaves: &leaves, params: &params, image, first, end };
         if split.by_channels {
             body.group(&mut k, Expr::i64(0), group);
         } else {
@@ -266,6 +272,7 @@ impl ConvKernel {
         blocks: usize,
         phase: usize,
         (pixels, count): (usize, usize),
+        next: usize,
     ) -> Result<u32, LeafError> {
         let (n, last_phase) = (self.strides.len(), self.phases.len() - 1);
         let mut reduce = vec![Reduce { trip: self.phases[phase].1 as u32, stride: bytes(self.xs.channel) }];
@@ -292,7 +299,7 @@ impl ConvKernel {
             out_block_stride: bytes(self.ys.channel),
             last_lanes: None,
             tiles: if self.flat { Tiles::Runtime } else { Tiles::Fixed(count as u32) },
-            prefetch: None,
+            prefetch: if next > 0 { Prefetch::Next(next as u32) } else { Prefetch::None },
         };
         low.leaf(&LeafSpec::Gemm(spec))
     }
@@ -301,6 +308,7 @@ impl ConvKernel {
 /// Inside a parallel iteration: rows `first..end` of an image, or tiles of a flat plane.
 struct ChunkCx<'c> {
     conv: &'c ConvKernel,
+    split: &'c Split,
     leaves: &'c [u32],
     params: &'c Params,
     image: Expr,
@@ -342,6 +350,7 @@ impl ChunkCx<'_> {
                 in_block: in_block.clone() + first_block as i64,
                 w,
                 phase,
+                next: (c.weights_of_phase(blocks, phase), c.next_weights(self.split, blocks, phase)),
             };
             if c.flat {
                 call.flat(k);
@@ -361,17 +370,21 @@ struct Call<'c> {
     in_block: Expr,
     w: Expr,
     phase: usize,
+    /// Bytes from these weights to the next ones, and bytes of those that a tile brings nearer.
+    next: (usize, usize),
 }
 
 impl Call<'_> {
     fn row(&self, k: &mut KernelCx, row: Expr) {
         let c = self.chunk.conv;
         let outer = &c.y.shape[2..c.y.shape.len() - 1];
-        let mut place = unflatten(k, row, outer);
+        let mut place = unflatten(k, row.clone(), outer);
         place.push(Expr::i64(0));
-        self.leaf(k, 0, &place, Expr::i64(0), Expr::i64(0));
+        let done = k.let_((row - self.chunk.first.clone()) * c.tiles.total() as i64);
+        self.leaf(k, 0, &place, Expr::i64(0), Expr::i64(0), done.clone());
         if c.tiles.smaller > 0 {
-            self.leaf(k, 1, &place, Expr::i64((c.tiles.count * c.tiles.size) as i64), Expr::i64(0));
+            let pixels = Expr::i64((c.tiles.count * c.tiles.size) as i64);
+            self.leaf(k, 1, &place, pixels, Expr::i64(0), done + c.tiles.count as i64);
         }
     }
 
@@ -382,17 +395,18 @@ impl Call<'_> {
         let (first, end) = (&self.chunk.first, &self.chunk.end);
         let (count, size) = (c.tiles.count as i64, c.tiles.size as i64);
         if c.tiles.smaller == 0 {
-            return self.leaf(k, 0, &place, first.clone() * size, end.clone() - first.clone());
+            return self.leaf(k, 0, &place, first.clone() * size, end.clone() - first.clone(), Expr::i64(0));
         }
         let bound = |e: &Expr| (e.clone().min(Expr::i64(count)), e.clone().max(Expr::i64(count)));
         let ((first_a, first_b), (end_a, end_b)) = (bound(first), bound(end));
         let (first_a, first_b) = (k.let_(first_a), k.let_(first_b));
-        self.leaf(k, 0, &place, first_a.clone() * size, end_a - first_a);
-        self.leaf(k, 1, &place, (first_b.clone() - count) * (size - 1) + count * size, end_b - first_b);
+        let before = k.let_(first_b.clone() - first.clone());
+        self.leaf(k, 0, &place, first_a.clone() * size, end_a - first_a, Expr::i64(0));
+        self.leaf(k, 1, &place, (first_b.clone() - count) * (size - 1) + count * size, end_b - first_b, before);
     }
 
-    /// `pixels` further along the row than `place`.
-    fn leaf(&self, k: &mut KernelCx, part: usize, place: &[Expr], pixels: Expr, tiles: Expr) {
+    /// `pixels` further along the row than `place`, when the chunk has `done` so many tiles.
+    fn leaf(&self, k: &mut KernelCx, part: usize, place: &[Expr], pixels: Expr, tiles: Expr, done: Expr) {
         let c = self.chunk.conv;
         let (params, image) = (self.chunk.params, &self.chunk.image);
         let pixels = k.let_(pixels);
@@ -417,23 +431,30 @@ impl Call<'_> {
         if self.phase + 1 == c.phases.len() {
             args.extend(addresses(k, &c.fused.feeds, None, c.lanes, &at));
         }
+        let (next, per_tile) = self.next;
+        if per_tile > 0 {
+            args.push(LeafArg::Int(done * per_tile as i64 + next as i64));
+        }
         k.leaf(self.leaves[part], args);
     }
 }
 
-/// The weights of groups, `[groups, outputs, inputs, taps]`, as those of one convolution with zeros between groups.
-fn dense_weights(w: &[f32], [groups, outputs, inputs, taps]: [usize; 4]) -> Vec<f32> {
-    let mut dense = vec![0.0; groups * outputs * groups * inputs * taps];
-    let row = inputs * taps;
-    for (o, from) in w.chunks(row).enumerate() {
-        let first = (o * groups + o / outputs) * row;
-        dense[first..first + row].copy_from_slice(from);
+/// The weights, `[outputs, inputs, taps]`, by the slots of the input's channels and the result's; zero where there is no channel.
+fn ordered_weights(w: Vec<f32>, shape: [usize; 3], x: &View, y: &View) -> (Vec<f32>, [usize; 2]) {
+    let [outputs, mut inputs, taps] = shape;
+    let mut w = w;
+    if let Some(order) = x.order().filter(|o| !o.is_plain()) {
+        w = w.chunks(inputs * taps).flat_map(|row| order.spread(row, taps, 0.0)).collect();
+        inputs = order.slots();
     }
-    dense
+    match y.order().filter(|o| !o.is_plain()) {
+        Some(order) => (order.spread(&w, inputs * taps, 0.0), [order.slots(), inputs]),
+        None => (w, [outputs, inputs]),
+    }
 }
 
 /// A row-major input with its padding around it: itself if there is none, else a copy.
-fn bordered(cx: &mut NodeCx, x: &View, pads: &[usize]) -> View {
+pub(super) fn bordered(cx: &mut NodeCx, x: &View, pads: &[usize]) -> View {
     if pads.iter().all(|&p| p == 0) {
         return x.clone();
     }

@@ -1,9 +1,11 @@
 //! Between row-major and blocked tensors, and the zeros around planes.
 
-use crate::kernel::{Access, Blocks, Expr, KernelBuilder, LoopKind, Param};
+use crate::kernel::{Access, Blocks, CmpOp, Expr, KernelBuilder, Param};
 use crate::lower::Lowering;
-use crate::lower::cx::{NodeCx, Source, shape_of};
+use crate::lower::cx::{KernelCx, NodeCx, Source, shape_of};
+use crate::lower::order::Order;
 use crate::lower::view::{Layout, View};
+use crate::program::BufferId;
 use lehr_ir::DType;
 use lehr_ir::graph::{Graph, ValueId};
 use std::collections::HashMap;
@@ -13,64 +15,75 @@ pub fn new_view(low: &mut Lowering, graph: &Graph, v: ValueId, name: Option<Stri
     if let Some(view) = low.reserved.get(&v) {
         return view.clone();
     }
-    let Some((whole, first)) = low.layouts.placed(v) else { return new_buffer(low, graph, v, name) };
+    let Some((whole, first)) = low.layouts.placed(v) else {
+        let order = low.layouts.order(graph, v);
+        return new_buffer(low, graph, v, order, name);
+    };
     let name = graph.value_name(whole).map(str::to_string);
     let whole_view = new_view(low, graph, whole, name);
     low.reserved.insert(whole, whole_view.clone());
-    let Layout::Blocked { block, border, first: start, blocks } = whole_view.layout else {
+    let Layout::Blocked { block, border, first: start, blocks, .. } = whole_view.layout else {
         unreachable!("concatenations that hold their operands are blocked")
     };
-    let layout = Layout::Blocked { block, border, first: start + first, blocks };
+    let order = low.layouts.order(graph, v);
+    let layout = Layout::Blocked { block, border, first: start + first, blocks, order };
     View { buf: whole_view.buf, dtype: DType::F32, shape: shape_of(graph, v), layout }
 }
 
-fn new_buffer(low: &mut Lowering, graph: &Graph, v: ValueId, name: Option<String>) -> View {
+fn new_buffer(low: &mut Lowering, graph: &Graph, v: ValueId, order: Order, name: Option<String>) -> View {
     let shape = shape_of(graph, v);
     let block = low.isa().lanes();
     let border = low.layouts.border(v, shape.len() - 2);
     let padded: usize = shape[2..].iter().zip(&border).map(|(n, (before, after))| before + n + after).product();
-    let blocks = shape[1].div_ceil(block);
+    let blocks = order.blocks();
     let buf = low.new_buffer(DType::F32, shape[0] * blocks * padded * block, name);
-    let view = View { buf, dtype: DType::F32, shape, layout: Layout::Blocked { block, border, first: 0, blocks } };
+    let layout = Layout::Blocked { block, border, first: 0, blocks, order };
+    let view = View { buf, dtype: DType::F32, shape, layout };
     zero_border(low, graph, &view);
     view
 }
 
-/// The value in blocks: as it was produced, or converted.
-pub fn in_blocks(low: &mut Lowering, graph: &Graph, v: ValueId) -> View {
-    if low.layouts.is_blocked(v) {
-        return low.views[&v].clone();
-    }
-    if let Some(view) = low.converted.get(&v) {
+/// The value in blocks, its channels in this order: as it was produced, or converted.
+pub fn in_blocks(low: &mut Lowering, graph: &Graph, v: ValueId, order: &Order) -> View {
+    let produced = low.views.get(&v).filter(|_| low.layouts.is_blocked(v));
+    let known = produced.into_iter().chain(low.converted.get(&v).into_iter().flatten());
+    if let Some(view) = known.into_iter().find(|view| view.order() == Some(order)) {
         return view.clone();
     }
     let from = match low.source(graph, v) {
         Source::Const(c) => low.const_view(&c),
         Source::Buffer(view) => view,
     };
-    let to = new_buffer(low, graph, v, None);
+    let to = new_buffer(low, graph, v, order.clone(), None);
     step(low, graph, "to_blocks", |cx| to_blocks(cx, &from, &to));
-    low.converted.insert(v, to.clone());
+    low.converted.entry(v).or_default().push(to.clone());
     to
 }
 
 /// The value row-major: as it was produced, or converted.
 pub fn plain(low: &mut Lowering, graph: &Graph, v: ValueId) -> View {
     let view = low.views[&v].clone();
-    let Layout::Blocked { block, border, blocks, .. } = &view.layout else { return view };
+    let Layout::Blocked { border, blocks, order, .. } = &view.layout else { return view };
     // Whole blocks of single elements lie in channel order.
-    if blocks * block == view.shape[1] && view.shape[2..].iter().all(|&n| n == 1) && border.iter().all(|b| *b == (0, 0))
-    {
+    let single = view.shape[2..].iter().all(|&n| n == 1) && border.iter().all(|b| *b == (0, 0));
+    if single && order.is_whole() && *blocks == order.blocks() {
         return View::dense(view.buf, view.dtype, view.shape);
     }
-    if let Some(view) = low.converted.get(&v) {
+    let mut known = low.converted.get(&v).into_iter().flatten();
+    if let Some(view) = known.find(|view| view.block().is_none()) {
         return view.clone();
     }
     let buf = low.new_buffer(view.dtype, view.len(), None);
     let to = View::dense(buf, view.dtype, view.shape.clone());
     step(low, graph, "from_blocks", |cx| from_blocks(cx, &view, &to));
-    low.converted.insert(v, to.clone());
+    low.converted.entry(v).or_default().push(to.clone());
     to
+}
+
+/// Numbers of channels or slots for kernels to look up.
+fn table(cx: &mut NodeCx, numbers: impl Iterator<Item = i64>) -> BufferId {
+    let bytes: Vec<u8> = numbers.flat_map(i64::to_le_bytes).collect();
+    cx.low.add_weights(DType::I64, bytes.len() / 8, bytes.into())
 }
 
 /// A step that no operator of the graph stands for.
@@ -79,62 +92,81 @@ fn step(low: &mut Lowering, graph: &Graph, name: &str, f: impl FnOnce(&mut NodeC
 }
 
 fn to_blocks(cx: &mut NodeCx, from: &View, to: &View) {
-    let block = to.block().expect("the target is blocked");
+    let order = to.order().expect("the target is blocked").clone();
+    let block = cx.low.isa().lanes();
     let (channels, spatial) = (from.shape[1], &from.shape[2..]);
     let (xs, ys) = (from.lattice(), to.lattice());
+    // Which channel a slot holds; none is beyond them all.
+    let holds = |c: Option<usize>| c.unwrap_or(channels) as i64;
+    let looked_up = (!order.is_plain()).then(|| table(cx, order.by_slot().into_iter().map(holds)));
     let mut k = cx.kernel("");
-    let blocks = channels.div_ceil(block);
+    let blocks = order.blocks();
     let (width, lines) = spatial.split_last().expect("there is a spatial axis");
     let points = spatial.iter().product::<usize>() * block;
     let p = k.parallel((from.shape[0] * blocks) as i64, points as i64);
     let (image, b) = (k.let_(p.clone() / blocks as i64), k.let_(p % blocks as i64));
     let (x, y) = (k.param_for(from.buf, Access::Read), k.param_for(to.buf, Access::Write));
+    let looked_up = looked_up.map(|t| k.param_for(t, Access::Read));
     let first = k.let_(b.clone() * block as i64);
     k.loops(lines, |k, line| {
         let mut start = line.to_vec();
         start.push(Expr::i64(0));
         let row = k.let_(ys.at(&image, b.clone(), &start));
-        let whole = channels.is_multiple_of(block);
-        let lanes = if whole {
-            Expr::i64(block as i64)
-        } else {
-            k.let_((Expr::i64(channels as i64) - first.clone()).min(Expr::i64(block as i64)))
-        };
-        k.for_(LoopKind::Serial, Expr::i64(0), lanes.clone(), 1, |k, lane| {
-            let source = k.let_(xs.at(&image, first.clone() + lane.clone(), &start));
-            let (step_x, step_y) = (xs.spatial[line.len()], ys.spatial[line.len()]);
+        let (step_x, step_y) = (xs.spatial[line.len()], ys.spatial[line.len()]);
+        k.serial(block, |k, lane| {
+            let slot = k.let_(first.clone() + lane.clone());
+            let channel = match looked_up {
+                Some(t) => {
+                    let entry = k.builder().load(t, slot);
+                    k.let_(entry)
+                }
+                None => slot,
+            };
             let target = k.let_(row.clone() + lane);
-            k.vector(*width, |k, w| {
-                let value = k.builder().load(x, source.clone() + w.clone() * step_x);
-                k.builder().store(y, target.clone() + w * step_y, value);
+            let copy = |k: &mut KernelCx| {
+                let source = k.let_(xs.at(&image, channel.clone(), &start));
+                k.vector(*width, |k, w| {
+                    let value = k.builder().load(x, source.clone() + w.clone() * step_x);
+                    k.builder().store(y, target.clone() + w * step_y, value);
+                });
+            };
+            if !order.is_padded() {
+                return copy(k);
+            }
+            let exists = Expr::compare(CmpOp::Lt, channel.clone(), Expr::i64(channels as i64));
+            k.if_else(exists, copy, |k| {
+                k.vector(*width, |k, w| k.builder().store(y, target.clone() + w * step_y, Expr::f32(0.0)));
             });
         });
-        if !whole {
-            k.serial(*width, |k, w| {
-                let target = k.let_(row.clone() + w * ys.spatial[line.len()]);
-                k.for_(LoopKind::Serial, lanes, Expr::i64(block as i64), 1, |k, lane| {
-                    k.builder().store(y, target.clone() + lane, Expr::f32(0.0));
-                });
-            });
-        }
     });
     k.finish();
 }
 
 fn from_blocks(cx: &mut NodeCx, from: &View, to: &View) {
-    let block = from.block().expect("the source is blocked");
+    let order = from.order().expect("the source is blocked").clone();
+    let block = cx.low.isa().lanes();
     let (channels, spatial) = (from.shape[1], &from.shape[2..]);
     let (xs, ys) = (from.lattice(), to.lattice());
+    let slots = (0..channels).map(|c| order.slot(c) as i64);
+    let looked_up = slots.clone().ne(0..channels as i64).then(|| table(cx, slots));
     let mut k = cx.kernel("");
     let points: usize = spatial.iter().product();
     let p = k.parallel((from.shape[0] * channels) as i64, points as i64);
     let (image, c) = (k.let_(p.clone() / channels as i64), k.let_(p % channels as i64));
     let (x, y) = (k.param_for(from.buf, Access::Read), k.param_for(to.buf, Access::Write));
+    let slot = match looked_up {
+        Some(t) => {
+            let t = k.param_for(t, Access::Read);
+            let entry = k.builder().load(t, c.clone());
+            k.let_(entry)
+        }
+        None => c.clone(),
+    };
     let (width, lines) = spatial.split_last().expect("there is a spatial axis");
     k.loops(lines, |k, line| {
         let mut start = line.to_vec();
         start.push(Expr::i64(0));
-        let source = k.let_(xs.at(&image, c.clone() / block as i64, &start) + c.clone() % block as i64);
+        let source = k.let_(xs.at(&image, slot.clone() / block as i64, &start) + slot.clone() % block as i64);
         let target = k.let_(ys.at(&image, c.clone(), &start));
         let (step_x, step_y) = (xs.spatial[line.len()], ys.spatial[line.len()]);
         k.vector(*width, |k, w| {
@@ -147,12 +179,12 @@ fn from_blocks(cx: &mut NodeCx, from: &View, to: &View) {
 
 /// Writes the zeros around each plane; the arena's memory has held something else before.
 fn zero_border(low: &mut Lowering, graph: &Graph, view: &View) {
-    let Layout::Blocked { block, border, .. } = &view.layout else { return };
+    let Layout::Blocked { block, border, blocks, .. } = &view.layout else { return };
     if border.iter().all(|b| *b == (0, 0)) {
         return;
     }
     let dims: Vec<usize> = view.shape[2..].iter().zip(border).map(|(n, (b, a))| b + n + a).collect();
-    let planes = view.shape[0] * view.shape[1].div_ceil(*block);
+    let planes = view.shape[0] * blocks;
     let border = border.clone();
     let block = *block;
     step(low, graph, "zero_border", |cx| {

@@ -27,7 +27,7 @@ pub fn lower(cx: &mut NodeCx) -> Result<(), Diag> {
     });
     let spec = LeafSpec::Map(Map { program: fused.program.clone() });
     let leaf = cx.low.leaf(&spec).map_err(|e| leaf_diag(cx, &e))?;
-    let blocks = y.shape[1].div_ceil(lanes);
+    let blocks = y.order().expect("the result is in blocks").blocks();
     let cost = cx.elementwise_cost();
     let mut k = cx.kernel("");
     let plane: usize = spatial.iter().product();

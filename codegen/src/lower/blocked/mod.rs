@@ -7,16 +7,21 @@ mod concat;
 mod conv;
 mod convert;
 pub(crate) mod epilogue;
+pub(crate) mod grouped;
+mod lrn;
 mod map;
 mod operands;
-mod product;
+pub(crate) mod product;
+mod right_operand;
+pub(crate) mod rows;
 pub(crate) mod window;
 pub(crate) mod winograd;
 
 pub(super) use convert::{in_blocks, new_view, plain};
 
 use super::Lowering;
-use super::cx::NodeCx;
+use super::cx::{KernelCx, NodeCx};
+use crate::kernel::{Blocks, CmpOp, Expr};
 use crate::layout::Role;
 use crate::x86::{Isa, LeafError, LeafSpec, split_evenly};
 use lehr_ir::Diag;
@@ -24,10 +29,13 @@ use lehr_ir::Diag;
 pub(super) fn lower(role: Role, cx: &mut NodeCx) -> Result<(), Diag> {
     match role {
         Role::Conv => conv::lower(cx),
+        Role::Grouped => grouped::lower(cx),
         Role::Winograd(kind) => winograd::lower(cx, kind),
         Role::Map => map::lower(cx),
         Role::Window => window::lower(cx),
         Role::Mean => window::mean(cx),
+        Role::Lrn => lrn::lower(cx),
+        Role::Rows => rows::lower(cx),
         Role::Concat => concat::lower(cx),
         Role::Product => product::lower(cx),
         Role::Other => unreachable!("lowered to plain loops"),
@@ -93,6 +101,39 @@ impl Parts {
 
     fn total(&self) -> usize {
         self.count + self.smaller
+    }
+
+    /// What the parts are parts of.
+    fn whole(&self) -> usize {
+        self.size * self.count + (self.size - 1) * self.smaller
+    }
+
+    /// The parts' sizes in order.
+    fn list(&self) -> Vec<u32> {
+        self.sizes().into_iter().flat_map(|(size, count)| std::iter::repeat_n(size as u32, count)).collect()
+    }
+
+    /// Where a part of the larger (0) or smaller (1) size starts.
+    fn start(&self, size: usize, part: Expr) -> Expr {
+        match size {
+            0 => part * self.size as i64,
+            _ => part * (self.size as i64 - 1) + self.count as i64,
+        }
+    }
+
+    /// Code for part `part` of either size, and for the last one: `f` is told which (0: larger, 1: smaller).
+    fn each_kind(&self, k: &mut KernelCx, part: &Expr, f: impl Fn(&mut KernelCx, usize, bool)) {
+        let (last, sizes) = (self.total() as i64 - 1, self.sizes().len());
+        let below = |bound: i64| Expr::compare(CmpOp::Lt, part.clone(), Expr::i64(bound));
+        // The last part is of the smaller size where there are two.
+        let tail = |k: &mut KernelCx| match last {
+            0 => f(k, 0, true),
+            _ => k.if_else(below(last), |k| f(k, sizes - 1, false), |k| f(k, sizes - 1, true)),
+        };
+        match sizes {
+            1 => tail(k),
+            _ => k.if_else(below(self.count as i64), |k| f(k, 0, false), tail),
+        }
     }
 
     /// The sizes that occur, and how often.

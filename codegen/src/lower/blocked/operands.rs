@@ -35,12 +35,11 @@ pub struct Fused {
 /// If the group cannot be written so: the layout pass has asked the same question.
 pub fn fused(cx: &mut NodeCx, start: ValueId, divisor: Option<f32>, access: &mut dyn FnMut(&Feed) -> Access) -> Fused {
     let lanes = cx.low.isa().lanes();
-    let in_blocks = cx.outputs[0].1.block().is_some();
+    let order = cx.outputs[0].1.order().cloned();
     let result = cx.outputs[0].0;
     let rank = cx.graph.ty(result).rank();
-    let channel_axis = if in_blocks { 1 } else { rank - 1 };
-    let channels = cx.outputs[0].1.shape[channel_axis];
-    let padded = in_blocks && !channels.is_multiple_of(lanes);
+    let channel_axis = if order.is_some() { 1 } else { rank - 1 };
+    let padded = order.is_some_and(|o| !o.is_whole());
     let mut feeds: Vec<(Operand, Feed)> = vec![];
     for pass in 0..2 {
         let translated = {
@@ -79,7 +78,8 @@ fn feed(cx: &mut NodeCx, operand: Operand, lanes: usize) -> Feed {
         (Operand::Splat(_), Source::Buffer(view)) => Feed::Splat(view),
         (Operand::Splat(_), Source::Const(c)) => Feed::Splat(cx.low.const_view(&c)),
         (Operand::Channel { .. }, Source::Const(c)) => {
-            let buf = channel_table(cx, &c.tensor().to_f32(), lanes, 1.0);
+            let values = cx.outputs[0].1.spread(c.tensor().to_f32(), 1, 1.0);
+            let buf = channel_table(cx, &values, lanes, 1.0);
             Feed::Channel { buf, offset: 0, image: 0 }
         }
         (Operand::Channel { per_image, .. }, Source::Buffer(view)) => {

@@ -1,23 +1,48 @@
-//! Matrix products with constant weights by batch-reduce leaves: a row of the left operand is a pixel, its elements are input
-//! channels.
+//! Matrix products by leaves: a row of the left operand is a pixel, its elements are input channels.
 //!
 //! ```text
-//! parallel for group of column blocks, or chunk of rows
-//!     for group                    weights of a group are one sequential stream
-//!         leaf: tiles of rows, all of K, the epilogue
+//! pack the right operand                        if it is no constant, and there are rows enough to make up for it
+//! parallel for matrix, chunk of rows, chunk of columns
+//!     for phase of the inner axis               so long that the chunk of the left operand stays in the L2 cache
+//!         for group of column blocks
+//!             leaf: tiles of rows               the first phase starts from the bias, the last one has the epilogue
 //! ```
+//!
+//! With few rows the weights' streams must not be broken off, and the two inner loops change places. Sums of a phase are
+//! short, so errors do not grow with the inner axis.
 
 use super::operands::{Feed, Fused, Place, addresses, channel_table, fused};
+use super::right_operand::{Form, Right};
 use super::{Parts, bytes, leaf_diag};
-use crate::kernel::{Access, Blocks, CmpOp, Expr, LeafArg, Param};
+use crate::kernel::{Access, Blocks, Expr, LeafArg, LoopKind, Param};
 use crate::lower::cx::{KernelCx, NodeCx};
+use crate::lower::nest::unflatten;
 use crate::lower::view::{Lattice, View};
 use crate::program::BufferId;
 use crate::x86::{
-    BatchReduceGemm, Broadcast, Init, Input, Isa, LeafError, LeafSpec, MatrixLayout, Reduce, Tile, Tiles, choose_tile,
-    pack_gemm_b, split_evenly,
+    BatchReduceGemm, Broadcast, Init, Input, Isa, LeafError, LeafSpec, MatrixLayout, MatrixTile, Prefetch, Reduce,
+    Tile, Tiles, VProg, choose_tile_within,
 };
-use lehr_ir::{DType, Diag, Op};
+use lehr_ir::{Diag, Op};
+
+/// Up to so many rows a product is bound by memory.
+const FEW_ROWS: usize = 16;
+/// Blocks of the right operand that are far apart are brought to the L1 cache so many bytes ahead.
+const AHEAD: u32 = 2048;
+/// Rows of a chunk: of the left operand, [`MAX_PHASE`] columns of them take a quarter of the L2 cache.
+const CHUNK_ROWS: usize = 256;
+/// Steps of the inner axis that a tile sums at once.
+const MAX_PHASE: usize = 512;
+/// Chunks that are wanted, so that any sensible number of threads gets an even share.
+const SHARES: usize = 16;
+/// Rows whose distance is a multiple of this fall into one set of the L1 cache, which has room for so many lines of them.
+const ALIAS: usize = 4096;
+const MAX_ALIASES: u32 = 9;
+/// A right operand that is no constant is left as it lies up to this size, or for up to so many rows: packing would cost more.
+const IN_PLACE: usize = 1 << 17;
+const IN_PLACE_ROWS: usize = 32;
+/// Steps of the inner axis where rows of a large right operand are read as they lie: as many streams.
+const IN_PLACE_PHASE: usize = 32;
 
 /// Blocks of columns that a single row takes at once: an accumulator and a vector of weights for each, and the element.
 fn vector_blocks(isa: Isa) -> usize {
@@ -26,64 +51,130 @@ fn vector_blocks(isa: Isa) -> usize {
         Isa::Avx2 => 7,
     }
 }
-/// More rows than these are shared out among threads; otherwise columns are.
-const MANY_ROWS: usize = 112;
-/// Chunks of rows that threads share out.
-const CHUNKS: usize = 16;
+
+/// The sizes of a product, as the layout pass and the lowering see it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sizes {
+    /// Matrices of the result, and of either operand: as many or 1.
+    pub matrices: usize,
+    left: usize,
+    pub rows: usize,
+    pub inner: usize,
+    pub columns: usize,
+}
+
+impl Sizes {
+    /// `None` if only some of the axes before the last two broadcast, or there are none to be had.
+    pub fn of(op: &Op, left: &[usize], right: &[usize]) -> Option<Sizes> {
+        if let Op::Gemm(g) = op {
+            let (rows, inner) = if g.trans_a { (left[1], left[0]) } else { (left[0], left[1]) };
+            let columns = if g.trans_b { right[0] } else { right[1] };
+            return Some(Sizes { matrices: 1, left: 1, rows, inner, columns });
+        }
+        let (&inner, before) = left.split_last()?;
+        let [right_batch @ .., _, columns] = right else { return None };
+        let columns = *columns;
+        let count = |batch: &[usize]| batch.iter().product::<usize>();
+        if count(right_batch) == 1 {
+            return Some(Sizes { matrices: 1, left: 1, rows: count(before), inner, columns });
+        }
+        let (&rows, left_batch) = before.split_last()?;
+        // Axes of size 1 in front say nothing.
+        let trimmed = |batch: &[usize]| batch[batch.iter().take_while(|&&n| n == 1).count()..].to_vec();
+        let same = trimmed(left_batch) == trimmed(right_batch);
+        let matrices = count(right_batch);
+        (same || count(left_batch) == 1).then(|| Sizes { matrices, left: count(left_batch), rows, inner, columns })
+    }
+}
 
 pub fn lower(cx: &mut NodeCx) -> Result<(), Diag> {
-    let product = Product::new(cx);
+    let product = Product::new(cx)?;
     let leaves = product.leaves(cx).map_err(|e| leaf_diag(cx, &e))?;
     product.emit(cx, &leaves);
     Ok(())
 }
 
+/// A part of the inner axis.
+#[derive(Clone, Copy)]
+struct Phase {
+    len: usize,
+    first: bool,
+    last: bool,
+}
+
 struct Product {
     a: View,
     y: View,
-    rows: usize,
-    inner: usize,
-    columns: usize,
+    sizes: Sizes,
+    trans_a: bool,
     lanes: usize,
     tile: Tile,
     /// Groups of blocks of columns, and tiles of rows.
     groups: Parts,
     tiles: Parts,
-    weights: BufferId,
+    /// Steps of a phase but the last, and what there are: the only one; or first and last; or first, middle and last.
+    phase: usize,
+    phases: Vec<Phase>,
+    right: Right,
     bias: Option<BufferId>,
     fused: Fused,
-    /// The result as one image of rows.
+    /// The result as images of rows.
     lattice: Lattice,
 }
 
 impl Product {
-    fn new(cx: &mut NodeCx) -> Product {
+    fn new(cx: &mut NodeCx) -> Result<Product, Diag> {
         let op = cx.graph.node(cx.anchor_id()).op.clone();
-        let (trans_b, alpha, beta) = match &op {
-            Op::Gemm(g) => (g.trans_b, g.alpha, g.beta),
-            _ => (false, 1.0, 1.0),
+        let (trans_a, trans_b, alpha, beta) = match &op {
+            Op::Gemm(g) => (g.trans_a, g.trans_b, g.alpha, g.beta),
+            _ => (false, false, 1.0, 1.0),
         };
         let isa = cx.low.isa();
         let lanes = isa.lanes();
         let a = cx.view(0).expect("the left operand is in a buffer");
-        let b = cx.constant(1).expect("the right operand is constant");
         let y = cx.outputs[0].1.clone();
-        let columns = y.shape.last().copied().expect("products have columns");
-        let inner = b.len() / columns;
-        let rows = a.len() / inner;
+        let sizes = Sizes::of(&op, &a.shape, &cx.in_shape(1)).expect("the layout pass has asked");
+        let Sizes { rows, inner, columns, .. } = sizes;
         let blocks = columns.div_ceil(lanes);
+        let aliases = !trans_a && (4 * inner).is_multiple_of(ALIAS);
+        let most = if aliases { MAX_ALIASES } else { u32::MAX };
         let tile = match rows {
             1 => Tile { pixels: 1, blocks: blocks.min(vector_blocks(isa)) as u32, broadcast: Broadcast::PerPixel },
-            _ => choose_tile(isa, rows as u32, blocks as u32),
+            _ => choose_tile_within(isa, most, rows as u32, blocks as u32),
         };
-        let layout = if trans_b { MatrixLayout::Nk } else { MatrixLayout::Kn };
-        let values: Vec<f32> = b.to_f32().iter().map(|v| v * alpha).collect();
-        let packed = pack_gemm_b(&values, inner, columns, layout, lanes, &split_evenly(blocks as u32, tile.blocks));
-        let weights = cx.low.add_weights(DType::F32, packed.len() / 4, packed.into());
-        let bias = matches!(op, Op::Gemm(_)).then(|| cx.constant(2)).flatten().map(|c| {
+        let (groups, tiles) = (Parts::of(blocks, tile.blocks as usize), Parts::of(rows, tile.pixels as usize));
+        let shape = (inner, columns);
+        let large = 4 * inner * columns > IN_PLACE;
+        let right = match cx.constant(1) {
+            Some(b) => {
+                let layout = if trans_b { MatrixLayout::Nk } else { MatrixLayout::Kn };
+                let values: Vec<f32> = b.to_f32().iter().map(|v| v * alpha).collect();
+                Right::constant(cx, &values, layout, shape, &groups, rows <= FEW_ROWS)
+            }
+            None => {
+                let b = cx.view(1).expect("the right operand is in a buffer");
+                // With AVX2, the mask of a last block in place takes a register of its own.
+                let fits = isa == Isa::Avx512 || columns.is_multiple_of(lanes);
+                let in_place = !trans_b && fits && (!large || rows <= IN_PLACE_ROWS);
+                match in_place {
+                    true => Right::in_place(cx, &b, shape),
+                    false => Right::packed(cx, &b, trans_b, shape, &groups)?,
+                }
+            }
+        };
+        let most = match (right.form, rows <= IN_PLACE_ROWS) {
+            (Form::InPlace, true) if large => IN_PLACE_PHASE,
+            _ => MAX_PHASE,
+        };
+        let phase = inner.div_ceil(inner.div_ceil(most));
+        let bias = matches!(op, Op::Gemm(_)) && cx.has(2) && beta != 0.0;
+        let bias = bias.then(|| match cx.constant(2) {
             // One number for all columns, or one for each.
-            let c: Vec<f32> = c.to_f32().iter().cycle().take(columns).map(|v| v * beta).collect();
-            channel_table(cx, &c, lanes, 0.0)
+            Some(c) => {
+                let c: Vec<f32> = c.to_f32().iter().cycle().take(columns).map(|v| v * beta).collect();
+                channel_table(cx, &c, lanes, 0.0)
+            }
+            None => cx.view(2).expect("the bias is in a buffer").buf,
         });
         let start = cx.anchor_id().out(0);
         let fused = fused(cx, start, None, &mut |feed| match feed {
@@ -91,67 +182,126 @@ impl Product {
             Feed::Channel { .. } => crate::x86::Access::Channel,
             Feed::Splat(_) => crate::x86::Access::Splat,
         });
-        let lattice = Lattice { origin: 0, image: 0, channel: lanes as i64, spatial: vec![columns as i64] };
-        let (groups, tiles) = (Parts::of(blocks, tile.blocks as usize), Parts::of(rows, tile.pixels as usize));
-        Product { a, y, rows, inner, columns, lanes, tile, groups, tiles, weights, bias, fused, lattice }
+        let image = (rows * columns) as i64;
+        let lattice = Lattice { origin: 0, image, channel: lanes as i64, spatial: vec![columns as i64] };
+        let phases = phases(inner, phase);
+        Ok(Product { a, y, sizes, trans_a, lanes, tile, groups, tiles, phase, phases, right, bias, fused, lattice })
     }
 
-    /// For each size of group, without and with the last column, and each size of tile.
+    /// For each phase and size of group, without and with the last column, and each size of tile.
     fn leaves(&self, cx: &mut NodeCx) -> Result<Vec<u32>, LeafError> {
         let mut leaves = vec![];
-        for (blocks, _) in self.groups.sizes() {
-            for partial in [false, true] {
-                for (pixels, _) in self.tiles.sizes() {
-                    leaves.push(cx.low.leaf(&self.leaf(blocks, pixels, partial))?);
+        for phase in &self.phases {
+            for (blocks, _) in self.groups.sizes() {
+                for partial in [false, true] {
+                    for (pixels, _) in self.tiles.sizes() {
+                        leaves.push(cx.low.leaf(&self.leaf(phase, blocks, pixels, partial))?);
+                    }
                 }
             }
         }
         Ok(leaves)
     }
 
-    fn leaf(&self, blocks: usize, pixels: usize, partial: bool) -> LeafSpec {
-        let beyond = self.columns % self.lanes;
-        LeafSpec::Gemm(BatchReduceGemm {
+    /// Elements of the left operand from row to row, and from step to step.
+    fn left_strides(&self) -> (usize, usize) {
+        if self.trans_a { (1, self.sizes.rows) } else { (self.sizes.inner, 1) }
+    }
+
+    fn leaf(&self, phase: &Phase, blocks: usize, pixels: usize, partial: bool) -> LeafSpec {
+        let beyond = self.sizes.columns % self.lanes;
+        let (row, step) = self.left_strides();
+        let tile = BatchReduceGemm {
             pixels: pixels as u32,
             blocks: blocks as u32,
             input: Input::Element,
             broadcast: self.tile.broadcast,
-            pixel_stride: bytes(self.inner as i64),
-            reduce: vec![Reduce { trip: self.inner as u32, stride: 4 }],
-            init: if self.bias.is_some() { Init::Bias } else { Init::Zero },
-            epilogue: self.fused.program.clone(),
-            out_pixel_stride: bytes(self.columns as i64),
+            pixel_stride: bytes(row as i64),
+            reduce: vec![Reduce { trip: phase.len as u32, stride: bytes(step as i64) }],
+            init: match (phase.first, self.bias) {
+                (false, _) => Init::Output,
+                (true, Some(_)) => Init::Bias,
+                (true, None) => Init::Zero,
+            },
+            epilogue: if phase.last { self.fused.program.clone() } else { VProg::identity() },
+            out_pixel_stride: bytes(self.sizes.columns as i64),
             out_block_stride: bytes(self.lanes as i64),
             last_lanes: (partial && beyond != 0).then_some(beyond as u32),
             tiles: Tiles::Runtime,
-            prefetch: None,
-        })
+            prefetch: if self.right.form == Form::Apart { Prefetch::Ahead(AHEAD) } else { Prefetch::None },
+        };
+        LeafSpec::Matrix(MatrixTile { tile, right: self.right.strides(blocks) })
     }
 
     fn emit(&self, cx: &mut NodeCx, leaves: &[u32]) {
-        let by_rows = self.rows > MANY_ROWS;
-        let (groups, tiles) = (self.groups.total(), self.tiles.total());
-        let chunk = if by_rows { tiles.div_ceil(CHUNKS) } else { tiles };
-        let chunks = tiles.div_ceil(chunk);
-        let extent = if by_rows { chunks } else { groups };
+        let Sizes { matrices, rows, inner, columns, .. } = self.sizes;
+        let row_chunk = self.tiles.total().div_ceil(rows.div_ceil(CHUNK_ROWS));
+        let row_chunks = self.tiles.total().div_ceil(row_chunk);
+        let wanted = SHARES.div_ceil(matrices * row_chunks).min(self.groups.total());
+        let column_chunk = self.groups.total().div_ceil(wanted);
+        let column_chunks = self.groups.total().div_ceil(column_chunk);
+        let extent = matrices * row_chunks * column_chunks;
         let mut k = cx.kernel("");
-        let p = k.parallel(extent as i64, (2 * self.rows * self.columns * self.inner / extent) as i64);
+        let p = k.parallel(extent as i64, (2 * matrices * rows * columns * inner / extent) as i64);
+        let at = unflatten(&mut k, p, &[matrices, row_chunks, column_chunks]);
+        let mut range = |at: &Expr, chunk: usize, total: usize| {
+            let first = k.let_(at.clone() * chunk as i64);
+            let end = k.let_((first.clone() + chunk as i64).min(Expr::i64(total as i64)));
+            (first, end)
+        };
+        let tiles = range(&at[1], row_chunk, self.tiles.total());
+        let groups = range(&at[2], column_chunk, self.groups.total());
         let calls = Calls {
             product: self,
             leaves,
+            matrix: at[0].clone(),
+            tiles,
+            groups,
             from: k.param_for(self.a.buf, Access::Read),
-            weights: k.param_for(self.weights, Access::Read),
-            to: k.param_for(self.y.buf, Access::Write),
+            right: k.param_for(self.right.buf, Access::Read),
+            // Phases behind the first go on from what lies there.
+            to: k.param_for(self.y.buf, if self.phases.len() > 1 { Access::ReadWrite } else { Access::Write }),
             bias: self.bias.map(|b| k.param_for(b, Access::Read)),
         };
-        if by_rows {
-            let first = k.let_(p * chunk as i64);
-            let end = k.let_((first.clone() + chunk as i64).min(Expr::i64(tiles as i64)));
-            k.serial(groups, |k, group| calls.group(k, group, &first, &end));
-        } else {
-            calls.group(&mut k, p, &Expr::i64(0), &Expr::i64(tiles as i64));
+        let (first, end) = (calls.groups.0.clone(), calls.groups.1.clone());
+        match self.right.form {
+            Form::Apart => k.for_(LoopKind::Serial, first, end, 1, |k, group| {
+                self.each_phase(k, |k, kind, inner| calls.group(k, kind, &group, inner));
+            }),
+            Form::Together | Form::InPlace => self.each_phase(&mut k, |k, kind, inner| {
+                let (first, end) = (first.clone(), end.clone());
+                k.for_(LoopKind::Serial, first, end, 1, |k, group| calls.group(k, kind, &group, inner));
+            }),
         }
         k.finish();
+    }
+
+    /// Code for every phase: `f` gets its kind and its first step.
+    fn each_phase(&self, k: &mut KernelCx, f: impl Fn(&mut KernelCx, usize, &Expr)) {
+        f(k, 0, &Expr::i64(0));
+        let before_last = ((self.sizes.inner - 1) / self.phase) as i64;
+        if self.phases.len() == 3 {
+            k.for_(LoopKind::Serial, Expr::i64(1), Expr::i64(before_last), 1, |k, n| {
+                let inner = k.let_(n * self.phase as i64);
+                f(k, 1, &inner);
+            });
+        }
+        if self.phases.len() > 1 {
+            f(k, self.phases.len() - 1, &Expr::i64(before_last * self.phase as i64));
+        }
+    }
+}
+
+/// The kinds of phases of `inner` steps, all of `len` but the last.
+fn phases(inner: usize, len: usize) -> Vec<Phase> {
+    let last = inner - (inner - 1) / len * len;
+    match inner.div_ceil(len) {
+        1 => vec![Phase { len, first: true, last: true }],
+        n => {
+            let middle = (n > 2).then_some(Phase { len, first: false, last: false });
+            let first = Phase { len, first: true, last: false };
+            [first].into_iter().chain(middle).chain([Phase { len: last, first: false, last: true }]).collect()
+        }
     }
 }
 
@@ -159,36 +309,30 @@ impl Product {
 struct Calls<'p> {
     product: &'p Product,
     leaves: &'p [u32],
+    matrix: Expr,
+    /// First and end of the chunk.
+    tiles: (Expr, Expr),
+    groups: (Expr, Expr),
     from: Param,
-    weights: Param,
+    right: Param,
     to: Param,
     bias: Option<Param>,
 }
 
 impl Calls<'_> {
-    /// A group of columns, tiles `first..end`. The last group may end inside a block, and has leaves of its own.
-    fn group(&self, k: &mut KernelCx, group: Expr, first: &Expr, end: &Expr) {
+    /// A group of columns in a phase of this kind, from step `inner` on.
+    fn group(&self, k: &mut KernelCx, phase: usize, group: &Expr, inner: &Expr) {
         let groups = &self.product.groups;
-        let (last, sizes) = (groups.total() as i64 - 1, groups.sizes().len());
-        let below = |bound: i64| Expr::compare(CmpOp::Lt, group.clone(), Expr::i64(bound));
-        let blocks = |k: &mut KernelCx, size: usize, partial: bool| {
-            self.blocks(k, group.clone(), (size, partial), first, end);
-        };
-        let tail = |k: &mut KernelCx| match last {
-            0 => blocks(k, 0, true),
-            _ => k.if_else(below(last), |k| blocks(k, sizes - 1, false), |k| blocks(k, sizes - 1, true)),
-        };
-        match sizes {
-            1 => tail(k),
-            _ => k.if_else(below(groups.count as i64), |k| blocks(k, 0, false), tail),
-        }
+        groups.each_kind(k, group, |k, size, last| {
+            let block = k.let_(groups.start(size, group.clone()));
+            self.tiles(k, phase, (size, last), &block, inner);
+        });
     }
 
-    /// `kind` says which size of group this is, and whether it is the last.
-    fn blocks(&self, k: &mut KernelCx, group: Expr, kind: (usize, bool), first: &Expr, end: &Expr) {
+    /// Its tiles; `size` says which size it is, and whether it is the last.
+    fn tiles(&self, k: &mut KernelCx, phase: usize, (size, partial): (usize, bool), block: &Expr, inner: &Expr) {
         let Product { groups, tiles, .. } = self.product;
-        let (size, partial) = kind;
-        let block = k.let_(group_start(groups, size, group));
+        let (first, end) = &self.tiles;
         for (part, (pixels, _)) in tiles.sizes().into_iter().enumerate() {
             // Larger tiles come first, smaller ones behind `count`.
             let clamp = |e: &Expr| match (part, tiles.smaller) {
@@ -199,19 +343,32 @@ impl Calls<'_> {
             let (from, to) = (k.let_(clamp(first)), k.let_(clamp(end)));
             let before = (part * tiles.count * (tiles.size - pixels)) as i64;
             let row = k.let_(from.clone() * pixels as i64 + before);
-            let which = (size * 2 + usize::from(partial)) * tiles.sizes().len() + part;
-            self.leaf(k, self.leaves[which], &block, row, to - from);
+            let kinds = (groups.sizes().len(), tiles.sizes().len());
+            let which = ((phase * kinds.0 + size) * 2 + usize::from(partial)) * kinds.1 + part;
+            let blocks = groups.sizes()[size].0;
+            self.leaf(k, (self.leaves[which], phase), (block, blocks), inner, row, to - from);
         }
     }
 
-    fn leaf(&self, k: &mut KernelCx, leaf: u32, block: &Expr, row: Expr, tiles: Expr) {
+    fn leaf(
+        &self,
+        k: &mut KernelCx,
+        (leaf, phase): (u32, usize),
+        (block, blocks): (&Expr, usize),
+        inner: &Expr,
+        row: Expr,
+        tiles: Expr,
+    ) {
         let p = self.product;
         let address = |buf, index| LeafArg::Address { buf, index };
         let spatial = [row.clone()];
-        let place = Place { image: &Expr::i64(0), block: block.clone(), spatial: &spatial, pixels: Expr::i64(0) };
+        let place = Place { image: &self.matrix, block: block.clone(), spatial: &spatial, pixels: Expr::i64(0) };
+        let (per_row, per_step) = p.left_strides();
+        let left = if p.sizes.left == 1 { 0 } else { p.sizes.rows * p.sizes.inner };
+        let left = self.matrix.clone() * left as i64 + row * per_row as i64 + inner.clone() * per_step as i64;
         let mut args = vec![
-            address(self.from, row * p.inner as i64),
-            address(self.weights, block.clone() * (p.inner * p.lanes) as i64),
+            address(self.from, left),
+            address(self.right, p.right.position(&self.matrix, block, blocks, inner)),
             address(self.to, place.position(&p.lattice)),
             match self.bias {
                 Some(bias) => address(bias, block.clone() * p.lanes as i64),
@@ -219,15 +376,9 @@ impl Calls<'_> {
             },
             LeafArg::Int(tiles),
         ];
-        args.extend(addresses(k, &p.fused.feeds, Some(&p.lattice), p.lanes, &place));
+        if p.phases[phase].last {
+            args.extend(addresses(k, &p.fused.feeds, Some(&p.lattice), p.lanes, &place));
+        }
         k.leaf(leaf, args);
-    }
-}
-
-/// The first block of a group of the larger (0) or smaller (1) size.
-fn group_start(groups: &Parts, size: usize, group: Expr) -> Expr {
-    match size {
-        0 => group * groups.size as i64,
-        _ => group * (groups.size as i64 - 1) + groups.count as i64,
     }
 }

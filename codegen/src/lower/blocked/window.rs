@@ -18,7 +18,8 @@ use crate::lower::nest::unflatten;
 use crate::lower::view::{Lattice, View};
 use crate::program::BufferId;
 use crate::x86::{
-    BatchReduceGemm, Broadcast, Init, Input, LeafError, LeafSpec, Reduce, Tiles, VProg, pack_depthwise_weights,
+    BatchReduceGemm, Broadcast, Init, Input, LeafError, LeafSpec, Prefetch, Reduce, Tiles, VProg,
+    pack_depthwise_weights,
 };
 use lehr_ir::{DType, Diag, Op};
 
@@ -151,11 +152,12 @@ impl Windows {
         let runs = axes.iter().zip(&y.shape[2..]).map(own_runs).collect();
         let weights = w.map(|w| {
             let taps = w.shape()[2..].iter().product();
-            let packed = pack_depthwise_weights(&w.to_f32(), w.shape()[0], 1, taps, lanes);
+            let values = y.spread(w.to_f32(), taps, 0.0);
+            let packed = pack_depthwise_weights(&values, values.len() / taps, 1, taps, lanes);
             cx.low.add_weights(DType::F32, packed.len() / 4, packed.into())
         });
         let bias = if weights.is_some() { cx.constant(2) } else { None };
-        let bias = bias.map(|b| channel_table(cx, &b.to_f32(), lanes, 0.0));
+        let bias = bias.map(|b| channel_table(cx, &y.spread(b.to_f32(), 1, 0.0), lanes, 0.0));
         let (xs, ys) = (x.lattice(), y.lattice());
         Windows { x, y, xs, ys, axes, runs, input, include_pad, lanes, weights, bias }
     }
@@ -210,12 +212,12 @@ impl Windows {
             out_block_stride: 0,
             last_lanes: None,
             tiles: Tiles::Fixed(tiles as u32),
-            prefetch: None,
+            prefetch: Prefetch::None,
         })
     }
 
     fn emit(&self, cx: &mut NodeCx, classes: &[Class]) {
-        let (images, blocks) = (self.y.shape[0], self.y.shape[1].div_ceil(self.lanes));
+        let (images, blocks) = (self.y.shape[0], self.y.order().expect("the result is in blocks").blocks());
         let outer = &self.y.shape[2..self.y.shape.len() - 1];
         let lines: usize = outer.iter().product();
         // Rows are shared out where there is one axis of them.
@@ -329,7 +331,7 @@ pub fn mean(cx: &mut NodeCx) -> Result<(), Diag> {
         out_block_stride: 0,
         last_lanes: None,
         tiles: Tiles::Fixed(1),
-        prefetch: None,
+        prefetch: Prefetch::None,
     });
     let leaf = cx.low.leaf(&spec).map_err(|e: LeafError| leaf_diag(cx, &e))?;
     let (images, blocks) = (x.shape[0], x.shape[1] / lanes);

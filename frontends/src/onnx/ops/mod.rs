@@ -88,6 +88,12 @@ pub fn find(op: &str, opset: i64) -> Result<&'static Row> {
         .note("convert the model with ONNX's version converter"))
 }
 
+/// The operator that is imported in this very way in an opset: what an exporter calls it.
+pub fn name_of(opset: i64, how: impl Fn(How) -> bool) -> Option<&'static str> {
+    let holds = |r: &&Row| r.opsets.0 <= opset && opset <= r.opsets.1 && how(r.how);
+    TABLES.iter().copied().flatten().find(holds).map(|r| r.op)
+}
+
 impl Row {
     /// The number of operands, in words.
     pub fn arity(&self) -> String {

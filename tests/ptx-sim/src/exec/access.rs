@@ -63,7 +63,7 @@ impl Machine<'_> {
     }
 
     fn aligned(spot: Spot) -> Checked<()> {
-        if spot.address % u64::from(spot.size) == 0 {
+        if spot.address.is_multiple_of(u64::from(spot.size)) {
             return Ok(());
         }
         let message = format!("{:#x} is not a multiple of {}", spot.address, spot.size);

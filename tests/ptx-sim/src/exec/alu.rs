@@ -197,17 +197,29 @@ impl Machine<'_> {
         Ok(())
     }
 
-    /// The lanes where a comparison, combined as told, holds; and where its negation, combined likewise, does.
+    /// The lanes where a comparison, combined as told, holds; and where its negation, combined likewise,
+    /// does.
     fn test(&mut self, warp: &Warp<'_>, test: &Test, lanes: u32) -> Checked<(u32, u32)> {
         let (a, b) = (warp.get(test.a, lanes)?, warp.get(test.b, lanes)?);
-        let holds = ballot(lanes, |i| scalar::compare(test.compare, test.ty, test.ftz, a[i], b[i]));
-        match test.combine {
-            None => Ok((holds, !holds)),
-            Some((op, c)) => {
-                let c = warp.pred_src(c, lanes)?;
-                Ok((combine(op, holds, c), combine(op, !holds, c)))
-            }
-        }
+        let half = match test.ty {
+            Type::F16x2 => Type::F16,
+            Type::Bf16x2 => Type::Bf16,
+            ty => ty,
+        };
+        let at = |shift: u32, mask: u64| {
+            let part = |x: u64| x >> shift & mask;
+            ballot(lanes, |i| scalar::compare(test.compare, half, test.ftz, part(a[i]), part(b[i])))
+        };
+        // Of packed pairs the second result is the upper half's, not the negation.
+        let (first, second) = if half == test.ty {
+            let holds = at(0, u64::MAX);
+            (holds, !holds)
+        } else {
+            (at(0, 0xffff), at(16, 0xffff))
+        };
+        let Some((op, c)) = test.combine else { return Ok((first, second)) };
+        let c = warp.pred_src(c, lanes)?;
+        Ok((combine(op, first, c), combine(op, second, c)))
     }
 }
 

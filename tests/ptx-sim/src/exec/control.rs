@@ -1,11 +1,12 @@
 //! Branches, calls and returns: how lanes part and meet.
 
 use crate::fault::{Checked, FaultKind, trouble};
-use crate::inst::{Call, CallArg, CallResult, Inst, Op, Src};
-use crate::module::{ParamPlace, Place};
+use crate::inst::{Call, CallArg, CallResult, Inst, Op, Reg, Src};
+use crate::module::{ParamPlace, Place, Var};
+use crate::types::Type;
 
 use super::Machine;
-use super::warp::{Frame, Path, Warp, each};
+use super::warp::{Frame, Lanes, Path, Warp, each};
 
 const NOWHERE: u32 = u32::MAX;
 
@@ -127,142 +128,107 @@ impl Machine<'_> {
         let callee = &self.cx.module.functions[call.function as usize];
         let pc = warp.stack.last().map_or(0, |p| p.pc);
         let local = warp.frame().local + caller.frame as usize;
-        // What the arguments are, before the callee's registers become the current ones.
-        enum Value {
-            Lanes([u64; 32]),
-            Memory(Vec<Vec<u8>>, Vec<u32>),
-        }
-        let mut values = Vec::new();
-        for arg in &call.args {
-            values.push(match arg {
-                CallArg::Src(src) => Value::Lanes(warp.get(*src, lanes)?),
-                CallArg::Var(var) => {
-                    let var = &caller.vars[usize::from(*var)];
-                    let Place::Frame { offset } = var.place else {
-                        return trouble(FaultKind::OutOfBounds, 0, format!("{} is not an argument", var.name));
-                    };
-                    let at = warp.frame().local + offset as usize;
-                    let mut bytes = Vec::new();
-                    let mut numbers = Vec::new();
-                    for lane in each(lanes) {
-                        let found = warp.local[lane as usize].read(at, var.size as usize);
-                        let Ok(found) = found else {
-                            let message = format!("the argument {} is not all written", var.name);
-                            return trouble(FaultKind::UninitialisedMemory, lane, message);
-                        };
-                        bytes.push(found.to_vec());
-                        numbers.push(lane);
-                    }
-                    Value::Memory(bytes, numbers)
-                }
-            });
+        // The arguments are gathered before the callee's registers become the current ones.
+        let mut parcels = Vec::new();
+        for (arg, param) in call.args.iter().zip(&callee.params) {
+            let parcel = match arg {
+                CallArg::Src(src) => of_register(&warp.get(*src, lanes)?, lanes, param.size),
+                CallArg::Var(var) => of_variable(warp, &caller.vars[usize::from(*var)], lanes),
+            };
+            if let Some(lane) = each(lanes).find(|&lane| parcel[lane as usize].is_none()) {
+                let message = format!("the argument for {} is not all written", param.name);
+                return trouble(FaultKind::UninitialisedMemory, lane, message);
+            }
+            parcels.push(parcel);
         }
         warp.advance();
         let (regs, preds) = warp.register_ends();
         warp.resize_registers(regs + callee.regs.len(), preds + callee.preds);
-        let frame = Frame { function: call.function, regs, preds, local, call: pc, callers: lanes };
-        warp.frames.push(frame);
+        warp.frames.push(Frame { function: call.function, regs, preds, local, call: pc, callers: lanes });
         warp.use_top_frame();
         for bytes in &mut warp.local {
             bytes.resize(local);
             bytes.resize(local + callee.frame as usize);
         }
-        for (param, value) in callee.params.iter().zip(values) {
-            match (param.place, value) {
-                (ParamPlace::Reg(reg), Value::Lanes(values)) => {
-                    let values = values.map(|v| v & param.ty.mask());
-                    warp.set(reg, &values, lanes);
-                }
-                (ParamPlace::Reg(reg), Value::Memory(bytes, numbers)) => {
-                    let mut values = [0; 32];
-                    for (bytes, lane) in bytes.iter().zip(numbers) {
-                        values[lane as usize] = from_bytes(bytes);
-                    }
-                    warp.set(reg, &values, lanes);
-                }
-                (ParamPlace::Var(var), value) => {
-                    let Place::Frame { offset } = callee.vars[usize::from(var)].place else { continue };
-                    let at = local + offset as usize;
-                    match value {
-                        Value::Lanes(values) => {
-                            for lane in each(lanes) {
-                                let bytes = values[lane as usize].to_le_bytes();
-                                let size = (param.size as usize).min(8);
-                                warp.local[lane as usize].write(at, &bytes[..size]);
-                            }
-                        }
-                        Value::Memory(bytes, numbers) => {
-                            for (bytes, lane) in bytes.iter().zip(numbers) {
-                                let size = bytes.len().min(param.size as usize);
-                                warp.local[lane as usize].write(at, &bytes[..size]);
-                            }
-                        }
-                    }
-                }
+        for (param, parcel) in callee.params.iter().zip(&parcels) {
+            match param.place {
+                ParamPlace::Reg(reg) => to_register(warp, reg, param.ty, parcel, lanes),
+                ParamPlace::Var(var) => to_variable(warp, &callee.vars[usize::from(var)], parcel, lanes),
             }
         }
-        let depth = warp.frames.len() as u32 - 1;
-        warp.stack.push(Path { pc: 0, meet: NOWHERE, lanes, frame: depth });
+        let frame = warp.frames.len() as u32 - 1;
+        warp.stack.push(Path { pc: 0, meet: NOWHERE, lanes, frame });
         Ok(())
     }
 
     /// Hands the results over and drops the frame on top.
     fn return_to_caller(&mut self, warp: &mut Warp<'_>) {
         let callee = warp.function();
+        let mut parcels = Vec::new();
+        for param in &callee.results {
+            parcels.push(match param.place {
+                ParamPlace::Reg(reg) => {
+                    let (values, written) = warp.raw(reg);
+                    of_register(&values, written, param.size)
+                }
+                ParamPlace::Var(var) => of_variable(warp, &callee.vars[usize::from(var)], warp.live),
+            });
+        }
         let Some(frame) = warp.frames.pop() else { return };
         let caller = warp.function();
         let lanes = frame.callers & warp.live;
-        let Op::Call(call) = &caller.code[frame.call as usize].op else { return };
-        // The callee's registers are still addressed here.
-        let mut results = Vec::new();
-        for param in &callee.results {
-            let mut bytes: Vec<Option<Vec<u8>>> = vec![None; 32];
-            match param.place {
-                ParamPlace::Reg(reg) => {
-                    let (values, written) = warp.raw(reg);
-                    for lane in each(written) {
-                        let value = values[lane as usize].to_le_bytes();
-                        bytes[lane as usize] = Some(value[..param.size.min(8) as usize].to_vec());
-                    }
-                }
-                ParamPlace::Var(var) => {
-                    let Place::Frame { offset } = callee.vars[usize::from(var)].place else { continue };
-                    let at = frame.local + offset as usize;
-                    for lane in each(lanes) {
-                        let found = warp.local[lane as usize].read(at, param.size as usize);
-                        bytes[lane as usize] = found.ok().map(<[u8]>::to_vec);
-                    }
-                }
-            }
-            results.push(bytes);
-        }
         warp.resize_registers(frame.regs, frame.preds);
         for bytes in &mut warp.local {
             bytes.resize(frame.local);
         }
         warp.use_top_frame();
-        for (result, bytes) in call.results.iter().zip(results) {
+        let Op::Call(call) = &caller.code[frame.call as usize].op else { return };
+        for (result, parcel) in call.results.iter().zip(&parcels) {
             match result {
                 CallResult::Sink => {}
-                CallResult::Reg(reg, ty) => {
-                    let values =
-                        std::array::from_fn(|lane| bytes[lane].as_ref().map_or(0, |b| from_bytes(b)) & ty.mask());
-                    let have = each(lanes).filter(|&lane| bytes[lane as usize].is_some()).map(|l| 1 << l).sum();
-                    warp.set(*reg, &values, have);
-                }
-                CallResult::Var(var) => {
-                    let var = &caller.vars[usize::from(*var)];
-                    let Place::Frame { offset } = var.place else { continue };
-                    let at = warp.frame().local + offset as usize;
-                    for lane in each(lanes) {
-                        if let Some(bytes) = &bytes[lane as usize] {
-                            let size = bytes.len().min(var.size as usize);
-                            warp.local[lane as usize].write(at, &bytes[..size]);
-                        }
-                    }
-                }
+                CallResult::Reg(reg, ty) => to_register(warp, *reg, *ty, parcel, lanes),
+                CallResult::Var(var) => to_variable(warp, &caller.vars[usize::from(*var)], parcel, lanes),
             }
         }
+    }
+}
+
+/// A value on its way between functions: by lane its bytes, `None` where it was never written.
+type Parcel = Vec<Option<Vec<u8>>>;
+
+fn of_register(values: &Lanes, written: u32, size: u64) -> Parcel {
+    let size = size.min(8) as usize;
+    let bytes = |lane: u32| values[lane as usize].to_le_bytes()[..size].to_vec();
+    (0..32).map(|lane| (written >> lane & 1 == 1).then(|| bytes(lane))).collect()
+}
+
+/// Of a variable in the frame on top.
+fn of_variable(warp: &Warp<'_>, var: &Var, lanes: u32) -> Parcel {
+    let Some(at) = frame_address(warp, var) else { return vec![None; 32] };
+    let bytes = |lane: usize| warp.local[lane].read(at, var.size as usize).ok().map(<[u8]>::to_vec);
+    (0..32).map(|lane| if lanes >> lane & 1 == 1 { bytes(lane) } else { None }).collect()
+}
+
+fn to_register(warp: &mut Warp<'_>, reg: Reg, ty: Type, parcel: &Parcel, lanes: u32) {
+    let values = std::array::from_fn(|lane| parcel[lane].as_ref().map_or(0, |b| from_bytes(b) & ty.mask()));
+    let written = each(lanes).filter(|&lane| parcel[lane as usize].is_some()).map(|lane| 1 << lane).sum();
+    warp.set(reg, &values, written);
+}
+
+fn to_variable(warp: &mut Warp<'_>, var: &Var, parcel: &Parcel, lanes: u32) {
+    let Some(at) = frame_address(warp, var) else { return };
+    for lane in each(lanes) {
+        if let Some(bytes) = &parcel[lane as usize] {
+            let size = bytes.len().min(var.size as usize);
+            warp.local[lane as usize].write(at, &bytes[..size]);
+        }
+    }
+}
+
+fn frame_address(warp: &Warp<'_>, var: &Var) -> Option<usize> {
+    match var.place {
+        Place::Frame { offset } => Some(warp.frame().local + offset as usize),
+        _ => None,
     }
 }
 

@@ -235,7 +235,7 @@ impl<'a> Decoder<'a, '_> {
         let mode = self.float_mode().unwrap_or_default();
         let ty = self.any_type()?;
         let integer_mode = mode.round == crate::types::Round::Nearest && !mode.ftz && (!mode.sat || ty == S32);
-        if !FLOAT.contains(&ty) && !(INT.contains(&ty) && integer_mode) {
+        if !(FLOAT.contains(&ty) || INT.contains(&ty) && integer_mode) {
             return Err(format!("the type .{}, or a modifier with it, is not supported here", ty.name()));
         }
         self.binary(if add { Binary::Add } else { Binary::Sub }, ty, mode)
@@ -324,7 +324,11 @@ impl<'a> Decoder<'a, '_> {
         if !ok {
             return Err(format!("not with type .{}, or .approx or a rounding is missing", ty.name()));
         }
-        self.unary(op, ty, mode.unwrap_or_default())
+        let mode = mode.unwrap_or_default();
+        if op == Unary::Ex2 && matches!(ty, Bf16 | Bf16x2) && !mode.ftz {
+            return Err(".ftz is missing".into());
+        }
+        self.unary(op, ty, mode)
     }
 
     fn test(&mut self, ty: Type, compare: Compare, combine: Option<Bool>, ftz: bool) -> Result<Test> {
@@ -375,7 +379,7 @@ impl<'a> Decoder<'a, '_> {
     const COMPARED: [Type; 15] = [B16, B32, B64, U16, U32, U64, S16, S32, S64, F16, Bf16, F32, F64, F16x2, Bf16x2];
 
     fn setp(&mut self) -> Result<Op> {
-        let (compare, combine, ftz, ty) = self.comparison(|d| d.type_in(&Self::COMPARED[..13]))?;
+        let (compare, combine, ftz, ty) = self.comparison(|d| d.type_in(&Self::COMPARED))?;
         let (d, not_d) = match self.next()? {
             Operand::Pred { pred, negated: false } => (Some(pred), None),
             Operand::Pair(p, q) => {
@@ -402,7 +406,7 @@ impl<'a> Decoder<'a, '_> {
     }
 
     fn mov(&mut self) -> Result<Op> {
-        let ty = self.type_in(&[Pred, B16, B32, B64, U16, U32, U64, S16, S32, S64, F16, Bf16, F32, F64])?;
+        let ty = self.type_in(&[Pred, B16, B32, B64, U16, U32, U64, S16, S32, S64, F32, F64])?;
         if ty == Pred {
             return Ok(Op::MovPred { d: self.pred_dst()?, a: self.pred_src()? });
         }

@@ -301,6 +301,9 @@ impl<'a> Parser<'a> {
                 if declaration.size() == 0 {
                     return Err(fail(format!("{} has no size", declaration.name)));
                 }
+                if declaration.initial.is_some() {
+                    return Err(fail(format!("{} cannot have an initial value", declaration.name)));
+                }
                 let space = if word == ".local" { Space::Local } else { Space::Param };
                 let (size, align) = (declaration.size(), declaration.align);
                 body.add_frame_var(declaration.name, space, size, align).map_err(fail)?;
@@ -332,7 +335,7 @@ impl<'a> Parser<'a> {
         let Some(ty) = word.strip_prefix('.').and_then(Type::parse) else {
             return Err(fail(format!("`{word}` is not a type of registers that is supported")));
         };
-        if matches!(ty, Type::B8 | Type::U8 | Type::S8 | Type::Tf32 | Type::Bf16 | Type::Bf16x2) {
+        if matches!(ty, Type::Tf32 | Type::Bf16 | Type::Bf16x2) {
             return Err(fail(format!("`{word}` is not a type of registers; use .b16 or .b32")));
         }
         loop {
@@ -453,7 +456,7 @@ impl<'a> Parser<'a> {
         let Ok(index) = u16::try_from(body.vars.len()) else {
             return Err(ParseError { line, message: "too many variables".into() });
         };
-        body.vars.push(global.var.clone());
+        body.vars.push(global.clone());
         body.globals.insert(word, index);
         Ok(Operand::Var(index, 0))
     }
@@ -472,19 +475,16 @@ impl<'a> Parser<'a> {
         }
     }
 
-    /// `+4`, `-4`, `+-4`, or nothing.
+    /// `+4`, `+-4`, or nothing.
     fn offset(&mut self) -> Result<i64, ParseError> {
-        let mut total = 0i64;
-        loop {
-            let sign = match self.cursor.peek() {
-                Some(Token::Mark('+')) => 1,
-                Some(Token::Mark('-')) => -1,
-                _ => return Ok(total),
-            };
-            self.cursor.next();
-            let minus = if self.cursor.eat('-') { -1 } else { 1 };
-            let value = self.cursor.integer("an offset")? as i64;
-            total = total.wrapping_add(value.wrapping_mul(sign * minus));
+        if self.cursor.peek() == Some(&Token::Mark('-')) {
+            return self.cursor.error("an offset is added: write `+-` and a number");
         }
+        if !self.cursor.eat('+') {
+            return Ok(0);
+        }
+        let negative = self.cursor.eat('-');
+        let value = self.cursor.integer("an offset")? as i64;
+        Ok(if negative { value.wrapping_neg() } else { value })
     }
 }

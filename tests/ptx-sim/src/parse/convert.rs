@@ -26,17 +26,14 @@ impl Decoder<'_, '_> {
             Type::F16 => 11,
             _ => 8,
         };
+        let narrows = packed || to == Type::Tf32 || precision(to) < precision(from);
+        let exact = !narrows && to != Type::Bf16 && from != Type::Bf16;
         match (to.is_float(), from.is_float()) {
-            (true, true) if packed || to == Type::Tf32 || precision(to) < precision(from) => {
-                if float_round.is_none() {
-                    return Err("a rounding is missing: .rn or another".into());
-                }
+            (true, true) if narrows && float_round.is_none() => {
+                return Err("a rounding is missing: .rn or another".into());
             }
-            (true, true) if from == to || precision(to) > precision(from) => {
-                let narrow = matches!(to, Type::Bf16) || matches!(from, Type::Bf16);
-                if float_round.is_some() && !narrow {
-                    return Err("this conversion is exact: it takes no rounding such as .rn".into());
-                }
+            (true, true) if exact && float_round.is_some() => {
+                return Err("this conversion is exact: it takes no rounding such as .rn".into());
             }
             (true, false) if float_round.is_none() => return Err("a rounding is missing: .rn or another".into()),
             (false, true) if integral.is_none() => return Err("a rounding is missing: .rzi or another".into()),
@@ -46,6 +43,9 @@ impl Decoder<'_, '_> {
             _ => {}
         }
         let d_operand = self.next()?;
+        if to == Type::Tf32 && Self::no_float(&d_operand).is_err() {
+            return Err("a .tf32 is held by a register of type .b32".into());
+        }
         let holder = if to == Type::Tf32 { Type::B32 } else { to };
         let d = self.reg_of(d_operand, holder, !to.is_float())?;
         let a_operand = self.next()?;

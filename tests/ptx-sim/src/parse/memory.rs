@@ -8,7 +8,7 @@ use crate::types::{
 
 use super::operand::{Decoder, Operand, Result};
 
-const SPACES: [(&str, Space); 10] = [
+const SPACES: [(&str, Space); 8] = [
     ("global", Space::Global),
     ("shared", Space::Shared),
     ("shared::cta", Space::Shared),
@@ -17,8 +17,6 @@ const SPACES: [(&str, Space); 10] = [
     ("param", Space::Param),
     ("param::entry", Space::Param),
     ("param::func", Space::Param),
-    ("global::", Space::Global),
-    ("shared::cluster", Space::Shared),
 ];
 const SHARED: [(&str, ()); 2] = [("shared", ()), ("shared::cta", ())];
 /// Hints that change time, not meaning.
@@ -41,8 +39,9 @@ const HINTS: [(&str, ()); 17] = [
     ("L2::256B", ()),
     ("weak", ()),
 ];
+const CACHES: [(&str, ()); 4] = [("L1", ()), ("L2", ()), ("L2::evict_last", ()), ("L2::evict_normal", ())];
 const SCOPES: [(&str, ()); 4] = [("cta", ()), ("cluster", ()), ("gpu", ()), ("sys", ())];
-const MEMORY_TYPES: [Type; 17] = [B8, B16, B32, B64, U8, U16, U32, U64, S8, S16, S32, S64, F32, F64, F16, Bf16, F16x2];
+const MEMORY_TYPES: [Type; 14] = [B8, B16, B32, B64, U8, U16, U32, U64, S8, S16, S32, S64, F32, F64];
 
 impl<'a> Decoder<'a, '_> {
     pub fn memory(&mut self, name: &str) -> Result<Option<Op>> {
@@ -56,16 +55,12 @@ impl<'a> Decoder<'a, '_> {
                 let space = self.require("a state space", &SPACES)?;
                 Op::IsSpace { space, d: self.pred_dst()?, a: self.src(U64)? }
             }
-            "prefetch" | "prefetchu" | "applypriority" | "discard" => {
+            "prefetch" | "prefetchu" | "discard" => {
                 let space = self.choice(&SPACES).unwrap_or(Space::Generic);
-                let level = self.require(
-                    "a cache level",
-                    &[("L1", ()), ("L2", ()), ("L2::evict_last", ()), ("L2::evict_normal", ())],
-                );
-                level?;
+                self.require("a cache level", &CACHES)?;
                 self.address(space)?;
-                if name == "discard" || name == "applypriority" {
-                    self.next()?;
+                if name == "discard" {
+                    self.next()?; // how many bytes
                 }
                 Op::Nothing
             }
@@ -335,6 +330,9 @@ impl<'a> Decoder<'a, '_> {
     fn fragment(&mut self, count: usize, ty: Type) -> Result<Box<[Src]>> {
         let mut regs = Vec::new();
         for operand in self.vector(count)? {
+            if ty == B32 {
+                Self::no_float(&operand)?;
+            }
             regs.push(self.src_of(operand, ty, false)?);
         }
         Ok(regs.into())

@@ -135,16 +135,10 @@ fn describe(token: Option<&Token<'_>>) -> String {
     }
 }
 
-/// What a name at module level stands for, besides functions.
-#[derive(Clone, Debug)]
-struct Global {
-    var: Var,
-}
-
 struct Parser<'a> {
     cursor: Cursor<'a>,
     module: Module,
-    globals: HashMap<&'a str, Global>,
+    globals: HashMap<&'a str, Var>,
     /// Where the next shared variable of the module, or of a `.func`, goes; and the same without gaps.
     shared_end: u64,
     shared_packed: u64,
@@ -227,45 +221,31 @@ impl<'a> Parser<'a> {
     }
 
     fn module_variable(&mut self, space: Space) -> Result<(), ParseError> {
-        loop {
-            let line = self.cursor.line();
-            let declaration = declaration(&mut self.cursor)?;
-            let index = self.module.variables.len() as u32;
-            let (size, align) = (declaration.size(), declaration.align);
-            if size == 0 {
-                return Err(ParseError { line, message: format!("{} has no size", declaration.name) });
-            }
-            let name = declaration.name.to_string();
-            let var = Var { name: name.clone(), space, place: Place::Module { index }, size, align };
-            self.module.variables.push(ModuleVariable {
-                name,
-                space,
-                size,
-                align,
-                bytes: declaration.initial.unwrap_or_default(),
-            });
-            self.add_global(declaration.name, var, line)?;
-            if !self.cursor.eat(',') {
-                return self.cursor.expect(';');
-            }
-            // Further names share the type: PTX has one declarator per directive in practice.
-            return self.cursor.error("one variable per directive is supported");
+        let line = self.cursor.line();
+        let declaration = declaration(&mut self.cursor)?;
+        let index = self.module.variables.len() as u32;
+        let (size, align) = (declaration.size(), declaration.align);
+        if size == 0 {
+            return Err(ParseError { line, message: format!("{} has no size", declaration.name) });
         }
+        let name = declaration.name.to_string();
+        let var = Var { name: name.clone(), space, place: Place::Module { index }, size, align };
+        let bytes = declaration.initial.unwrap_or_default();
+        self.module.variables.push(ModuleVariable { name, space, size, align, bytes });
+        self.add_global(declaration.name, var, line)?;
+        self.cursor.expect(';')
     }
 
     fn module_shared(&mut self) -> Result<(), ParseError> {
         let line = self.cursor.line();
         let declaration = declaration(&mut self.cursor)?;
-        if declaration.initial.is_some() {
-            return Err(ParseError { line, message: "shared variables have no initial values".into() });
-        }
         let var = self.shared_variable(&declaration, None, line)?;
         self.add_global(declaration.name, var, line)?;
         self.cursor.expect(';')
     }
 
     fn add_global(&mut self, name: &'a str, var: Var, line: u32) -> Result<(), ParseError> {
-        if self.globals.insert(name, Global { var }).is_some() {
+        if self.globals.insert(name, var).is_some() {
             return Err(ParseError { line, message: format!("{name} is declared twice") });
         }
         Ok(())
@@ -280,6 +260,9 @@ impl<'a> Parser<'a> {
     ) -> Result<Var, ParseError> {
         let (size, align) = (declaration.size(), declaration.align);
         let name = declaration.name.to_string();
+        if declaration.initial.is_some() {
+            return Err(ParseError { line, message: "shared variables have no initial values".into() });
+        }
         let place = if size == 0 {
             Place::DynamicShared
         } else {

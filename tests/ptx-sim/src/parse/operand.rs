@@ -150,6 +150,16 @@ impl<'a> Decoder<'a, '_> {
         }
     }
 
+    /// Fragments and TF32 values are bits: a register of a float type cannot hold them.
+    pub fn no_float(operand: &Operand<'a>) -> Result<()> {
+        match operand {
+            Operand::Reg(_, declared) if declared.is_float() => {
+                Err(format!("a register of type .{} cannot be a .b32 here", declared.name()))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// A source operand of type `ty`.
     pub fn src(&mut self, ty: Type) -> Result<Src> {
         let operand = self.next()?;
@@ -224,6 +234,9 @@ impl<'a> Decoder<'a, '_> {
                     return Err(format!("{} lies in another state space", self.body.var(var).name));
                 }
                 Ok(Address { base: Base::Var(var), offset: offset.wrapping_add(more) })
+            }
+            Operand::Literal(Literal::Int(_)) if space != Space::Local => {
+                Err("a number is an address in .local alone".into())
             }
             Operand::Literal(Literal::Int(v)) => {
                 Ok(Address { base: Base::Zero, offset: offset.wrapping_add(v as i64) })

@@ -87,9 +87,9 @@ fn wide(ty: Type, a: u64, b: u64) -> u64 {
 
 fn high(ty: Type, a: u64, b: u64) -> u64 {
     if ty == Type::U64 {
-        return (u128::from(a) * u128::from(b) >> 64) as u64;
+        return ((u128::from(a) * u128::from(b)) >> 64) as u64;
     }
-    truncate(ty, ty.extend(a) * ty.extend(b) >> ty.bits())
+    truncate(ty, (ty.extend(a) * ty.extend(b)) >> ty.bits())
 }
 
 fn mul24(ty: Type, a: u64, b: u64) -> u64 {

@@ -1,4 +1,4 @@
-//! 3x3 convolutions by Winograd's algorithm: F(4x4, 3x3), on small maps F(2x2, 3x3).
+//! Convolutions by Winograd's algorithm: of stride 1 with kernels of 2 to 5 taps, of stride 2 with kernels of twice as many.
 //!
 //! ```text
 //! parallel for share of an image's bands                a band is a number of rows of tiles
@@ -10,9 +10,18 @@
 //!             output = epilogue(bias + transform of M)
 //! ```
 //!
+//! With stride 2 the four phases of a pixel's place are input channels: a 5x5 kernel becomes a 3x3 one on four times the channels
+//! ([`Shape`]). Groups of the convolution are computed one after the other, each with its own part of V.
+//!
 //! Where the weights weigh most, the band is the image: a first kernel fills V, a second is parallel over oc-groups. Every
-//! parallel iteration has its own part of the scratch buffers, so results do not depend on threads. The input's border covers
-//! whole tiles, and of tiles that reach beyond the output only what exists is stored.
+//! thread has its own part of the scratch buffers, which stays in its cache; results do not depend on threads. The input's
+//! border covers whole tiles, and of tiles that reach beyond the output only what exists is stored.
+
+mod choose;
+mod weights;
+
+pub use choose::{Candidate, Shape, candidates};
+use weights::pack;
 
 use super::operands::{Feed, Fused, Place, addresses, channel_table, fused};
 use super::{Parts, bytes, leaf_diag};
@@ -22,8 +31,8 @@ use crate::lower::nest::unflatten;
 use crate::lower::view::{Lattice, View};
 use crate::program::BufferId;
 use crate::x86::{
-    BatchReduceGemm, Broadcast, Init, Input, InputTransform, LeafError, LeafSpec, OutputTransform, Reduce, Tiles,
-    VProg, Winograd, choose_tile, split_evenly,
+    BatchReduceGemm, Broadcast, Init, Input, InputTransform, LeafError, LeafSpec, OutputTransform, Prefetch, Reduce,
+    Tiles, VProg, Winograd, choose_tile,
 };
 use lehr_ir::ops::Conv;
 use lehr_ir::{DType, Diag, Op};
@@ -37,33 +46,8 @@ const MAX_BAND: usize = 1 << 20;
 /// Transformed weights beyond this many bytes are streamed once, for the whole image, if V is below the other limit.
 const LARGE_WEIGHTS: usize = 4 << 20;
 const MAX_WHOLE: usize = 4 << 20;
-/// Scratch beyond this is out of the leaves' reach.
-const MAX_SCRATCH: usize = 1 << 28;
-
-/// Whether a convolution whose input is in blocks pays, and with which tiles. The costs are counted in FMAs of a vector, two of
-/// which a core issues a cycle; weights come from memory at 30 GB/s, which is a byte in the time of a quarter FMA.
-pub fn choose(op: &Conv, w: &[usize], y: &[usize], lanes: usize) -> Option<Winograd> {
-    let plain = op.groups == 1 && op.strides.iter().chain(&op.dilations).all(|&s| s == 1);
-    let (&[outputs, inputs, 3, 3], &[images, _, high, wide], true) = (w, y, plain) else { return None };
-    let (ins, outs) = (inputs.div_ceil(lanes), outputs.div_ceil(lanes));
-    let cost = |fmas: usize, taps: usize| {
-        let weights = taps * 4 * ins * outs * lanes * lanes;
-        (images * fmas + weights / 4) as f64
-    };
-    let direct = cost(high * wide * 9 * ins * lanes * outs, 9);
-    let by = |kind: Winograd| {
-        let (n, m) = (kind.points(), kind.outputs());
-        let tiles = high.div_ceil(m) * wide.div_ceil(m);
-        // Vectors are loaded and stored twice by each transform, which costs about four FMAs a point.
-        let transforms = 8 * n * n * (ins + outs);
-        let products = n * n * ins * lanes * outs;
-        let scratch = 4 * n * n * tiles * (ins + outs) * lanes;
-        (scratch <= MAX_SCRATCH).then(|| cost(tiles * (products + transforms), n * n) * 1.05)
-    };
-    let costs = [Winograd::F4, Winograd::F2].into_iter().filter_map(|kind| Some((kind, by(kind)?)));
-    let (best, cost) = costs.min_by(|a, b| a.1.total_cmp(&b.1))?;
-    (cost < direct).then_some(best)
-}
+/// Weights of more bytes are brought from beyond the L2 cache every time.
+const COLD_WEIGHTS: usize = 1 << 20;
 
 pub fn lower(cx: &mut NodeCx, kind: Winograd) -> Result<(), Diag> {
     let Op::Conv(op) = cx.graph.node(cx.anchor_id()).op.clone() else { unreachable!("the role says so") };
@@ -73,14 +57,16 @@ pub fn lower(cx: &mut NodeCx, kind: Winograd) -> Result<(), Diag> {
 
 struct WinogradConv {
     kind: Winograd,
+    shape: Shape,
     x: View,
     y: View,
     xs: Lattice,
     ys: Lattice,
+    /// From pixel to pixel of the input.
+    stride: i64,
     pads: [i64; 2],
     lanes: usize,
-    in_blocks: usize,
-    /// Groups of output blocks.
+    /// Groups of output blocks, in each group of the convolution.
     groups: Parts,
     broadcast: Broadcast,
     /// Tiles for a leaf at most.
@@ -90,6 +76,8 @@ struct WinogradConv {
     /// Rows of tiles, in bands.
     bands: Parts,
     whole: bool,
+    /// The weights do not stay in the cache from band to band.
+    cold: bool,
     fused: Fused,
     weights: BufferId,
     bias: Option<BufferId>,
@@ -122,6 +110,7 @@ impl WinogradConv {
         let bias = cx.constant(2).map(|b| b.to_f32());
         let x = cx.view(0).expect("the input is in a buffer");
         let y = cx.outputs[0].1.clone();
+        let shape = Shape::of(op, w.shape(), lanes).expect("the layout pass has asked");
         let start = cx.anchor_id().out(0);
         let fused = fused(cx, start, None, &mut |feed| match feed {
             Feed::Same(view) => {
@@ -131,12 +120,11 @@ impl WinogradConv {
             Feed::Channel { .. } => crate::x86::Access::Channel,
             Feed::Splat(_) => crate::x86::Access::Splat,
         });
-        let (outputs, inputs) = (w.shape()[0], w.shape()[1]);
-        let (in_blocks, out_blocks) = (inputs.div_ceil(lanes), outputs.div_ceil(lanes));
         let (m, n) = (kind.outputs(), kind.points());
         let (tiles_high, tiles_wide) = (y.shape[2].div_ceil(m), y.shape[3].div_ceil(m));
-        let per_tile = 4 * n * n * in_blocks * lanes;
-        let large = out_blocks * lanes * per_tile >= LARGE_WEIGHTS;
+        let per_tile = 4 * n * n * shape.conv_groups * shape.in_blocks * lanes;
+        let weights = 4 * n * n * shape.conv_groups * shape.channels * shape.out_blocks * lanes;
+        let large = weights >= LARGE_WEIGHTS;
         let whole =
             (large && tiles_high * tiles_wide * per_tile <= MAX_WHOLE) || tiles_high * tiles_wide < 2 * MIN_TILES;
         let rows = match whole {
@@ -146,19 +134,21 @@ impl WinogradConv {
             }
         };
         let bands = Parts::of(tiles_high, rows);
-        let tile = choose_tile(isa, (bands.size * tiles_wide) as u32, out_blocks as u32);
-        let groups = Parts::of(out_blocks, tile.blocks as usize);
-        let packed = pack(kind, &w.to_f32(), [outputs, inputs], lanes, groups);
+        let tile = choose_tile(isa, (bands.size * tiles_wide) as u32, shape.out_blocks as u32);
+        let groups = Parts::of(shape.out_blocks, tile.blocks as usize);
+        let packed = pack(kind, &w.to_f32(), [w.shape()[0], w.shape()[1], w.shape()[2]], &shape, lanes, groups);
+        let cold = packed.len() > COLD_WEIGHTS;
         let weights = cx.low.add_weights(DType::F32, packed.len() / 4, packed.into());
         WinogradConv {
             kind,
+            shape,
             xs: x.lattice(),
             ys: y.lattice(),
             x,
             y,
+            stride: shape.stride as i64,
             pads: [op.pads[0] as i64, op.pads[1] as i64],
             lanes,
-            in_blocks,
             groups,
             broadcast: tile.broadcast,
             pixels: tile.pixels as usize,
@@ -166,6 +156,7 @@ impl WinogradConv {
             tiles_wide,
             bands,
             whole,
+            cold,
             fused,
             weights,
             bias: bias.map(|b| channel_table(cx, &b, lanes, 0.0)),
@@ -176,6 +167,16 @@ impl WinogradConv {
         self.kind.points() * self.kind.points()
     }
 
+    /// Blocks of channels of V: of all groups of the convolution, and in each of all phases.
+    fn in_blocks(&self) -> usize {
+        self.shape.conv_groups * self.shape.in_blocks
+    }
+
+    /// Groups of output blocks in all groups of the convolution.
+    fn all_groups(&self) -> usize {
+        self.shape.conv_groups * self.groups.total()
+    }
+
     /// Tiles of the larger bands.
     fn band_tiles(&self) -> usize {
         self.bands.size * self.tiles_wide
@@ -183,7 +184,7 @@ impl WinogradConv {
 
     /// Elements from point to point of V and of M: a line more than there is, for caches that map multiples of 4 KB to one set.
     fn point_v(&self) -> usize {
-        (self.in_blocks * self.band_tiles() + 1) * self.lanes
+        (self.in_blocks() * self.band_tiles() + 1) * self.lanes
     }
 
     fn point_m(&self) -> usize {
@@ -205,8 +206,8 @@ impl WinogradConv {
 
     /// Operations of an image.
     fn work(&self) -> usize {
-        let out_blocks = self.y.shape[1].div_ceil(self.lanes);
-        2 * self.points() * self.tiles_high * self.tiles_wide * (self.in_blocks * out_blocks) * self.lanes * self.lanes
+        let Shape { conv_groups, channels, out_blocks, .. } = self.shape;
+        2 * self.points() * self.tiles_high * self.tiles_wide * conv_groups * channels * out_blocks * self.lanes
     }
 
     fn emit_bands(&self, cx: &mut NodeCx, leaves: &[Band]) {
@@ -218,8 +219,9 @@ impl WinogradConv {
         let p = k.parallel((images * shares) as i64, (self.work() / shares) as i64);
         let params = self.params(&mut k, v, m);
         let at = unflatten(&mut k, p.clone(), &[images, shares]);
-        let v_at = k.let_(p.clone() * (self.points() * self.point_v()) as i64);
-        let m_at = k.let_(p * (self.points() * self.point_m()) as i64);
+        let own = k.range_start();
+        let v_at = k.let_(own.clone() * (self.points() * self.point_v()) as i64);
+        let m_at = k.let_(own * (self.points() * self.point_m()) as i64);
         let first = k.let_(at[1].clone() * count as i64 / shares as i64);
         let end = k.let_((at[1].clone() + 1) * count as i64 / shares as i64);
         k.for_(LoopKind::Serial, first, end, 1, |k, index| {
@@ -239,8 +241,8 @@ impl WinogradConv {
                     v: v_at.clone(),
                     m: m_at.clone(),
                 };
-                k.serial(self.in_blocks, |k, block| band.input(k, block));
-                k.serial(self.groups.total(), |k, group| band.group(k, group));
+                k.serial(self.in_blocks(), |k, block| band.input(k, block));
+                k.serial(self.all_groups(), |k, group| band.group(k, group));
             };
             if self.bands.smaller == 0 {
                 return one(k, index, 0);
@@ -253,23 +255,24 @@ impl WinogradConv {
     }
 
     fn emit_whole(&self, cx: &mut NodeCx, leaves: &Band) {
-        let (images, groups) = (self.y.shape[0], self.groups.total());
+        let (images, groups) = (self.y.shape[0], self.all_groups());
         let v = cx.scratch(DType::F32, images * self.points() * self.point_v());
         let m = cx.scratch(DType::F32, images * groups * self.points() * self.point_m());
         for name in ["_input", ""] {
-            let inner = if name.is_empty() { groups } else { self.in_blocks };
+            let inner = if name.is_empty() { groups } else { self.in_blocks() };
             let work =
                 if name.is_empty() { self.work() } else { 8 * self.points() * self.band_tiles() * inner * self.lanes };
             let mut k = cx.kernel(name);
             let p = k.parallel((images * inner) as i64, (work / inner) as i64);
-            let at = unflatten(&mut k, p.clone(), &[images, inner]);
+            let at = unflatten(&mut k, p, &[images, inner]);
+            let own = k.range_start();
             let band = BandCx {
                 conv: self,
                 leaves,
                 image: at[0].clone(),
                 first: Expr::i64(0),
                 v: k.let_(at[0].clone() * (self.points() * self.point_v()) as i64),
-                m: k.let_(p * (self.points() * self.point_m()) as i64),
+                m: k.let_(own * (self.points() * self.point_m()) as i64),
                 params: &if name.is_empty() { self.params(&mut k, v, m) } else { self.input_params(&mut k, v) },
             };
             if name.is_empty() {
@@ -302,7 +305,8 @@ impl WinogradConv {
     fn band(&self, cx: &mut NodeCx, rows: usize) -> Result<Band, LeafError> {
         let input = LeafSpec::WinogradInput(InputTransform {
             winograd: self.kind,
-            row: bytes(self.xs.spatial[0]),
+            row: bytes(self.stride * self.xs.spatial[0]),
+            pixel: bytes(self.stride * self.xs.spatial[1]),
             point: bytes(self.point_v() as i64),
             tiles: self.tiles_wide as u32,
         });
@@ -310,8 +314,10 @@ impl WinogradConv {
         let mut products = vec![];
         for (blocks, _) in self.groups.sizes() {
             let mut of_group = vec![];
-            for (pixels, count) in Parts::of(rows * self.tiles_wide, self.pixels).sizes() {
-                of_group.push(cx.low.leaf(&self.product(blocks, pixels, count))?);
+            let parts = Parts::of(rows * self.tiles_wide, self.pixels);
+            for (pixels, count) in parts.sizes() {
+                let next = self.next_weights(blocks, parts.total());
+                of_group.push(cx.low.leaf(&self.product(blocks, pixels, count, next))?);
             }
             products.push(of_group);
         }
@@ -338,7 +344,17 @@ impl WinogradConv {
         Ok(Band { rows, input, products, outputs })
     }
 
-    fn product(&self, blocks: usize, pixels: usize, count: usize) -> LeafSpec {
+    /// Bytes of the weights of a point.
+    fn weights_of_point(&self, blocks: usize) -> usize {
+        4 * self.shape.channels * self.lanes * blocks
+    }
+
+    /// Bytes of the next point's weights that each of so many leaf tiles brings nearer.
+    fn next_weights(&self, blocks: usize, tiles: usize) -> usize {
+        if self.cold { self.weights_of_point(blocks) / tiles } else { 0 }
+    }
+
+    fn product(&self, blocks: usize, pixels: usize, count: usize, next: usize) -> LeafSpec {
         LeafSpec::Gemm(BatchReduceGemm {
             pixels: pixels as u32,
             blocks: blocks as u32,
@@ -346,8 +362,8 @@ impl WinogradConv {
             broadcast: self.broadcast,
             pixel_stride: bytes(self.lanes as i64),
             reduce: vec![
-                Reduce { trip: self.in_blocks as u32, stride: bytes((self.band_tiles() * self.lanes) as i64) },
-                Reduce { trip: self.lanes as u32, stride: 4 },
+                Reduce { trip: self.shape.in_blocks as u32, stride: bytes((self.band_tiles() * self.lanes) as i64) },
+                Reduce { trip: (self.shape.channels / self.shape.in_blocks) as u32, stride: 4 },
             ],
             init: Init::Zero,
             epilogue: VProg::identity(),
@@ -355,7 +371,7 @@ impl WinogradConv {
             out_block_stride: bytes((self.band_tiles() * self.lanes) as i64),
             last_lanes: None,
             tiles: Tiles::Fixed(count as u32),
-            prefetch: None,
+            prefetch: if next > 0 { Prefetch::Next(next as u32) } else { Prefetch::None },
         })
     }
 }
@@ -381,43 +397,65 @@ impl BandCx<'_> {
         let c = self.conv;
         let (m, row_elements) = (c.kind.outputs() as i64, (c.tiles_wide * c.lanes) as i64);
         let to = k.let_(self.v.clone() + block.clone() * (c.band_tiles() * c.lanes) as i64);
+        // Where the block's phase begins, and the block's own channels.
+        let phases = c.stride * c.stride;
+        let (own, shift) = match phases {
+            1 => (block, [Expr::i64(0), Expr::i64(0)]),
+            _ => {
+                let per_phase = (c.shape.in_blocks as i64) / phases;
+                let (conv_group, rest) = (block.clone() / c.shape.in_blocks as i64, block % c.shape.in_blocks as i64);
+                let phase = k.let_(rest.clone() / per_phase);
+                let own = k.let_(conv_group * per_phase + rest % per_phase);
+                (own, [phase.clone() / c.stride, phase % c.stride])
+            }
+        };
         k.serial(self.leaves.rows, |k, row| {
-            let place = [(self.first.clone() + row.clone()) * m - Expr::i64(c.pads[0]), Expr::i64(-c.pads[1])];
-            let from = c.xs.at(&self.image, block, &place);
+            let place = [
+                (self.first.clone() + row.clone()) * (m * c.stride) + shift[0].clone() - Expr::i64(c.pads[0]),
+                shift[1].clone() - Expr::i64(c.pads[1]),
+            ];
+            let from = c.xs.at(&self.image, own, &place);
             let to = to + row * row_elements;
             k.leaf(self.leaves.input, vec![address(self.params.x, from), address(self.params.v, to)]);
         });
     }
 
+    /// A group of output blocks, numbered through all groups of the convolution.
     fn group(&self, k: &mut KernelCx, group: Expr) {
         let g = self.conv.groups;
+        let (conv_group, group) = match self.conv.shape.conv_groups {
+            1 => (Expr::i64(0), group),
+            _ => (k.let_(group.clone() / g.total() as i64), k.let_(group % g.total() as i64)),
+        };
         if g.smaller == 0 {
-            return self.blocks(k, group, 0);
+            return self.blocks(k, conv_group, group, 0);
         }
         let is_larger = Expr::compare(CmpOp::Lt, group.clone(), Expr::i64(g.count as i64));
-        let same = group.clone();
-        k.if_else(is_larger, |k| self.blocks(k, group, 0), |k| self.blocks(k, same, 1));
+        let same = (conv_group.clone(), group.clone());
+        k.if_else(is_larger, |k| self.blocks(k, conv_group, group, 0), |k| self.blocks(k, same.0, same.1, 1));
     }
 
-    /// A group of output blocks; `size` says which of the two sizes it has.
-    fn blocks(&self, k: &mut KernelCx, group: Expr, size: usize) {
+    /// A group of output blocks in a group of the convolution; `size` says which of the two sizes it has.
+    fn blocks(&self, k: &mut KernelCx, conv_group: Expr, group: Expr, size: usize) {
         let (c, g) = (self.conv, self.conv.groups);
         let first = match size {
             0 => group * g.size as i64,
             _ => (group - g.count as i64) * (g.size as i64 - 1) + (g.count * g.size) as i64,
         };
-        let first = k.let_(first);
+        let first = k.let_(conv_group.clone() * c.shape.out_blocks as i64 + first);
         let blocks = g.sizes()[size].0;
-        let per_point = c.in_blocks * c.lanes * c.lanes;
+        let per_point = c.shape.channels * c.lanes;
         let w = k.let_(first.clone() * (c.points() * per_point) as i64);
+        let v = k.let_(self.v.clone() + conv_group * (c.shape.in_blocks * c.band_tiles() * c.lanes) as i64);
         k.serial(c.points(), |k, point| {
-            let v = k.let_(self.v.clone() + point.clone() * c.point_v() as i64);
+            let v = k.let_(v.clone() + point.clone() * c.point_v() as i64);
             let m = k.let_(self.m.clone() + point.clone() * c.point_m() as i64);
             let w = k.let_(w + point * (blocks * per_point) as i64);
-            let mut pixel = 0;
-            let parts = Parts::of(self.leaves.rows * c.tiles_wide, c.pixels).sizes();
-            for ((pixels, count), leaf) in parts.into_iter().zip(&self.leaves.products[size]) {
+            let (mut pixel, mut tile) = (0, 0);
+            let parts = Parts::of(self.leaves.rows * c.tiles_wide, c.pixels);
+            for ((pixels, count), leaf) in parts.sizes().into_iter().zip(&self.leaves.products[size]) {
                 let shift = (pixel * c.lanes) as i64;
+                let next = c.weights_of_point(blocks) + tile * c.next_weights(blocks, parts.total());
                 let args = vec![
                     address(self.params.v, v.clone() + shift),
                     address(self.params.w, w.clone()),
@@ -425,9 +463,11 @@ impl BandCx<'_> {
                     // Neither bias nor number of tiles is read.
                     LeafArg::Int(Expr::i64(0)),
                     LeafArg::Int(Expr::i64(0)),
+                    LeafArg::Int(Expr::i64(next as i64)),
                 ];
                 k.leaf(*leaf, args);
                 pixel += pixels * count;
+                tile += count;
             }
         });
         k.serial(blocks, |k, block| {
@@ -476,25 +516,4 @@ impl BandCx<'_> {
             k.leaf(*leaf, args);
         }
     }
-}
-
-/// `[oc-group][point][ic][blocks][lanes]`, zero where there is no channel.
-fn pack(kind: Winograd, w: &[f32], [outputs, inputs]: [usize; 2], lanes: usize, groups: Parts) -> Vec<u8> {
-    let points = kind.points() * kind.points();
-    let (ins, blocks) = (inputs.next_multiple_of(lanes), outputs.div_ceil(lanes));
-    let mut packed = vec![0u8; 4 * points * ins * blocks * lanes];
-    let mut first = 0;
-    for count in split_evenly(blocks as u32, groups.size as u32) {
-        let width = count as usize * lanes;
-        let start = first * points * ins;
-        for (o, i) in (first..(first + width).min(outputs)).flat_map(|o| (0..inputs).map(move |i| (o, i))) {
-            let all = kind.weights(&w[(o * inputs + i) * 9..][..9]);
-            for (point, value) in all[..points].iter().enumerate() {
-                let at = 4 * (start + (point * ins + i) * width + o - first);
-                packed[at..at + 4].copy_from_slice(&value.to_le_bytes());
-            }
-        }
-        first += width;
-    }
-    packed
 }

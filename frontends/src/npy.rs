@@ -10,8 +10,18 @@ const MAGIC: &[u8] = b"\x93NUMPY";
 /// Largest header that numpy itself writes without complaint.
 const MAX_HEADER: usize = 1 << 20;
 
-/// Parses the contents of a `.npy` file.
-pub fn parse(data: Bytes) -> Result<Tensor, String> {
+/// What a `.npy` file says of its elements.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Header {
+    pub dtype: DType,
+    pub shape: Vec<usize>,
+    fortran: bool,
+    /// Where the elements start.
+    start: usize,
+}
+
+/// Parses the beginning of a `.npy` file.
+pub fn header(data: &[u8]) -> Result<Header, String> {
     if !data.starts_with(MAGIC) || data.len() < 10 {
         return Err("this is not a .npy file".into());
     }
@@ -28,11 +38,17 @@ pub fn parse(data: Bytes) -> Result<Tensor, String> {
     let dtype = dtype_of(descr).ok_or_else(|| format!("the numpy dtype {descr} is not supported"))?;
     let shape = shape_of(field(header, "shape").ok_or("the .npy header lacks 'shape'")?)?;
     let fortran = field(header, "fortran_order").is_some_and(|v| v.starts_with("True"));
+    Ok(Header { dtype, shape, fortran, start: end })
+}
+
+/// Parses the contents of a `.npy` file.
+pub fn parse(data: Bytes) -> Result<Tensor, String> {
+    let Header { dtype, shape, fortran, start } = header(&data)?;
     let wanted = shape.iter().try_fold(dtype.size(), |n, &d| n.checked_mul(d)).ok_or("the array is too large")?;
-    if data.len() - end < wanted {
-        return Err(format!("the file holds {} bytes of elements, its header says {wanted}", data.len() - end));
+    if data.len() - start < wanted {
+        return Err(format!("the file holds {} bytes of elements, its header says {wanted}", data.len() - start));
     }
-    let elements = data.slice(end..end + wanted);
+    let elements = data.slice(start..start + wanted);
     let elements = if fortran { to_row_major(&elements, &shape, dtype.size()).into() } else { elements };
     Tensor::new(dtype, shape, elements)
 }

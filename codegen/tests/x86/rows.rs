@@ -1,0 +1,101 @@
+//! The rows leaf against f64, on memory with a guard page on either side.
+
+use crate::harness::{Guard, Guarded, Random, isas, load};
+use lehr_codegen::x86::*;
+
+/// Sum of squares of what lies above the mean, times the largest element: every kind of pass. Kept terms are what the result reads.
+fn passes(len: u32) -> Vec<Pass> {
+    let over_len = VProg::build(|p, total| {
+        let n = p.constant(len as f32);
+        p.div(total, n)
+    });
+    let above = VProg::build(|p, x| {
+        let (_, mean) = (p.operand(Access::Channel), p.operand(Access::Channel));
+        let d = p.sub(x, mean);
+        let d = p.relu(d);
+        p.mul(d, d)
+    });
+    let plain = VProg::identity;
+    vec![
+        Pass { fold: Fold::Max, term: plain(), keep: false, value: VProg::build(|p, x| p.abs(x)) },
+        Pass { fold: Fold::Sum, term: plain(), keep: false, value: over_len },
+        Pass { fold: Fold::Sum, term: above, keep: true, value: plain() },
+    ]
+}
+
+fn expected(row: &[f32]) -> (Vec<f64>, f64, f64) {
+    let x: Vec<f64> = row.iter().map(|x| f64::from(*x)).collect();
+    let largest = x.iter().copied().fold(f64::NEG_INFINITY, f64::max).abs();
+    let mean = x.iter().sum::<f64>() / x.len() as f64;
+    let terms: Vec<f64> = x.iter().map(|x| (x - mean).max(0.0).powi(2)).collect();
+    let total = terms.iter().sum();
+    (terms, largest, total)
+}
+
+fn near(what: &str, got: f32, want: f64) {
+    assert!((f64::from(got) - want).abs() <= 1e-5 * want.abs().max(1.0), "{what}: {got} for {want}");
+}
+
+#[test]
+fn rows_see_their_own_elements_alone() {
+    let mut random = Random(7);
+    for isa in isas() {
+        for round in 0..60 {
+            let len = isa.lanes() + random.below(90) as usize;
+            let rows = 1 + random.below(5) as usize;
+            let guard = if round % 2 == 0 { Guard::Behind } else { Guard::Before };
+            let x = Guarded::new(&random.vec(rows * len), guard);
+            let values = round % 3 == 0;
+            let result = match values {
+                true => RowResult::Value,
+                false => RowResult::Each {
+                    own: VProg::build(|p, x| {
+                        let (largest, _, total) =
+                            (p.operand(Access::Channel), p.operand(Access::Channel), p.operand(Access::Channel));
+                        let bias = p.operand(Access::Channel);
+                        let y = p.mul(x, largest);
+                        let y = p.add(y, total);
+                        p.add(y, bias)
+                    }),
+                    epilogue: VProg::build(|p, y| {
+                        let (other, factor) = (p.operand(Access::Same), p.operand(Access::Splat));
+                        p.fma(y, factor, other)
+                    }),
+                },
+            };
+            // A result that is a value alone keeps no terms: there is no room for them.
+            let mut passes = passes(len as u32);
+            passes[2].keep = !values;
+            let out = Guarded::new(&random.vec(if values { rows } else { rows * len }), guard);
+            let (bias, other) = (Guarded::new(&random.vec(len), guard), Guarded::new(&random.vec(rows * len), guard));
+            let factor = Guarded::new(&random.vec(1), guard);
+            let spec = LeafSpec::Rows(Rows { len: len as u32, passes, result });
+            let args = [x.addr(), out.addr(), rows as u64, bias.addr(), other.addr(), factor.addr()];
+            load(&spec.emit(isa).unwrap()).call(&args);
+            for (r, row) in x.slice().chunks(len).enumerate() {
+                let (terms, largest, total) = expected(row);
+                if values {
+                    near("a value", out.slice()[r], total);
+                    continue;
+                }
+                for (c, term) in terms.iter().enumerate() {
+                    let y = term * largest + total + f64::from(bias.slice()[c]);
+                    let y = y * f64::from(factor.slice()[0]) + f64::from(other.slice()[r * len + c]);
+                    near("an element", out.slice()[r * len + c], y);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn what_rows_leaves_cannot_do_is_refused() {
+    for isa in isas() {
+        let refuse = |s: Rows| LeafSpec::Rows(s).emit(isa).map(|leaf| leaf.name).unwrap_err().to_string();
+        let mut kept = passes(64);
+        kept[0].keep = true;
+        assert!(refuse(Rows { len: 64, passes: kept, result: RowResult::Value }).contains("kept"));
+        assert!(refuse(Rows { len: 3, passes: passes(3), result: RowResult::Value }).contains("short"));
+        assert!(refuse(Rows { len: 64, passes: vec![], result: RowResult::Value }).contains("without passes"));
+    }
+}

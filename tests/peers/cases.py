@@ -1,0 +1,167 @@
+"""What bench.py times: tables of models, each in a folder of the cache with its inputs, made on first use from seeds."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import ModelProto, TensorProto, helper, numpy_helper
+from peers_common import cached_network
+
+BATCH = 8
+BATCH_NETWORKS = ("resnet50", "vgg19")
+SQUARES = (64, 128, 256, 512, 1024, 2048)
+# 1 x K x N as in the classifiers of alexnet, vgg19 and zfnet512, and a batch of them. Weights are constants.
+CLASSIFIERS = ((1, 9216, 4096), (1, 4096, 4096), (1, 4096, 1000), (8, 4096, 4096))
+LOADERS_OF_TWO_INPUTS = ("onnxruntime", "openvino")
+
+
+@dataclass(frozen=True)
+class Table:
+    """Models that are timed by the same peers, and whether each runs in a process of its own."""
+
+    title: str
+    note: str
+    peers: tuple[str, ...]
+    cases: Callable[[list[str]], dict[str, Path]]  # of the networks asked for: name -> folder
+    alone: bool = False
+    footprint: bool = False  # whether first answers, memory and files are shown too
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A convolution from `inputs` to `outputs` channels on square planes."""
+
+    inputs: int
+    outputs: int
+    plane: int
+    kernel: int = 3
+    stride: int = 1
+    groups: int = 1
+
+    def name(self) -> str:
+        rest = f"/{self.stride}" * (self.stride > 1) + f" in {self.groups} groups" * (self.groups > 1)
+        return f"{self.kernel}x{self.kernel}{rest} {self.inputs}->{self.outputs} @{self.plane}"
+
+
+LAYERS = (
+    Layer(64, 64, 224), Layer(128, 128, 112), Layer(256, 256, 56), Layer(512, 512, 28), Layer(64, 64, 56),
+    Layer(128, 128, 28), Layer(256, 256, 14), Layer(512, 512, 14), Layer(512, 512, 7), Layer(128, 32, 28),
+    Layer(48, 128, 26, kernel=5), Layer(128, 128, 56, stride=2), Layer(256, 256, 28, stride=2),
+    Layer(64, 256, 56, kernel=1), Layer(512, 256, 28, kernel=1), Layer(1024, 512, 14, kernel=1),
+    Layer(96, 96, 56, groups=96), Layer(3, 64, 224, kernel=7, stride=2), Layer(3, 96, 224, kernel=11, stride=4),
+)  # fmt: skip
+
+
+def networks(names: list[str]) -> dict[str, Path]:
+    return {name: cached_network(name) for name in names}
+
+
+def batches(names: list[str]) -> dict[str, Path]:
+    return {name: _cached(f"{name}-{BATCH}", lambda: _with_batch(name)) for name in names if name in BATCH_NETWORKS}
+
+
+def products(_: list[str]) -> dict[str, Path]:
+    cases = {f"{n} x {n} x {n}": _cached(f"product-{n}", lambda n=n: _product(n, n, n, False)) for n in SQUARES}
+    for m, k, n in CLASSIFIERS:
+        cases[f"{m} x {k} x {n}, weights"] = _cached(f"product-{m}-{k}-{n}", lambda: _product(m, k, n, True))
+    return cases
+
+
+def layers(_: list[str]) -> dict[str, Path]:
+    name = "layer-{0.inputs}-{0.outputs}-{0.plane}-{0.kernel}-{0.stride}-{0.groups}"
+    return {layer.name(): _cached(name.format(layer), lambda: _layer(layer)) for layer in LAYERS}
+
+
+ALL_PEERS = ("onnxruntime", "openvino", "mnn", "ncnn")
+TABLES = {
+    "networks": Table("Latency", "Batch 1.", ALL_PEERS, networks, alone=True, footprint=True),
+    "batch": Table(f"Batch {BATCH}", "Peers whose model carries a batch.", ("onnxruntime", "openvino"), batches, alone=True),
+    "products": Table(
+        "Matrix products",
+        "M x K x N: of two inputs, or with constant weights.",
+        LOADERS_OF_TWO_INPUTS,
+        products,
+    ),
+    "layers": Table(
+        "Single layers",
+        "Each once, with Relu, between a 1x1 convolution from 3 channels (stems have none) and a mean over the plane, so that no\n"
+        "conversion of layouts is timed; those are part of the time, for every peer.",
+        ALL_PEERS,
+        layers,
+    ),
+}
+
+
+def _cached(name: str, make: Callable[[], ModelProto]) -> Path:
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lehr"
+    sources = [Path(__file__).with_name(file).read_bytes() for file in ("cases.py", "networks.py", "make_networks.py")]
+    folder = cache / f"cases-{hashlib.sha256(b''.join(sources)).hexdigest()[:12]}" / name
+    if not (folder / "model.onnx").exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        model = make()
+        rng = np.random.default_rng(1)
+        for i, value in enumerate(model.graph.input):
+            shape = [dim.dim_value for dim in value.type.tensor_type.shape.dim]
+            np.save(folder / f"input_{i}.npy", rng.standard_normal(shape, np.float32))
+        onnx.save(model, folder / "model.onnx")
+    return folder
+
+
+def _with_batch(name: str) -> ModelProto:
+    """The cached network with another first dimension, which its reshapes name too."""
+    model = onnx.load(cached_network(name) / "model.onnx")
+    graph = model.graph
+    for value in [*graph.input, *graph.output]:
+        value.type.tensor_type.shape.dim[0].dim_value = BATCH
+    graph.ClearField("value_info")
+    shapes = {node.input[1] for node in graph.node if node.op_type == "Reshape"}
+    for tensor in graph.initializer:
+        sizes = numpy_helper.to_array(tensor)
+        if tensor.name in shapes and sizes.size and sizes[0] == 1:
+            tensor.CopyFrom(numpy_helper.from_array(np.array([BATCH, *sizes[1:]], np.int64), tensor.name))
+    return model
+
+
+def _product(m: int, k: int, n: int, constant: bool) -> ModelProto:
+    rng = np.random.default_rng(2)
+    if constant:
+        weights = {"w": rng.standard_normal((n, k), np.float32), "b": rng.standard_normal(n, np.float32)}
+        return _model([helper.make_node("Gemm", ["x", "w", "b"], ["y"], transB=1)], {"x": [m, k]}, [m, n], weights)
+    return _model([helper.make_node("MatMul", ["x", "w"], ["y"])], {"x": [m, k], "w": [k, n]}, [m, n], {})
+
+
+def _layer(layer: Layer) -> ModelProto:
+    rng = np.random.default_rng(3)
+    nodes, weights, value = [], {}, "x"
+
+    def conv(name: str, value: str, shape: tuple[int, ...], **attributes: object) -> str:
+        weights[f"{name}_w"] = rng.standard_normal(shape, np.float32) * np.float32(np.sqrt(2 / np.prod(shape[1:])))
+        weights[f"{name}_b"] = rng.standard_normal(shape[0], np.float32)
+        nodes.append(helper.make_node("Conv", [value, f"{name}_w", f"{name}_b"], [name], **attributes))
+        nodes.append(helper.make_node("Relu", [name], [f"{name}_relu"]))
+        return f"{name}_relu"
+
+    if layer.inputs != 3:
+        value = conv("spread", value, (layer.inputs, 3, 1, 1))
+    shape = (layer.outputs, layer.inputs // layer.groups, layer.kernel, layer.kernel)
+    pads = [layer.kernel // 2] * 4
+    value = conv("layer", value, shape, pads=pads, strides=[layer.stride] * 2, group=layer.groups)
+    nodes.append(helper.make_node("GlobalAveragePool", [value], ["y"]))
+    return _model(nodes, {"x": [1, 3, layer.plane, layer.plane]}, [1, layer.outputs, 1, 1], weights)
+
+
+def _model(
+    nodes: list[onnx.NodeProto], inputs: dict[str, list[int]], output: list[int], weights: dict[str, np.ndarray]
+) -> ModelProto:
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in inputs.items()]
+    result = helper.make_tensor_value_info("y", TensorProto.FLOAT, output)
+    constants = [numpy_helper.from_array(value, name) for name, value in weights.items()]
+    graph = helper.make_graph(nodes, "model", values, [result], constants)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
