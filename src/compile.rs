@@ -5,6 +5,7 @@ use lehr_codegen::artefact::{Artefact, Linker, SoOptions};
 use lehr_codegen::compile as code;
 use lehr_codegen::lower::{LowerOptions, lower_owned};
 use lehr_codegen::program::Program;
+use lehr_codegen::ptx::Gpu;
 use lehr_ir::graph::Graph;
 use lehr_ir::{Diag, Dim};
 pub use lehr_passes::OptLevel;
@@ -44,6 +45,8 @@ pub struct CompileOptions {
     /// Name of the model in the descriptor symbol; from the output file's name if `None`.
     pub prefix: Option<String>,
     pub linker: Linker,
+    /// The GPU to generate code for, instead of a CPU.
+    pub gpu: Option<Gpu>,
     /// Relative error up to which a convolution may be replaced by smaller ones, where that is measured to be faster here.
     pub approximate: Option<f64>,
 }
@@ -56,6 +59,7 @@ impl Default for CompileOptions {
             cpu: "native".into(),
             prefix: None,
             linker: Linker::Builtin,
+            gpu: None,
             approximate: None,
         }
     }
@@ -191,6 +195,9 @@ impl CompileOptions {
 
     /// Machine-code leaves are an optimisation: level 0 does without, and keeps every intermediate value row-major.
     pub fn lowering(&self) -> LowerOptions {
+        if let Some(gpu) = self.gpu {
+            return LowerOptions::for_gpu(gpu);
+        }
         match self.level {
             OptLevel::O0 => LowerOptions::default(),
             OptLevel::O1 | OptLevel::Os => LowerOptions::for_cpu(&self.cpu),

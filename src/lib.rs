@@ -17,6 +17,7 @@ pub mod cli;
 mod compile;
 pub mod explain;
 mod load;
+mod ptx;
 mod runner;
 mod stopwatch;
 
@@ -30,5 +31,6 @@ pub use lehr_frontends::npy;
 pub use lehr_ir as ir;
 pub use lehr_passes as passes;
 pub use load::{LoadError, LoadOptions, Loaded, load};
+pub use ptx::{PtxFiles, compile_ptx, launch_plan, write_ptx};
 pub use runner::{Feeds, Runner};
 pub use stopwatch::Stopwatch;

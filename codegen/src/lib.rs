@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! graph --lower--> kernels + steps --plan--> buffers --emit--> machine code --> JIT | model.so
+//!                                                       `----> PTX and a launch plan
 //! ```
 
 pub mod artefact;
@@ -14,5 +15,6 @@ pub mod peak;
 pub mod plan;
 pub mod profile;
 pub mod program;
+pub mod ptx;
 pub mod runtime;
 pub mod x86;

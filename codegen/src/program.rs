@@ -125,7 +125,7 @@ fn collect_leaves(body: &[Stmt], found: &mut Vec<u32>) {
                 collect_leaves(then, found);
                 collect_leaves(otherwise, found);
             }
-            Stmt::Let { .. } | Stmt::Set { .. } | Stmt::Store { .. } | Stmt::Fault(_) => {}
+            Stmt::Let { .. } | Stmt::Set { .. } | Stmt::Store { .. } | Stmt::Fault(_) | Stmt::Contract(_) => {}
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::compile::Numerics;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use lehr_codegen::ptx::{Gpu, Precision, Sm};
 use std::path::PathBuf;
 
 /// Compiles ONNX models to native code.
@@ -111,6 +112,26 @@ impl CodeArgs {
     }
 }
 
+/// Code for a GPU instead.
+#[derive(Args, Debug, Clone)]
+pub struct GpuArgs {
+    /// GPU to generate code for, instead of a CPU: sm_80 (A100 and later) or sm_90 (H100 and later).
+    #[arg(long, value_name = "GPU", conflicts_with_all = ["target_cpu", "numerics"])]
+    pub target: Option<Sm>,
+
+    /// What a GPU computes matrix products and convolutions of f32 with: fp32, or tensor cores with factors rounded to tf32 (11
+    /// bits), f16 or bf16 (8 bits), and sums in f32 [default: fp32].
+    #[arg(long, value_name = "PRECISION", requires = "target")]
+    pub gpu_precision: Option<Precision>,
+}
+
+impl GpuArgs {
+    /// The GPU to generate code for.
+    pub fn gpu(&self) -> Option<Gpu> {
+        self.target.map(|sm| Gpu { sm, precision: self.gpu_precision.unwrap_or_default() })
+    }
+}
+
 /// Compile a model into a shared library.
 #[derive(Args, Debug)]
 #[command(
@@ -119,6 +140,7 @@ impl CodeArgs {
                   call the model from C or C++.\n\nExamples:\n  \
                   lehr compile lenet.onnx -o lenet.so --header lenet.h\n  \
                   lehr compile net.onnx -o net.so --dim batch=8 --target-cpu x86-64-v3\n  \
+                  lehr compile net.onnx -o net.ptx --target sm_80   # and net.json, net.weights\n  \
                   lehr compile net.onnx -o - --emit ir | less\n  \
                   compile net.onnx -o net.so               # the same as `lehr compile`"
 )]
@@ -127,8 +149,11 @@ pub struct CompileArgs {
     pub model: ModelArgs,
     #[command(flatten)]
     pub code: CodeArgs,
+    #[command(flatten)]
+    pub gpu: GpuArgs,
 
-    /// Where to write the result; '-' is standard output, for the text forms (--emit ir, kernels, clif, asm).
+    /// Where to write the result; '-' is standard output, for the text forms (--emit ir, kernels, clif, asm). With --target,
+    /// FILE.ptx gets the kernels as text, FILE.json the plan of their launches, FILE.weights the weights.
     #[arg(short, long, value_name = "FILE")]
     pub output: PathBuf,
 
@@ -291,6 +316,8 @@ pub struct InspectArgs {
     pub model: ModelArgs,
     #[command(flatten)]
     pub code: CodeArgs,
+    #[command(flatten)]
+    pub gpu: GpuArgs,
 
     /// Stop after this pass of the pipeline (after its last run, if it runs twice).
     #[arg(long, value_name = "PASS")]

@@ -4,12 +4,12 @@ use super::args::{CompileArgs, Emit, Linker};
 use super::progress::Progress;
 use super::{CliResult, Failure, say, warn};
 use crate::explain::units::size;
-use crate::{CompileError, Compiled, compile_so, load, lower, optimize_with};
+use crate::{CompileError, Compiled, PtxFiles, compile_ptx, compile_so, load, lower, optimize_with, write_ptx};
 use lehr_codegen::artefact;
 use lehr_codegen::compile as code;
 use lehr_codegen::program::{BufferId, Program};
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 pub fn run(args: &CompileArgs) -> CliResult {
     check_args(args)?;
@@ -18,6 +18,7 @@ pub fn run(args: &CompileArgs) -> CliResult {
     let loaded = load(&args.model.model, &args.model.load_options()?)?;
     warn(&loaded.warnings);
     let mut options = args.code.options()?;
+    options.gpu = args.gpu.gpu();
     options.prefix = args.prefix.clone();
     options.linker = match args.linker {
         Linker::Builtin => artefact::Linker::Builtin,
@@ -26,6 +27,16 @@ pub fn run(args: &CompileArgs) -> CliResult {
     let codegen = options.codegen("{}".into());
     let listing = |graph| Ok::<_, CompileError>(code::listing(&mut lower(graph, &options)?, &codegen)?);
     let text = match args.emit {
+        Emit::So if let Some(gpu) = args.gpu.gpu() => {
+            let (program, module) = compile_ptx(loaded.graph, &options, gpu)?;
+            if args.output.as_os_str() != "-" {
+                let files = write_ptx(&program, &module, &args.output)
+                    .map_err(|e| Failure::usage(format!("{}: {e}", args.output.display())))?;
+                drop(progress);
+                return if args.quiet { Ok(()) } else { say(ptx_summary(&args.output, &files, started.elapsed())) };
+            }
+            module.text
+        }
         Emit::So => {
             let import = started.elapsed();
             let mut done = compile_so(loaded.graph, &options, &args.output)?;
@@ -82,7 +93,14 @@ fn kernels(program: &Program) -> String {
 
 /// What can be seen to be wrong before the work.
 fn check_args(args: &CompileArgs) -> CliResult {
-    let is_so = args.emit == Emit::So;
+    let is_ptx = args.gpu.target.is_some() && args.emit == Emit::So;
+    let is_so = args.emit == Emit::So && !is_ptx;
+    if is_ptx && args.output.as_os_str() != "-" && args.output.extension().is_none_or(|e| e != "ptx") {
+        return Err(Failure::usage("--target writes PTX: give -o FILE.ptx, or -o - for the text alone"));
+    }
+    if args.gpu.target.is_some() && matches!(args.emit, Emit::Clif | Emit::Asm | Emit::Obj) {
+        return Err(Failure::usage("--emit clif, asm and obj are for CPUs; with --target, leave --emit away for PTX"));
+    }
     let ignored =
         [("--header", args.header.is_some()), ("--linker", args.linker == Linker::Cc), ("--timings", args.timings)];
     if let Some((flag, _)) = ignored.iter().find(|(_, given)| *given && !is_so) {
@@ -131,5 +149,20 @@ fn summary(path: &Path, done: &Compiled, seconds: f64) -> String {
         size(done.weights_bytes),
         size(done.arena_bytes),
         size(done.file_bytes),
+    )
+}
+
+fn ptx_summary(path: &Path, files: &PtxFiles, time: Duration) -> String {
+    format!(
+        "{}: {} kernels, {} launches, text {}; {}; {}: {}; arena {}, {:.2} s",
+        path.display(),
+        files.kernels,
+        files.launches,
+        size(files.text_bytes as u64),
+        files.plan.display(),
+        files.weights.display(),
+        size(files.weights_bytes),
+        size(files.arena_bytes),
+        time.as_secs_f64(),
     )
 }

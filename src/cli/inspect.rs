@@ -5,7 +5,7 @@ use super::progress::Progress;
 use super::{CliResult, Failure, say, warn};
 use crate::explain::layers::{Amount, Generated, Layer, layer, node_names, params_of};
 use crate::explain::units::size;
-use crate::{CompileError, load};
+use crate::{CompileError, CompileOptions, load};
 use lehr_codegen::plan;
 use lehr_ir::Dim;
 use lehr_ir::graph::{Graph, NodeId};
@@ -33,7 +33,7 @@ pub fn run(args: &InspectArgs) -> CliResult {
     if args.print_changed && args.format != Format::Text {
         return Err(Failure::usage("--print-changed prints text; leave --format away"));
     }
-    let options = args.code.options()?;
+    let options = CompileOptions { gpu: args.gpu.gpu(), ..args.code.options()? };
     let mut passes = options.passes();
     if let Some(name) = &args.after {
         passes.truncate(last_run_of(name, &passes, args)?);
@@ -166,6 +166,9 @@ fn print_overview(o: &Overview, most: usize) -> CliResult {
     for l in o.layers.iter().take(most) {
         let leaves = if l.leaves.is_empty() { String::new() } else { format!("; {}", l.leaves.join(", ")) };
         say(format!("; layout {}: {}{leaves}", l.nodes.first().unwrap_or(&l.op), l.layout))?;
+        for schedule in &l.schedules {
+            say(format!(";   {schedule}"))?;
+        }
     }
     if let (Some(kernels), Some(arena), Some(weights)) = (o.kernels, o.arena_bytes, o.weights_bytes) {
         say(format!("; kernels {kernels}, weights {}, arena peak {}", size(weights), size(arena)))?;

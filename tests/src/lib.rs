@@ -6,3 +6,4 @@ pub mod interpret;
 pub mod plain;
 pub mod random_graph;
 pub mod sheet;
+pub mod simulate;

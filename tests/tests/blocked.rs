@@ -496,7 +496,7 @@ fn products_with_constant_weights() {
 
 /// How many operators have this role.
 fn count_role(n: &Net, role: Role) -> usize {
-    let layouts = decide(&n.g, &LowerOptions { leaves: Some(Isa::Avx512), winograd: false });
+    let layouts = decide(&n.g, &LowerOptions { leaves: Some(Isa::Avx512), ..LowerOptions::default() });
     n.g.ids().filter(|&id| layouts.role(id) == role).count()
 }
 
@@ -622,7 +622,7 @@ fn a_classifier_end_to_end() {
     let flat = n.add(Reshape { shape: vec![1i64.into(), 2048i64.into()] }, &[c]);
     let (w, bias) = (n.weights(&[2048, 10]), n.weights(&[10]));
     let y = n.add(Gemm { alpha: 1.0, beta: 1.0, trans_a: false, trans_b: false }, &[flat, w, bias]);
-    let layouts = decide(&n.g, &LowerOptions { leaves: Some(Isa::Avx512), winograd: false });
+    let layouts = decide(&n.g, &LowerOptions { leaves: Some(Isa::Avx512), ..LowerOptions::default() });
     let roles: Vec<Role> = n.g.order().into_iter().map(|id| layouts.role(id)).filter(|r| *r != Role::Other).collect();
     let (conv, map, window) = (Role::Conv, Role::Map, Role::Window);
     assert_eq!(roles[..8], [conv, map, window, conv, map, Role::Mean, conv, map], "{}", layouts.describe(&n.g));

@@ -3,10 +3,10 @@
 
 use super::dd::{Dd, abs, polynomial, with_sign};
 
-const HALF_PI: Dd = Dd { hi: f64::from_bits(0x3ff921fb54442d18), lo: f64::from_bits(0x3c91a62633145c07) };
-const PI: f64 = f64::from_bits(0x400921fb54442d18);
+pub(crate) const HALF_PI: Dd = Dd { hi: f64::from_bits(0x3ff921fb54442d18), lo: f64::from_bits(0x3c91a62633145c07) };
+pub(crate) const PI: f64 = f64::from_bits(0x400921fb54442d18);
 /// atan(i / 8)
-static ATAN_EIGHTHS: [Dd; 9] = [
+pub(crate) static ATAN_EIGHTHS: [Dd; 9] = [
     Dd { hi: 0.0, lo: 0.0 },
     Dd { hi: f64::from_bits(0x3fbfd5ba9aac2f6e), lo: f64::from_bits(0xbc4cd37686760c17) },
     Dd { hi: f64::from_bits(0x3fcf5b75f92c80dd), lo: f64::from_bits(0x3c68ab6e3cf7afbd) },
@@ -18,7 +18,7 @@ static ATAN_EIGHTHS: [Dd; 9] = [
     Dd { hi: f64::from_bits(0x3fe921fb54442d18), lo: f64::from_bits(0x3c81a62633145c07) },
 ];
 /// -1/3, 1/5, ... for |t| <= 1/16: the next term, t^18/19, is below 2^-76.
-const TAYLOR: [f64; 8] =
+pub(crate) const TAYLOR: [f64; 8] =
     [-1.0 / 3.0, 1.0 / 5.0, -1.0 / 7.0, 1.0 / 9.0, -1.0 / 11.0, 1.0 / 13.0, -1.0 / 15.0, 1.0 / 17.0];
 
 /// atan of a number that is not negative.

@@ -8,9 +8,9 @@ use super::dd::{Dd, abs, polynomial, round, with_sign};
 /// ln 2 in three parts: the first two have 38 bits, so their products with an exponent are exact.
 pub const LN2: [f64; 3] =
     [f64::from_bits(0x3fe62e42fefa0000), f64::from_bits(0x3d7cf79abc9e0000), f64::from_bits(0x3b0d9cc01f97b57a)];
-const LOG2_E: f64 = f64::from_bits(0x3ff71547652b82fe);
+pub(crate) const LOG2_E: f64 = f64::from_bits(0x3ff71547652b82fe);
 /// 1/2!, 1/3!, ... 1/14!
-const INVERSE_FACTORIALS: [f64; 13] = inverse_factorials();
+pub(crate) const INVERSE_FACTORIALS: [f64; 13] = inverse_factorials();
 
 const fn inverse_factorials() -> [f64; 13] {
     let mut table = [0.0; 13];

@@ -7,11 +7,11 @@
 use super::dd::{Dd, abs, polynomial, with_sign};
 use super::exp::{LN2, exp_dd};
 
-const THIRD: Dd = Dd::quotient(1.0, 3.0);
-const FIFTH: Dd = Dd::quotient(1.0, 5.0);
-const SEVENTH: Dd = Dd::quotient(1.0, 7.0);
+pub(crate) const THIRD: Dd = Dd::quotient(1.0, 3.0);
+pub(crate) const FIFTH: Dd = Dd::quotient(1.0, 5.0);
+pub(crate) const SEVENTH: Dd = Dd::quotient(1.0, 7.0);
 /// 1/9, 1/11, ... 1/29: the remainder is s^30/31 < 2^-80 of the sum.
-const TAIL: [f64; 11] = [
+pub(crate) const TAIL: [f64; 11] = [
     1.0 / 9.0,
     1.0 / 11.0,
     1.0 / 13.0,
@@ -25,8 +25,8 @@ const TAIL: [f64; 11] = [
     1.0 / 29.0,
 ];
 /// Makes subnormal numbers normal.
-const SCALE: f64 = (1u64 << 54) as f64;
-const SQRT_HALF_BITS: i64 = 0x3fe6a09e667f3bcd;
+pub(crate) const SCALE: f64 = (1u64 << 54) as f64;
+pub(crate) const SQRT_HALF_BITS: i64 = 0x3fe6a09e667f3bcd;
 
 /// ln of a positive, normal number.
 fn ln(x: Dd) -> Dd {

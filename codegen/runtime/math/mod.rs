@@ -3,13 +3,13 @@
 //! Every function is right at all arguments (NaN, infinities, signed zeros, subnormals, huge) and within 2 units in the last place.
 //! f32 callers widen, call and round, which makes them right but for rounding.
 
-mod atan;
-mod dd;
-mod erf;
-mod exp;
+pub(crate) mod atan;
+pub(crate) mod dd;
+pub(crate) mod erf;
+pub(crate) mod exp;
 mod fmod;
-mod log;
-mod trig;
+pub(crate) mod log;
+pub(crate) mod trig;
 
 macro_rules! entries {
     { of one { $($one:ident = $f1:path;)* } of two { $($two:ident = $f2:path;)* } } => {

@@ -3,11 +3,11 @@
 use super::dd::{Dd, abs, polynomial, round};
 
 /// pi/2 in three parts: the first two have 41 bits, so their products with a quotient below 2^12 are exact.
-const HALF_PI: [f64; 3] = [1.5707963267941523, 7.443547480484391e-13, 2.232414100745812e-25];
-const HALF_PI_DD: Dd = Dd { hi: f64::from_bits(0x3ff921fb54442d18), lo: f64::from_bits(0x3c91a62633145c07) };
+pub(crate) const HALF_PI: [f64; 3] = [1.5707963267941523, 7.443547480484391e-13, 2.232414100745812e-25];
+pub(crate) const HALF_PI_DD: Dd = Dd { hi: f64::from_bits(0x3ff921fb54442d18), lo: f64::from_bits(0x3c91a62633145c07) };
 const TWO_OVER_PI: f64 = core::f64::consts::FRAC_2_PI;
 /// 2/pi in binary, after a word of zeros that lets small exponents start before the point.
-static TWO_OVER_PI_BITS: [u64; 21] = [
+pub(crate) static TWO_OVER_PI_BITS: [u64; 21] = [
     0x0000000000000000,
     0xa2f9836e4e441529,
     0xfc2757d1f534ddc0,
@@ -32,7 +32,7 @@ static TWO_OVER_PI_BITS: [u64; 21] = [
 ];
 
 /// -1/3!, 1/5!, ... 1/17!
-const SIN: [f64; 8] = [
+pub(crate) const SIN: [f64; 8] = [
     -1.0 / 6.0,
     1.0 / 120.0,
     -1.0 / 5_040.0,
@@ -43,7 +43,7 @@ const SIN: [f64; 8] = [
     1.0 / 355_687_428_096_000.0,
 ];
 /// 1/4!, -1/6!, ... -1/18!
-const COS: [f64; 8] = [
+pub(crate) const COS: [f64; 8] = [
     1.0 / 24.0,
     -1.0 / 720.0,
     1.0 / 40_320.0,

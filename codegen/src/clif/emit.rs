@@ -117,7 +117,7 @@ fn find_sets(body: &[Stmt], found: &mut [bool]) {
                 find_sets(then, found);
                 find_sets(otherwise, found);
             }
-            Stmt::Let { .. } | Stmt::Store { .. } | Stmt::Fault(_) | Stmt::Leaf { .. } => {}
+            Stmt::Let { .. } | Stmt::Store { .. } | Stmt::Fault(_) | Stmt::Leaf { .. } | Stmt::Contract(_) => {}
         }
     }
 }
@@ -154,6 +154,7 @@ impl Emit<'_, '_> {
             Stmt::While { cond, body } => self.while_(cond, body),
             Stmt::Fault(id) => self.fault(*id),
             Stmt::Leaf { leaf, args } => self.call_leaf(*leaf, args),
+            Stmt::Contract(_) => unreachable!("products in tiles are for GPUs: CPU programs are lowered without"),
         }
     }
 

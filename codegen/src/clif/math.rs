@@ -36,23 +36,24 @@ struct Math<'m, 'a, 'f> {
     int: Type,
 }
 
-const LOG2_E: f32 = std::f32::consts::LOG2_E;
+pub(crate) const LOG2_E: f32 = std::f32::consts::LOG2_E;
 /// ln 2 with 15 bits, so that its products with exponents are exact, and what is missing.
-const LN2_HIGH: f32 = 0.693_359_4;
-const LN2_LOW: f32 = -2.121_944_4e-4;
+pub(crate) const LN2_HIGH: f32 = 0.693_359_4;
+pub(crate) const LN2_LOW: f32 = -2.121_944_4e-4;
 /// Added and taken away, it rounds to an integer, which is then in the low bits.
 const ROUNDER: f32 = 12_582_912.0;
 /// (exp(r) - 1 - r) / r^2 for |r| <= ln(2)/2.
-const EXP: [u32; 6] = [0x3f000000, 0x3e2aaaab, 0x3d2aaa56, 0x3c088848, 0x3ab6baf9, 0x3950cfd8];
+pub(crate) const EXP: [u32; 6] = [0x3f000000, 0x3e2aaaab, 0x3d2aaa56, 0x3c088848, 0x3ab6baf9, 0x3950cfd8];
 /// (log(1 + f) - f + f^2/2) / f^3 for sqrt(1/2) <= 1 + f <= sqrt(2).
-const LOG: [u32; 9] =
+pub(crate) const LOG: [u32; 9] =
     [0x3eaaaaa3, 0xbe7ffff6, 0x3e4cd2c2, 0xbe2ab1b8, 0x3e1196e4, 0xbdfd9453, 0x3df3427b, 0xbdf1d330, 0x3d8dd77b];
 /// tanh(x) / x in x^2 for |x| <= 0.625, without its first term, 1.
-const TANH: [u32; 6] = [0xbeaaaaa9, 0x3e088824, 0xbd5cf51e, 0x3cb1b30c, 0xbc05adcd, 0x3b0b7e6c];
+pub(crate) const TANH: [u32; 6] = [0xbeaaaaa9, 0x3e088824, 0xbd5cf51e, 0x3cb1b30c, 0xbc05adcd, 0x3b0b7e6c];
 /// erf(x) / x in x^2 for |x| <= 0.921875.
-const ERF: [u32; 7] = [0x3f906ebb, 0xbec093a2, 0x3de71710, 0xbcdc083e, 0x3baa6d6c, 0xba5574c2, 0x38af889e];
+pub(crate) const ERF: [u32; 7] = [0x3f906ebb, 0xbec093a2, 0x3de71710, 0xbcdc083e, 0x3baa6d6c, 0xba5574c2, 0x38af889e];
 /// log(1 - erf(x)) for 0.921875 <= x <= 4.
-const ERF_TAIL: [u32; 7] = [0xb95c1c3b, 0xbf9055b4, 0xbf232529, 0xbdd4a97f, 0x3cb5b5c6, 0xbb46add6, 0x394c31ad];
+pub(crate) const ERF_TAIL: [u32; 7] =
+    [0xb95c1c3b, 0xbf9055b4, 0xbf232529, 0xbdd4a97f, 0x3cb5b5c6, 0xbb46add6, 0x394c31ad];
 
 impl Math<'_, '_, '_> {
     fn f(&mut self, v: f32) -> Value {

@@ -14,7 +14,7 @@ mod emit;
 mod entry;
 mod half;
 mod index;
-mod math;
+pub(crate) mod math;
 mod module;
 pub(crate) mod ops;
 mod target;

@@ -246,7 +246,7 @@ fn defined(body: &[Stmt], found: &mut HashSet<Var>) {
                 defined(then, found);
                 defined(otherwise, found);
             }
-            Stmt::Set { .. } | Stmt::Store { .. } | Stmt::Fault(_) | Stmt::Leaf { .. } => {}
+            Stmt::Set { .. } | Stmt::Store { .. } | Stmt::Fault(_) | Stmt::Leaf { .. } | Stmt::Contract(_) => {}
         }
     }
 }
@@ -266,7 +266,12 @@ fn find_reductions(body: &[Stmt], inside: &HashSet<Var>, found: &mut BTreeMap<Va
                 find_reductions(then, inside, found)?;
                 find_reductions(otherwise, inside, found)?;
             }
-            Stmt::Let { .. } | Stmt::Set { .. } | Stmt::Store { .. } | Stmt::Fault(_) | Stmt::Leaf { .. } => {}
+            Stmt::Let { .. }
+            | Stmt::Set { .. }
+            | Stmt::Store { .. }
+            | Stmt::Fault(_)
+            | Stmt::Leaf { .. }
+            | Stmt::Contract(_) => {}
         }
     }
     Some(())
@@ -307,7 +312,7 @@ fn find_varying(body: &[Stmt], varying: &mut HashSet<Var>) {
                 find_varying(then, varying);
                 find_varying(otherwise, varying);
             }
-            Stmt::Store { .. } | Stmt::Fault(_) | Stmt::Leaf { .. } => {}
+            Stmt::Store { .. } | Stmt::Fault(_) | Stmt::Leaf { .. } | Stmt::Contract(_) => {}
         }
     }
 }
@@ -372,7 +377,7 @@ impl Walk<'_> {
                     self.block(otherwise);
                 }
                 Stmt::Fault(_) => {}
-                Stmt::Leaf { .. } => self.ok = false,
+                Stmt::Leaf { .. } | Stmt::Contract(_) => self.ok = false,
             }
         }
     }

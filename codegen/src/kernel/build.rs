@@ -1,6 +1,6 @@
 //! Builds a kernel statement by statement. Blocks nest by closures, so what is open is what is on the stack.
 
-use super::{Access, Buffer, Expr, Kernel, LeafArg, LoopKind, PARALLEL, Param, Stmt, Var, type_of};
+use super::{Access, Buffer, Contract, Expr, Kernel, LeafArg, LoopKind, PARALLEL, Param, Stmt, Var, type_of};
 use lehr_ir::DType;
 use lehr_ir::graph::Provenance;
 
@@ -108,6 +108,15 @@ impl KernelBuilder {
 
     pub fn leaf(&mut self, leaf: u32, args: Vec<LeafArg>) {
         self.push(Stmt::Leaf { leaf, args });
+    }
+
+    /// A variable for what a statement defines.
+    pub fn variable(&mut self, t: DType) -> Var {
+        self.fresh(t)
+    }
+
+    pub fn contract(&mut self, c: Contract) {
+        self.push(Stmt::Contract(Box::new(c)));
     }
 
     pub fn finish(mut self, origins: Provenance) -> Kernel {

@@ -85,6 +85,28 @@ impl Check<'_> {
                     self.wrong.push(format!("fault {id} has no text"));
                 }
             }
+            Stmt::Contract(c) => {
+                self.want(&c.first, DType::I64);
+                self.want(&c.end, DType::I64);
+                let outside = self.scope.clone();
+                for (factor, own) in [(&c.left, c.row), (&c.right, c.column)] {
+                    // Each part sees its own variable alone.
+                    for part in factor.parts() {
+                        self.with(own, |s| s.want(&part.outer, DType::I64));
+                        self.with(c.step, |s| s.want(&part.inner, DType::I64));
+                    }
+                    self.access(factor.buf, &Expr::i64(0), Access::Write);
+                    let float = |p: &super::Buffer| matches!(p.dtype, DType::F32 | DType::F16 | DType::BF16);
+                    if !self.k.params.get(factor.buf as usize).is_some_and(float) {
+                        self.wrong.push(format!("b{} is no factor of a product of f32", factor.buf));
+                    }
+                }
+                for v in [c.row, c.column, c.sum] {
+                    self.define(v);
+                }
+                self.block(&c.body);
+                self.scope = outside;
+            }
             Stmt::Leaf { args, .. } => {
                 for arg in args {
                     match arg {
@@ -94,6 +116,14 @@ impl Check<'_> {
                 }
             }
         }
+    }
+
+    /// Checks with one more variable.
+    fn with(&mut self, var: Var, check: impl FnOnce(&mut Self)) {
+        let outside = self.scope.clone();
+        self.define(var);
+        check(self);
+        self.scope = outside;
     }
 
     fn define(&mut self, var: Var) {

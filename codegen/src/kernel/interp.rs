@@ -1,7 +1,7 @@
 //! Runs kernels one element at a time and checks everything: indices, types, and that variables are set before use. For tests; it shares
 //! no code with the back ends but the names of functions, and computes f32 functions in f64.
 
-use super::{Access, BinOp, CmpOp, Expr, Kernel, LeafArg, PARALLEL, Stmt, UnOp, computing_type};
+use super::{Access, BinOp, CmpOp, Contract, Expr, Factor, Kernel, LeafArg, PARALLEL, Stmt, UnOp, computing_type};
 use crate::runtime::{half, math};
 use lehr_ir::DType;
 
@@ -126,6 +126,7 @@ impl Run<'_> {
                 self.fault = Some(*id);
                 Ok(())
             }
+            Stmt::Contract(c) => self.contract(c),
             Stmt::Leaf { args, .. } => {
                 for arg in args {
                     match arg {
@@ -135,6 +136,38 @@ impl Run<'_> {
                 }
                 Err("leaves are machine code, which the interpreter does not run".into())
             }
+        }
+    }
+
+    fn contract(&mut self, c: &Contract) -> Result<(), String> {
+        let int = |n| Num::Int(DType::I64, n);
+        let steps = self.index(&c.first)?..self.index(&c.end)?;
+        for (row, column) in (0..c.rows).flat_map(|r| (0..c.columns).map(move |c| (r, c))) {
+            self.assign(c.row, int(row))?;
+            self.assign(c.column, int(column))?;
+            // Wide, so that the order of the sum does not show.
+            let mut sum = 0f64;
+            for step in steps.clone() {
+                self.assign(c.step, int(step))?;
+                sum += self.factor(&c.left)? * self.factor(&c.right)?;
+            }
+            self.assign(c.sum, Num::F32(sum as f32))?;
+            self.block(&c.body)?;
+        }
+        Ok(())
+    }
+
+    fn factor(&mut self, f: &Factor) -> Result<f64, String> {
+        for b in &f.bounds {
+            let at = self.index(&b.at.sum())?;
+            if at < 0 || at >= b.size {
+                return Ok(0.0);
+            }
+        }
+        let load = Expr::Load { buf: f.buf, index: Box::new(f.at.sum()) };
+        match self.eval(&load)? {
+            Num::F32(v) => Ok(v as f64),
+            other => Err(format!("{other:?} is a factor of a product")),
         }
     }
 

@@ -21,10 +21,12 @@
 
 mod build;
 mod check;
+mod contract;
 pub mod interp;
 mod print;
 
 pub use build::{Blocks, KernelBuilder};
+pub use contract::{Bound, Contract, Factor, Split, Tile};
 
 use lehr_ir::DType;
 use lehr_ir::graph::Provenance;
@@ -171,6 +173,8 @@ pub enum Stmt {
         leaf: u32,
         args: Vec<LeafArg>,
     },
+    /// A product of matrices, for GPUs alone.
+    Contract(Box<Contract>),
 }
 
 /// One 64-bit argument of a leaf.

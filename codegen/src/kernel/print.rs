@@ -1,6 +1,6 @@
 //! Kernels as text, for `--emit kernels`.
 
-use super::{Access, BinOp, CmpOp, Expr, Kernel, LeafArg, LoopKind, Stmt, UnOp};
+use super::{Access, BinOp, CmpOp, Expr, Factor, Kernel, LeafArg, LoopKind, Stmt, Tile, UnOp};
 use lehr_ir::DType;
 use std::fmt;
 
@@ -71,6 +71,25 @@ impl Kernel {
             Stmt::Fault(id) => {
                 writeln!(f, "{pad}fault {:?}", self.faults.get(*id as usize).map_or("?", |text| text.as_str()))
             }
+            Stmt::Contract(c) => {
+                let Tile { rows, columns, depth: steps, .. } = c.tile;
+                writeln!(
+                    f,
+                    "{pad}contract v{} < {}, v{} < {} in tiles of {rows}x{columns}x{steps} {{",
+                    c.row, c.rows, c.column, c.columns
+                )?;
+                write!(
+                    f,
+                    "{pad}  let v{}: f32 = sum over v{} in {} .. {} of ",
+                    c.sum,
+                    c.step,
+                    Top(&c.first),
+                    Top(&c.end)
+                )?;
+                writeln!(f, "{} * {}", FactorText(&c.left), FactorText(&c.right))?;
+                self.block(f, &c.body, depth + 1)?;
+                writeln!(f, "{pad}}}")
+            }
             Stmt::Leaf { leaf, args } => {
                 write!(f, "{pad}leaf {leaf} (")?;
                 for (k, arg) in args.iter().enumerate() {
@@ -121,6 +140,19 @@ impl fmt::Display for Top<'_> {
             Expr::Compare(op, a, b) => write!(f, "{a} {} {b}", compare_sign(*op)),
             e => write!(f, "{e}"),
         }
+    }
+}
+
+/// `b0[outer + inner] if 0 <= .. < n`
+struct FactorText<'f>(&'f Factor);
+
+impl fmt::Display for FactorText<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "b{}[{}]", self.0.buf, Top(&self.0.at.sum()))?;
+        for (i, b) in self.0.bounds.iter().enumerate() {
+            write!(f, " {} 0 <= {} < {}", if i == 0 { "if" } else { "and" }, Top(&b.at.sum()), b.size)?;
+        }
+        Ok(())
     }
 }
 

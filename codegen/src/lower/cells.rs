@@ -12,6 +12,10 @@ use lehr_ir::DType;
 /// Sums of floats longer than this are made of partial sums, so that rounding errors do not grow with the length.
 const PARTIAL: usize = 512;
 
+/// Below so many cells, a GPU has threads to spare for each of more than so many elements.
+const FEW_CELLS: usize = 1 << 12;
+const LONG_CELL: i64 = 32;
+
 /// One index of the axes that are not walked.
 pub struct Cell<'d> {
     dims: &'d [usize],
@@ -45,6 +49,9 @@ pub fn cells(k: &mut KernelCx, dims: &[usize], axes: &[usize], cost: i64, body: 
     let kept: Vec<usize> = (0..dims.len()).filter(|d| !axes.contains(d) && dims[*d] != 1).collect();
     let mut sizes: Vec<usize> = kept.iter().map(|&d| dims[d]).collect();
     let walked: i64 = axes.iter().map(|&d| dims[d] as i64).product();
+    // A GPU with few cells walks each with many threads, wherever the elements lie.
+    let few = k.cx.low.gpu.is_some() && sizes.iter().product::<usize>() < FEW_CELLS && walked >= LONG_CELL;
+    let contiguous = contiguous || few;
     let (outer, kind) =
         if contiguous { (LoopKind::Serial, LoopKind::Vector) } else { (LoopKind::Vector, LoopKind::Serial) };
     if contiguous {
@@ -71,8 +78,10 @@ impl Cell<'_> {
         let add = |k: &mut KernelCx, to: u32, e: Expr| {
             k.set(to, Expr::binary(op, Expr::Var(to), e));
         };
+        // The threads of a GPU have partial sums of their own.
+        let sums = if k.cx.low.gpu.is_some() { 32 * PARTIAL } else { PARTIAL };
         let count: usize = self.axes.iter().map(|&d| self.dims[d]).product();
-        if count <= PARTIAL || op != BinOp::Add || !k.type_of(&init).is_float() {
+        if count <= sums || op != BinOp::Add || !k.type_of(&init).is_float() {
             self.each(k, |k, c| {
                 let e = f(k, c);
                 add(k, acc, e);
@@ -85,10 +94,10 @@ impl Cell<'_> {
                 return add(k, acc, e);
             };
             let n = self.dims[axis];
-            k.serial(n.div_ceil(PARTIAL), |k, block| {
-                let first = k.let_(block * PARTIAL as i64);
+            k.serial(n.div_ceil(sums), |k, block| {
+                let first = k.let_(block * sums as i64);
                 let n = Expr::i64(n as i64);
-                let end = if first.as_i64().is_some() { n } else { (first.clone() + PARTIAL as i64).min(n) };
+                let end = if first.as_i64().is_some() { n } else { (first.clone() + sums as i64).min(n) };
                 let partial = k.mutable(init);
                 k.for_(self.kind, first, end, 1, |k, i| {
                     let e = f(k, &with(at, axis, i));

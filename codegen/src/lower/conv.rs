@@ -2,6 +2,7 @@
 
 use super::cx::{KernelCx, NodeCx};
 use super::memory::{Axis, bordered, check_axes};
+use super::tiled;
 use super::view::View;
 use crate::kernel::{Blocks, Expr, LoopKind, computing_type};
 use lehr_ir::Diag;
@@ -22,6 +23,11 @@ pub fn conv(op: &Conv, cx: &mut NodeCx) -> Result<(), Diag> {
         })
         .collect();
     check_axes(cx, &axes)?;
+    if let Some(gpu) = cx.low.gpu
+        && tiled::convolution(cx, gpu, &tiled::Convolution { x: &x, w: &w, y: &y, axes: &axes, groups: op.groups })
+    {
+        return Ok(());
+    }
     let t = computing_type(cx.out_dtype(0));
     let input = bordered(cx, &axes, Expr::number(t, 0.0));
     let weights = cx.materialized(1);

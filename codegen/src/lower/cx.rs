@@ -137,6 +137,49 @@ impl<'a> NodeCx<'a> {
         true
     }
 
+    /// Whether what is fused behind the anchor, and its results, take the axes from `from` on as one: by a flat position at the last
+    /// of them, and 0 at the others. They lie dense there, or do not depend on them at all.
+    pub(super) fn is_flat_behind(&self, from: usize) -> bool {
+        let shape = self.out_shape(0);
+        let anchor = self.anchor_id();
+        let takes = |own: &[usize], strides: Option<&[i64]>| {
+            let skip = shape.len() - own.len();
+            let axes: Vec<usize> = (from..shape.len()).collect();
+            let size = |d: usize| if d < skip { 1 } else { own[d - skip] };
+            if axes.iter().all(|&d| size(d) == 1) {
+                return true;
+            }
+            let whole = axes.iter().all(|&d| size(d) == shape[d]);
+            let dense = |s: &[i64]| (from + 1..shape.len()).all(|d| s[d - 1 - skip] == s[d - skip] * shape[d] as i64);
+            whole && strides.is_none_or(dense)
+        };
+        let of_view = |v: &View| match &v.layout {
+            Layout::Strided { strides, .. } => takes(&v.shape, Some(strides)),
+            Layout::Blocked { .. } => false,
+        };
+        let mut stack: Vec<ValueId> = self.outputs.iter().map(|(v, _)| *v).collect();
+        let mut seen = vec![];
+        while let Some(v) = stack.pop() {
+            if seen.contains(&v) || v.node == anchor {
+                continue;
+            }
+            seen.push(v);
+            let flat = match self.source(v) {
+                Some(Source::Const(c)) if immediate(&c).is_some() => true,
+                Some(Source::Const(_)) => takes(&shape_of(self.graph, v), None),
+                Some(Source::Buffer(view)) => of_view(&view),
+                None => {
+                    stack.extend(self.graph.node(v.node).inputs.iter().flatten());
+                    true
+                }
+            };
+            if !flat {
+                return false;
+            }
+        }
+        self.outputs.iter().all(|(_, view)| of_view(view))
+    }
+
     /// Operations for one element of an elementwise group, roughly.
     pub(super) fn elementwise_cost(&self) -> i64 {
         if self.outputs.iter().all(|(v, _)| self.graph.outputs.iter().any(|o| o.value == *v)) {
@@ -149,6 +192,12 @@ impl<'a> NodeCx<'a> {
     pub fn out_view(&self, port: u32) -> Option<View> {
         let v = self.anchor_id().out(port);
         self.outputs.iter().find(|(o, _)| *o == v).map(|(_, view)| view.clone())
+    }
+
+    /// Points that a thread of a GPU moves at once: 16 bytes of the first result.
+    pub(super) fn lanes(&self) -> usize {
+        let size = self.outputs.first().map_or(4, |(_, view)| view.dtype.size());
+        (16 / size).min(8)
     }
 
     pub fn diag(&self, code: &'static str, message: impl Into<String>) -> Diag {

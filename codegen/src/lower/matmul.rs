@@ -1,10 +1,14 @@
 //! Matrix products by plain loops, for every type and shape; wide machine-code kernels take over where they can.
 
 use super::cx::{KernelCx, NodeCx};
+use super::tiled::{self, Size, coordinates};
 use super::view::View;
 use crate::kernel::{Blocks, Expr, LoopKind, Var, computing_type};
 use lehr_ir::ops::{Einsum, Gemm, MatMul};
 use lehr_ir::{DType, Diag};
+
+/// Fewer rows than this are no tile.
+const FEW_ROWS: usize = 4;
 
 /// One matrix of a batch: where element (i, j) of it is.
 struct Matrix<'a> {
@@ -36,8 +40,11 @@ enum Cut {
 }
 
 impl Cut {
-    fn of(m: usize, n: usize, right_transposed: bool) -> Cut {
+    fn of(cx: &NodeCx, m: usize, n: usize, right_transposed: bool) -> Cut {
         match right_transposed || n == 1 {
+            // Threads are what a GPU has enough of.
+            _ if cx.low.gpu.is_some() && !(right_transposed || n == 1) => Cut::Columns { block: 1 },
+            _ if cx.low.gpu.is_some() => Cut::Inner { block: 1 },
             true => Cut::Inner { block: block_of(n) },
             false => Cut::Columns { block: block_of(m) },
         }
@@ -117,7 +124,9 @@ fn with_unit_axis(view: &View, axis: usize) -> View {
 }
 
 pub fn matmul(_: &MatMul, cx: &mut NodeCx) -> Result<(), Diag> {
-    let (mut a, mut b) = (cx.materialized(0), cx.materialized(1));
+    let mut a = cx.materialized(0);
+    let few = a.shape.len() == 2 && a.shape[0] < FEW_ROWS;
+    let (mut b, turned) = right_operand(cx, few, false);
     let (row, column) = (a.shape.len() > 1, b.shape.len() > 1);
     if !row {
         a = with_unit_axis(&a, 0);
@@ -126,17 +135,34 @@ pub fn matmul(_: &MatMul, cx: &mut NodeCx) -> Result<(), Diag> {
         b = with_unit_axis(&b, 1);
     }
     let (ra, rb) = (a.shape.len(), b.shape.len());
-    let (m, inner, n) = (a.shape[ra - 2], a.shape[ra - 1], b.shape[rb - 1]);
+    let (m, inner) = (a.shape[ra - 2], a.shape[ra - 1]);
+    let n = b.shape[if turned { rb - 2 } else { rb - 1 }];
     let t = computing_type(cx.out_dtype(0));
     let y = cx.out_shape(0);
     let batch = &y[..ra.max(rb) - 2];
-    let cut = Cut::of(m, n, false);
+    let size = Size { batch: batch.iter().product(), rows: m, columns: n, depth: inner };
+    if let Some(gpu) = cx.low.gpu.filter(|_| size.is_tiled(t)) {
+        let of = |k: &mut KernelCx, view: &View, at: &Expr, axes: [usize; 2], outer: &Expr, step: &Expr| {
+            let at = coordinates(at.clone(), batch);
+            let rest = batch_coords(view, &at);
+            tiled::factor(k, view, &rest, (view.shape.len() - axes[0], outer), (view.shape.len() - axes[1], step))
+        };
+        let left = |k: &mut KernelCx, p: &Expr, i: &Expr, step: &Expr| of(k, &a, p, [2, 1], i, step);
+        let right = |k: &mut KernelCx, p: &Expr, j: &Expr, step: &Expr| of(k, &b, p, [1, 2], j, step);
+        tiled::product(cx, gpu, size, &left, &right, &|k, p, i, j, sum| {
+            let mut at: Vec<Expr> = coordinates(p.clone(), batch).into_iter().map(|e| k.let_(e)).collect();
+            at.extend([i.clone(), j.clone()]);
+            k.store(0, &at, sum);
+        });
+        return Ok(());
+    }
+    let cut = Cut::of(cx, m, n, turned);
     let dims = [batch, &cut.dims(m, n)].concat();
     let mut k = cx.kernel("");
     k.nest(&dims, cut.cost(inner), cut.kind(), |k, at| {
         let (batch, at) = at.split_at(at.len() - 2);
         let left = Matrix { view: &a, batch: batch_coords(&a, batch), transposed: false };
-        let right = Matrix { view: &b, batch: batch_coords(&b, batch), transposed: false };
+        let right = Matrix { view: &b, batch: batch_coords(&b, batch), transposed: turned };
         for (i, j, sum) in cut.product(k, &left, &right, inner, t, [&at[0], &at[1]]) {
             let mut coords = batch.to_vec();
             coords.extend(row.then_some(i));
@@ -148,23 +174,52 @@ pub fn matmul(_: &MatMul, cx: &mut NodeCx) -> Result<(), Diag> {
     Ok(())
 }
 
+/// The right operand, and whether its columns are its rows. For GPUs, a constant matrix is turned as the product reads it: columns
+/// contiguous for a warp that multiplies one with few rows, rows for tiles.
+fn right_operand(cx: &mut NodeCx, few: bool, transposed: bool) -> (View, bool) {
+    let shape = cx.in_shape(1);
+    let constant = if cx.low.gpu.is_some() && few != transposed { cx.constant(1) } else { None };
+    match constant {
+        Some(c) if shape.len() == 2 && shape.iter().all(|&n| n > 1) => {
+            let turned = tiled::transposed(cx, &c, [1, shape[0], shape[1]]);
+            (View::dense(turned.buf, turned.dtype, vec![shape[1], shape[0]]), !transposed)
+        }
+        _ => (cx.materialized(1), transposed),
+    }
+}
+
 fn batch_coords(view: &View, at: &[Expr]) -> Vec<Expr> {
     super::view::broadcast_coords(&view.shape[..view.shape.len() - 2], at)
 }
 
 pub fn gemm(op: &Gemm, cx: &mut NodeCx) -> Result<(), Diag> {
-    let (a, b) = (cx.materialized(0), cx.materialized(1));
+    let a = cx.materialized(0);
     let y = cx.out_shape(0);
     let (m, n) = (y[0], y[1]);
     let inner = a.shape[1 - op.trans_a as usize];
+    let (b, trans_b) = right_operand(cx, m < FEW_ROWS, op.trans_b);
     let dtype = cx.out_dtype(0);
     let t = computing_type(dtype);
     let c = (cx.has(2) && op.beta != 0.0).then(|| cx.in_shape(2));
-    let cut = Cut::of(m, n, op.trans_b);
+    let size = Size { batch: 1, rows: m, columns: n, depth: inner };
+    if let Some(gpu) = cx.low.gpu.filter(|_| size.is_tiled(t)) {
+        let (row, step) = if op.trans_a { (1, 0) } else { (0, 1) };
+        let left = |k: &mut KernelCx, _: &Expr, i: &Expr, s: &Expr| tiled::factor(k, &a, &[], (row, i), (step, s));
+        let (column, from) = if trans_b { (0, 1) } else { (1, 0) };
+        let right = |k: &mut KernelCx, _: &Expr, j: &Expr, s: &Expr| tiled::factor(k, &b, &[], (column, j), (from, s));
+        tiled::product(cx, gpu, size, &left, &right, &|k, _, i, j, sum| {
+            let coords = [i.clone(), j.clone()];
+            let c = c.as_ref().map(|shape| k.load(2, &super::view::broadcast_coords(shape, &coords)));
+            let value = scaled(op, sum, c, t);
+            k.store(0, &coords, value);
+        });
+        return Ok(());
+    }
+    let cut = Cut::of(cx, m, n, trans_b);
     let mut k = cx.kernel("");
     k.nest(&cut.dims(m, n), cut.cost(inner), cut.kind(), |k, at| {
         let left = Matrix { view: &a, batch: vec![], transposed: op.trans_a };
-        let right = Matrix { view: &b, batch: vec![], transposed: op.trans_b };
+        let right = Matrix { view: &b, batch: vec![], transposed: trans_b };
         for (i, j, sum) in cut.product(k, &left, &right, inner, t, [&at[0], &at[1]]) {
             let coords = [i, j];
             let c = c.as_ref().map(|shape| k.load(2, &super::view::broadcast_coords(shape, &coords)));

@@ -77,7 +77,7 @@ impl Axis {
         (self.out - 1) * self.stride + (self.kernel - 1) * self.dilation + 1
     }
 
-    fn has_border(&self) -> bool {
+    pub fn has_border(&self) -> bool {
         self.begin > 0 || self.reach() > self.size
     }
 
@@ -125,6 +125,10 @@ pub fn bordered(cx: &mut NodeCx, axes: &[Axis], fill: Expr) -> View {
     let mut shape = cx.in_shape(0)[..2].to_vec();
     shape.extend(axes.iter().map(Axis::width));
     let view = cx.scratch_view(cx.in_dtype(0), shape.clone());
+    if cx.low.gpu.is_some() {
+        bordered_by_element(cx, axes, &view, fill);
+        return view;
+    }
     let width = last.width();
     let (from, to) = last.inside();
     // One point of the nest is a row.
@@ -161,4 +165,30 @@ pub fn bordered(cx: &mut NodeCx, axes: &[Axis], fill: Expr) -> View {
     });
     k.finish();
     view
+}
+
+/// Likewise for GPUs: every element is a point.
+fn bordered_by_element(cx: &mut NodeCx, axes: &[Axis], view: &View, fill: Expr) {
+    let mut k = cx.kernel("_border");
+    k.nest(&view.shape, 1, LoopKind::Serial, |k, at| {
+        let mut within = Expr::Int(DType::Bool, 1);
+        let mut source = at[..2].to_vec();
+        for (p, axis) in at[2..].iter().zip(axes) {
+            let (from, to) = axis.inside();
+            source.push(p.clone() - from as i64);
+            if axis.inside() != (0, axis.width()) {
+                let after = Expr::compare(CmpOp::Ge, p.clone(), Expr::i64(from as i64));
+                within = within & after & Expr::compare(CmpOp::Lt, p.clone(), Expr::i64(to as i64));
+            }
+        }
+        k.if_else(
+            within,
+            |k| {
+                let x = k.load(0, &source);
+                k.store_view(view, at, x);
+            },
+            |k| k.store_view(view, at, fill),
+        );
+    });
+    k.finish();
 }

@@ -41,6 +41,7 @@ mod scalar;
 mod softmax;
 mod sort;
 mod source;
+pub(crate) mod tiled;
 pub mod view;
 
 pub use nest::unflatten;
@@ -49,6 +50,7 @@ use crate::clif::{Relocation, Target};
 use crate::kernel::Kernel;
 use crate::layout::{self, Layouts, Role};
 use crate::program::{BufferId, BufferInfo, IoInfo, Place, Program, Weight};
+use crate::ptx::Gpu;
 use crate::x86::Isa;
 use bytes::Bytes;
 use cx::{NodeCx, Source, is_elementwise, shape_of};
@@ -76,14 +78,21 @@ pub struct LowerOptions {
     pub leaves: Option<Isa>,
     /// Whether convolutions may be computed by Winograd's algorithm, whose rounding errors are a few times larger.
     pub winograd: bool,
+    /// The GPU that kernels are for, if they are: every index is an iteration of its own then, or a thread's in a group. Goes with
+    /// neither leaves nor Winograd's algorithm.
+    pub gpu: Option<Gpu>,
 }
 
 impl LowerOptions {
+    pub fn for_gpu(gpu: Gpu) -> LowerOptions {
+        LowerOptions { gpu: Some(gpu), ..LowerOptions::default() }
+    }
+
     /// For a CPU by its name on the command line: AVX-512, else AVX2 with FMA, else no leaves.
     pub fn for_cpu(cpu: &str) -> LowerOptions {
         // A name that means nothing is refused where code is generated, with the names that do.
         let leaves = Target::new(cpu, Relocation::Fixed).ok().and_then(|t| Isa::widest(t.features));
-        LowerOptions { leaves, winograd: false }
+        LowerOptions { leaves, ..LowerOptions::default() }
     }
 }
 
@@ -91,6 +100,8 @@ impl LowerOptions {
 #[derive(Default)]
 pub struct Lowering {
     pub program: Program,
+    /// The GPU that kernels are for.
+    pub gpu: Option<Gpu>,
     views: HashMap<ValueId, View>,
     /// Weights buffers by the constant they hold; the `Arc` keeps the address from being reused.
     constants: HashMap<*const ConstValue, (Arc<ConstValue>, BufferId)>,
@@ -115,6 +126,7 @@ pub fn lower_owned(mut graph: Graph, options: &LowerOptions) -> Result<Program, 
     let mut low =
         Lowering { program: Program { name: graph.name.clone(), ..Program::default() }, ..Lowering::default() };
     low.layouts = layout::decide(&graph, options);
+    low.gpu = options.gpu;
     let mut diags = vec![];
     for (i, &v) in graph.inputs().iter().enumerate() {
         let (name, dtype, dims) = io(&graph, v, graph.value_name(v).unwrap_or("input"));

@@ -9,6 +9,10 @@ const PARALLEL_GRAIN: usize = 32;
 const MIN_OPERATIONS: i64 = 1024;
 const MIN_CHUNK: usize = 64;
 
+/// A thread of a GPU takes several points if each is at most so many operations, and so many threads are left.
+const LANE_OPERATIONS: i64 = 64;
+const GPU_THREADS: usize = 1 << 13;
+
 /// What a nest does at one point: gets the kernel and the coordinates so far.
 type LoopBody<'f, K> = Box<dyn FnOnce(&mut K, &mut Vec<Expr>) + 'f>;
 
@@ -19,6 +23,9 @@ impl KernelCx<'_, '_> {
         let Some((&inner, outer)) = dims.split_last() else {
             return body(self, &[]);
         };
+        if self.cx.low.gpu.is_some() {
+            return self.gpu_nest(dims, cost, last, body);
+        }
         // The fewest leading axes that make enough parallel iterations.
         let mut split = 0;
         let mut extent = 1usize;
@@ -56,6 +63,31 @@ impl KernelCx<'_, '_> {
                 coords.push(i);
                 body(k, coords);
             });
+        });
+    }
+
+    /// Every point is an iteration of its own, and neighbours are neighbouring threads; or every few points of the last axis
+    /// are, where a thread can move them at once and enough threads are left.
+    fn gpu_nest(&mut self, dims: &[usize], cost: i64, last: LoopKind, body: impl FnOnce(&mut Self, &[Expr])) {
+        let (&inner, outer) = dims.split_last().expect("the caller looked");
+        let points: usize = dims.iter().product();
+        let lanes = self.cx.lanes();
+        let several = last == LoopKind::Vector
+            && cost <= LANE_OPERATIONS
+            && inner.is_multiple_of(lanes)
+            && points / lanes >= GPU_THREADS;
+        if !several {
+            let p = self.parallel(points as i64, cost);
+            let coords = unflatten(self, p, dims);
+            return body(self, &coords);
+        }
+        let p = self.parallel((points / lanes) as i64, cost.saturating_mul(lanes as i64));
+        let mut coords = unflatten(self, p, &[outer, &[inner / lanes]].concat());
+        let chunk = coords.pop().expect("there is a last axis");
+        let first = self.let_(chunk * lanes as i64);
+        self.for_(LoopKind::Vector, first.clone(), first + lanes as i64, 1, |k, i| {
+            coords.push(i);
+            body(k, &coords);
         });
     }
 

@@ -1,7 +1,9 @@
 //! Element by element: the reference evaluator against the interpreted and the compiled kernels, on awkward numbers, exactly
 //! or within units in the last place.
 
-use super::execute::{compiled, interpreted, lowered};
+use super::execute::{compiled, for_gpu, interpreted, lowered};
+use super::harness::GPU;
+use super::simulate::simulated;
 use lehr_ir::eval::evaluate;
 use lehr_ir::{DType, Graph, Tensor};
 
@@ -24,6 +26,9 @@ pub enum Tolerance {
 /// Checks every output of `graph`; the tolerance is chosen by output name. A fault of the data must be one everywhere.
 pub fn agree(graph: &Graph, inputs: &[Tensor], tolerance: impl Fn(&str) -> Tolerance) {
     let mut runs = vec![("interpreted".to_string(), interpreted(&lowered(graph), inputs))];
+    let (program, module) = for_gpu(graph, GPU);
+    runs.push(("interpreted for a GPU".to_string(), interpreted(&program, inputs)));
+    runs.push(("PTX".to_string(), simulated(&program, &module, inputs)));
     for cpu in CPUS {
         runs.push((format!("compiled for {cpu}"), compiled(&mut lowered(graph), cpu, 1, inputs)));
     }

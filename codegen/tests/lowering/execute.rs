@@ -4,7 +4,9 @@ use lehr_codegen::artefact::{Session, TensorMut, TensorRef};
 use lehr_codegen::compile::{self, CompileOptions, dtype_code};
 use lehr_codegen::kernel::interp;
 use lehr_codegen::lower::{LowerOptions, lower};
+use lehr_codegen::plan::plan;
 use lehr_codegen::program::{IoInfo, Place, Program};
+use lehr_codegen::ptx::{self, Gpu, Module};
 use lehr_ir::{Graph, Tensor};
 
 /// What no kernel would write everywhere, so that what is never written shows.
@@ -90,4 +92,15 @@ impl Aligned {
     fn get(&mut self) -> &mut [u8] {
         &mut self.bytes[self.start..][..self.len]
     }
+}
+
+/// Lowered for a GPU, with a plan, and its PTX.
+pub fn for_gpu(graph: &Graph, gpu: Gpu) -> (Program, Module) {
+    let mut program = lower(graph, &LowerOptions::for_gpu(gpu)).unwrap_or_else(|d| panic!("{}: {}", graph.name, d[0]));
+    for k in &program.kernels {
+        assert_eq!(k.check(), Vec::<String>::new(), "{k}");
+    }
+    plan(&mut program);
+    let module = ptx::emit(&program, gpu);
+    (program, module)
 }

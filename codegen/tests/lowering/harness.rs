@@ -1,10 +1,15 @@
 //! Runs a graph in three ways and compares: the reference evaluator, the kernels in the checking interpreter, and
 //! compiled code on one and on two threads.
 
-use super::execute::{compiled, interpreted, lowered};
+use super::execute::{compiled, for_gpu, interpreted, lowered};
+use super::simulate::simulated;
 use lehr_codegen::lower::{LowerOptions, lower};
+use lehr_codegen::ptx::{Gpu, Precision, Sm};
 use lehr_ir::tensor::seeded;
 use lehr_ir::{DType, Graph, Tensor};
+
+/// The GPU that tests generate code for.
+pub const GPU: Gpu = Gpu { sm: Sm::Sm80, precision: Precision::Fp32 };
 
 pub const FLOATS: [&str; 4] = ["f64", "f32", "f16", "bf16"];
 pub const NUMBERS: [&str; 12] = ["f64", "f32", "f16", "bf16", "i8", "i16", "i32", "i64", "u8", "u16", "u32", "u64"];
@@ -69,6 +74,11 @@ fn check_on(graph: &Graph, inputs: &[Tensor]) {
     compare("compiled", &expected, &one, &text);
     let two = compiled(&mut lowered(graph), "native", 2, inputs).unwrap_or_else(|e| panic!("{e}\n{text}"));
     assert!(one == two, "the number of threads shows in the result:\n{text}");
+    let (program, module) = for_gpu(graph, GPU);
+    let for_gpu = self::interpreted(&program, inputs).unwrap_or_else(|e| panic!("{e}\n{text}"));
+    compare("interpreted for a GPU", &expected, &for_gpu, &text);
+    let simulated = simulated(&program, &module, inputs).unwrap_or_else(|e| panic!("{e}\n{text}"));
+    compare("PTX", &expected, &simulated, &text);
 }
 
 fn compare(how: &str, expected: &[Tensor], got: &[Tensor], text: &str) {

@@ -6,4 +6,6 @@ mod elementwise;
 mod execute;
 mod harness;
 mod moves;
+#[path = "../../../tests/src/simulate.rs"]
+mod simulate;
 mod windows;

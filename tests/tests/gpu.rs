@@ -1,0 +1,274 @@
+//! GPUs without one: small networks from their emitted PTX in the interpreter against the evaluator, at every precision, and the text of
+//! one kernel of each kind. The operators' own tests are `codegen/tests/lowering`; ptxas reads what is emitted in
+//! `tests/gpu/assemble.py`.
+
+use lehr::ir::eval::evaluate;
+use lehr::ir::tensor::seeded;
+use lehr::ir::{Graph, Tensor};
+use lehr::{CompileOptions, LoadOptions, OptLevel, compile_ptx, launch_plan, load};
+use lehr_codegen::ptx::{Gpu, Precision, Sm};
+use lehr_tests::compare::difference;
+use lehr_tests::simulate::simulated;
+
+fn parse(params: &str, body: &str) -> Graph {
+    let text = format!("graph @test({params}) {{\n{body}\n}}");
+    lehr::ir::text::parse(&text, &|_| None).unwrap_or_else(|d| panic!("{}\n{text}", d[0]))
+}
+
+fn inputs(g: &Graph) -> Vec<Tensor> {
+    let of = |(i, &v): (usize, &lehr::ir::ValueId)| {
+        let ty = g.ty(v);
+        seeded(ty.dtype, ty.const_shape().expect("numbers for all dimensions"), i as u64 + 7)
+    };
+    g.inputs().iter().enumerate().map(of).collect()
+}
+
+/// How far a network's outputs may be from the evaluator's, relative to the largest: a few layers add up, and partly cancel.
+fn tolerance(p: Precision) -> f64 {
+    match p {
+        Precision::Fp32 => 1e-5,
+        p => 4.0 * p.error(),
+    }
+}
+
+/// Agreement at every precision and level.
+fn check(name: &str, g: &Graph) {
+    let inputs = inputs(g);
+    let expected = evaluate(g, &inputs, &mut |_, _| {}).unwrap_or_else(|e| panic!("{name}: {e}"));
+    for (precision, level) in
+        Precision::ALL.map(|p| (p, OptLevel::O2)).into_iter().chain([(Precision::Fp32, OptLevel::O0)])
+    {
+        let gpu = Gpu { sm: Sm::Sm80, precision };
+        let options = CompileOptions { level, ..CompileOptions::default() };
+        let (program, module) = compile_ptx(g.clone(), &options, gpu).unwrap_or_else(|e| panic!("{name}: {e}"));
+        let got = simulated(&program, &module, &inputs).unwrap_or_else(|e| panic!("{name}: {e}"));
+        for (e, g) in expected.iter().zip(&got) {
+            if let Some(why) = difference(e, g, tolerance(precision)) {
+                panic!("{name} in {} at -{level}: {why}", precision.name());
+            }
+        }
+    }
+}
+
+const SAME: &str = "strides=[1, 1], pads=[1, 1, 1, 1], dilations=[1, 1]";
+const POINT: &str = "strides=[1, 1], pads=[0, 0, 0, 0], dilations=[1, 1]";
+
+fn zoo(spec: &str, batch: i64) -> Graph {
+    let options = LoadOptions { dims: vec![("batch".into(), batch)], ..LoadOptions::default() };
+    load(&format!("zoo:{spec}"), &options).unwrap_or_else(|e| panic!("{e}")).graph
+}
+
+#[test]
+fn lenet5() {
+    check("lenet5", &zoo("lenet5", 2));
+}
+
+/// Deeper ones, whose errors at less precision are their own: in fp32.
+#[test]
+fn networks_of_the_zoo() {
+    for spec in [
+        "siren?features=32",
+        "hnet?input=12,width=0.5",
+        "senet?input=32,classes=10,width=0.125",
+        "mobilenet?input=32,classes=10,width=0.125",
+        "inception_naive?input=32,classes=10,width=0.0625",
+    ] {
+        let g = zoo(spec, 1);
+        let inputs = inputs(&g);
+        let expected = evaluate(&g, &inputs, &mut |_, _| {}).unwrap_or_else(|e| panic!("{spec}: {e}"));
+        let (program, module) = ptx(&g, Precision::Fp32);
+        let got = simulated(&program, &module, &inputs).unwrap_or_else(|e| panic!("{spec}: {e}"));
+        for (e, g) in expected.iter().zip(&got) {
+            if let Some(why) = difference(e, g, 5e-5) {
+                panic!("{spec}: {why}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_residual_block() {
+    let body = format!(
+        "%w = const f32[16,8,3,3] seeded(1)
+        %s = const f32[16] seeded(2)
+        %v = const f32[16] splat(0.9)
+        %c = conv %x, %w {{strides=[2, 2], pads=[1, 1, 1, 1], dilations=[1, 1]}}
+        %n = batch_norm %c, %s, %s, %s, %v
+        %r = relu %n
+        %w2 = const f32[16,16,3,3] seeded(3)
+        %d = conv %r, %w2 {{{SAME}}}
+        %m = batch_norm %d, %s, %s, %s, %v
+        %w3 = const f32[16,8,1,1] seeded(4)
+        %p = conv %x, %w3 {{strides=[2, 2], pads=[0, 0, 0, 0], dilations=[1, 1]}}
+        %a = add %m, %p
+        %q = relu %a
+        %g = reduce %q {{f=mean, axes=[2, 3], keepdims=false}}
+        return %q, %g"
+    );
+    check("residual", &parse("%x: f32[2,8,14,14]", &body));
+}
+
+#[test]
+fn an_inception_module() {
+    let body = format!(
+        "%w1 = const f32[8,12,1,1] seeded(1)
+        %a = conv %x, %w1 {{{POINT}}}
+        %ar = relu %a
+        %w2 = const f32[6,12,1,1] seeded(2)
+        %b = conv %x, %w2 {{{POINT}}}
+        %br = relu %b
+        %w3 = const f32[10,6,3,3] seeded(3)
+        %c = conv %br, %w3 {{{SAME}}}
+        %cr = relu %c
+        %w4 = const f32[4,12,1,1] seeded(4)
+        %d = conv %x, %w4 {{{POINT}}}
+        %dr = relu %d
+        %w5 = const f32[5,4,5,5] seeded(5)
+        %e = conv %dr, %w5 {{strides=[1, 1], pads=[2, 2, 2, 2], dilations=[1, 1]}}
+        %er = relu %e
+        %m = max_pool %x {{kernel=[3, 3], {SAME}}}
+        %w6 = const f32[6,12,1,1] seeded(6)
+        %f = conv %m, %w6 {{{POINT}}}
+        %fr = relu %f
+        %y = concat %ar, %cr, %er, %fr {{axis=1}}
+        %z = lrn %y {{size=5, alpha=0.0001, beta=0.75}}
+        return %z"
+    );
+    check("inception", &parse("%x: f32[1,12,32,32]", &body));
+}
+
+#[test]
+fn a_dense_block() {
+    let body = format!(
+        "%s = const f32[8] seeded(2)
+        %v = const f32[8] splat(0.9)
+        %n = batch_norm %x, %s, %s, %s, %v
+        %r = relu %n
+        %w = const f32[4,8,3,3] seeded(1)
+        %c = conv %r, %w {{{SAME}}}
+        %y = concat %x, %c {{axis=1}}
+        %s2 = const f32[12] seeded(3)
+        %v2 = const f32[12] splat(0.8)
+        %n2 = batch_norm %y, %s2, %s2, %s2, %v2
+        %r2 = relu %n2
+        %w2 = const f32[4,12,3,3] seeded(4)
+        %c2 = conv %r2, %w2 {{{SAME}}}
+        %z = concat %y, %c2 {{axis=1}}
+        %p = avg_pool %z {{kernel=[2, 2], strides=[2, 2], pads=[0, 0, 0, 0], dilations=[1, 1]}}
+        return %p"
+    );
+    check("dense", &parse("%x: f32[1,8,16,16]", &body));
+}
+
+#[test]
+fn squeeze_and_excite_over_a_depthwise_convolution() {
+    let body = format!(
+        "%w = const f32[16,1,3,3] seeded(1)
+        %c = conv %x, %w {{{SAME}, groups=16}}
+        %r = relu %c
+        %g = reduce %r {{f=mean, axes=[2, 3]}}
+        %w1 = const f32[4,16,1,1] seeded(2)
+        %h = conv %g, %w1 {{{POINT}}}
+        %k = relu %h
+        %w2 = const f32[16,4,1,1] seeded(3)
+        %e = conv %k, %w2 {{{POINT}}}
+        %s = sigmoid %e
+        %y = mul %r, %s
+        return %y"
+    );
+    check("squeeze-excite", &parse("%x: f32[2,16,12,12]", &body));
+}
+
+#[test]
+fn siren() {
+    // Sines of sums of products: the network of the notes that fits images, with its factor of 30 in the first layer.
+    let body = "%w1 = const f32[2,32] seeded(1)
+        %b1 = const f32[32] seeded(2)
+        %three = const f32[] [3.0]
+        %m1 = matmul %x, %w1
+        %a1 = add %m1, %b1
+        %f1 = mul %a1, %three
+        %s1 = sin %f1
+        %w2 = const f32[32,32] seeded(3)
+        %quarter = const f32[] [0.25]
+        %v2 = mul %w2, %quarter
+        %m2 = matmul %s1, %v2
+        %s2 = sin %m2
+        %w3 = const f32[32,3] seeded(4)
+        %y = matmul %s2, %w3
+        return %y";
+    check("siren", &parse("%x: f32[100,2]", body));
+}
+
+/// Attention: batched products of two computed operands, one of them transposed, around a softmax, and a normalisation.
+#[test]
+fn attention() {
+    let body = "%t = transpose %k {perm=[0, 1, 3, 2]}
+        %s = matmul %q, %t
+        %c = const f32[] [0.25]
+        %m = mul %s, %c
+        %p = softmax %m {axis=3}
+        %o = matmul %p, %v
+        %g = const f32[16] seeded(1)
+        %n, %mean, %inv = layer_norm %o, %g, %g {axis=3}
+        return %n";
+    check("attention", &parse("%q: f32[1,2,24,16], %k: f32[1,2,24,16], %v: f32[1,2,24,16]", body));
+}
+
+/// Few rows and columns over a long sum: split among blocks; and a constant with few rows.
+#[test]
+fn deep_products() {
+    let body = "%w = const f32[1200,20] seeded(1)
+        %y = matmul %x, %w
+        %w2 = const f32[1200,36] seeded(2)
+        %z = gemm %a, %w2
+        return %y, %z";
+    let g = parse("%x: f32[8,1200], %a: f32[1,1200]", body);
+    let (_, module) = ptx(&g, Precision::Fp32);
+    assert!(module.text.contains("_parts"), "nothing is split:\n{}", module.text);
+    check("deep", &g);
+}
+
+fn ptx(g: &Graph, precision: Precision) -> (lehr_codegen::program::Program, lehr_codegen::ptx::Module) {
+    compile_ptx(g.clone(), &CompileOptions::default(), Gpu { sm: Sm::Sm80, precision })
+        .unwrap_or_else(|e| panic!("{e}"))
+}
+
+#[test]
+fn the_same_model_gives_the_same_bytes() {
+    let g = zoo("lenet5", 1);
+    let [a, b] = [0; 2].map(|_| {
+        let (program, module) = ptx(&g, Precision::Tf32);
+        (module.text, launch_plan(&program, &module.plan).to_string())
+    });
+    assert!(a == b, "two compilations differ");
+}
+
+/// Reviewed by eye: one kernel of each kind.
+#[test]
+fn kernels_of_each_kind() {
+    let kinds = [
+        ("elementwise", "%x: f32[64,1024]", "%y = tanh %x\nreturn %y"),
+        ("broadcast", "%x: f32[8,3,64], %b: f32[3,1]", "%y = add %x, %b\nreturn %y"),
+        ("transpose", "%x: f16[40,64]", "%y = transpose %x {perm=[1, 0]}\nreturn %y"),
+        ("reduce_warp", "%x: f32[600,128]", "%y = reduce %x {f=sum, axes=[1]}\nreturn %y"),
+        ("reduce_block", "%x: f32[4,4096]", "%y = reduce %x {f=max, axes=[1]}\nreturn %y"),
+        ("softmax", "%x: f32[600,100]", "%y = softmax %x {axis=1}\nreturn %y"),
+        (
+            "pool",
+            "%x: f32[1,2,16,16]",
+            "%y = max_pool %x {kernel=[2, 2], strides=[2, 2], pads=[0, 0, 0, 0], dilations=[1, 1]}\nreturn %y",
+        ),
+        ("gather", "%x: f32[10,16], %i: i64[5]", "%y = gather %x, %i {axis=0}\nreturn %y"),
+        ("gemv", "%x: f32[1,256]", "%w = const f32[256,64] seeded(1)\n%y = matmul %x, %w\nreturn %y"),
+    ];
+    for (name, params, body) in kinds {
+        insta::assert_snapshot!(name, ptx(&parse(params, body), Precision::Fp32).1.text);
+    }
+    let conv = parse(
+        "%x: f32[1,4,6,6], %b: f32[8]",
+        &format!("%w = const f32[8,4,3,3] seeded(1)\n%y = conv %x, %w, %b {{{SAME}}}\n%z = relu %y\nreturn %z"),
+    );
+    insta::assert_snapshot!("convolution", ptx(&conv, Precision::Fp32).1.text);
+    insta::assert_snapshot!("convolution_tf32", ptx(&conv, Precision::Tf32).1.text);
+}
