@@ -4,7 +4,7 @@
 
 Each row is two runs of `lehr bench zoo:NAME --compare unfused,fused`, which measures both variants in turn in one process:
 one with --numerics strict, where -O2 differs from -O1 by folding batch norms and scales into weights and by fusion alone, and one
-with the default numerics, where 3x3 convolutions may also take Winograd's algorithm. What is measured is kept in fusion.json, so
+with the default numerics, where convolutions may also take Winograd's algorithm. What is measured is kept in fusion.json, so
 that networks may be measured one by one and the page be written again (--networks ""). Leave the machine alone while it runs.
 Needs Python 3.10 and nothing else.
 """
@@ -69,7 +69,7 @@ def page(rows: dict[str, dict]) -> str:
         "; ".join(settings) + ". Batch 1, f32, seeded weights, random inputs; medians.",
         "",
         "*Unfused* is `-O1`: constants folded, everything cleaned up, each operator a kernel of its own. *Fused* is `-O2 --numerics",
-        "strict`: batch norms and scales in the weights, elementwise work in the kernels before it. *Fast* is plain `-O2`, where 3x3",
+        "strict`: batch norms and scales in the weights, elementwise work in the kernels before it. *Fast* is plain `-O2`, where",
         "convolutions may also take Winograd's algorithm. How many times as fast as unfused, measured in turn in one process:",
         "",
         "![How many times as fast each network is](fusion.svg)",
@@ -80,13 +80,20 @@ def page(rows: dict[str, dict]) -> str:
     for name, row in rows.items():
         strict, fast = row["strict"], row["fast"]
         lines.append(
-            f"| {name:<15} | {strict['unfused_ms']:>10.3f} | {strict['fused_ms']:>8.3f} | {fast['fused_ms']:>7.3f} "
+            f"| {name:<15} | {_ms(strict['unfused_ms']):>10} | {_ms(strict['fused_ms']):>8} | {_ms(fast['fused_ms']):>7} "
             f"| {strict['ratio']:>7.2f}x | {fast['ratio']:>6.2f}x |"
         )
     means = [geometric_mean(row[n]["ratio"] for row in rows.values()) for n in ("strict", "fast")]
     lines.append(f"| geometric mean  | {'':>10} | {'':>8} | {'':>7} | {means[0]:>7.2f}x | {means[1]:>6.2f}x |")
+    if missing := [name for name in NETWORKS if name not in rows]:
+        lines += ["", f"Not measured yet: {', '.join(missing)}."]
     lines += ["", "`tests/peers/fusion.py` makes this page, the chart and the numbers behind them (`fusion.json`).", ""]
     return "\n".join(lines)
+
+
+def _ms(value: float) -> str:
+    """Three significant digits."""
+    return f"{value:.3g}" if value < 100 else f"{value:.0f}"
 
 
 ROW, BAR, LEFT, WIDTH, TOP = 40, 13, 140, 760, 44
