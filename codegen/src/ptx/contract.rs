@@ -299,12 +299,12 @@ impl Emit<'_> {
                 match t {
                     MmaType::Tf32 => {
                         let v = self.f.ld::<Shared, F32>(at, offset(k + 4 * later));
-                        self.f.to_tf32(v)
+                        self.f.round_to_tf32(v)
                     }
                     MmaType::F16 | MmaType::Bf16 => {
                         let low = self.f.ld::<Shared, F32>(at, offset(k + 8 * later));
                         let high = self.f.ld::<Shared, F32>(at, offset(k + 8 * later + 1));
-                        self.f.to_pair(t, low, high)
+                        self.f.round_to_pair(t, low, high)
                     }
                 }
             };

@@ -263,12 +263,12 @@ impl Func {
     }
 
     /// A tensor-core operand from f32: rounded to tf32.
-    pub fn to_tf32(&mut self, a: Reg<F32>) -> Reg<B32> {
+    pub fn round_to_tf32(&mut self, a: Reg<F32>) -> Reg<B32> {
         self.result("cvt.rna.tf32.f32", vec![a.into()])
     }
 
     /// Likewise a pair of f16 or bf16; `low` is the element with the lower index.
-    pub fn to_pair(&mut self, t: MmaType, low: Reg<F32>, high: Reg<F32>) -> Reg<B32> {
+    pub fn round_to_pair(&mut self, t: MmaType, low: Reg<F32>, high: Reg<F32>) -> Reg<B32> {
         let name = if t == MmaType::Bf16 { "bf16x2" } else { "f16x2" };
         self.result(format!("cvt.rn.{name}.f32"), vec![high.into(), low.into()])
     }

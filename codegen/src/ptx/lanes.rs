@@ -193,11 +193,11 @@ impl Emit<'_> {
         let leader = self.f.setp::<S32>(super::func::Cmp::Eq, lane, 0);
         let warp = self.f.shr::<U32>(thread, 5);
         let own = self.f.mad::<S32>(warp, 8, scratch);
-        self.to_shared(own, v, leader);
+        self.put_shared(own, v, leader);
         self.f.barrier();
-        let mut sum = self.from_shared(scratch, 0, v);
+        let mut sum = self.take_shared(scratch, 0, v);
         for w in 1..self.schedule.threads as i64 / 32 {
-            let part = self.from_shared(scratch, 8 * w, v);
+            let part = self.take_shared(scratch, 8 * w, v);
             sum = self.binary(op, t, sum, part);
         }
         self.f.barrier();
@@ -244,7 +244,7 @@ impl Emit<'_> {
         }
     }
 
-    fn to_shared(&mut self, at: Reg<B32>, v: Scalar, only: Reg<Pred>) {
+    fn put_shared(&mut self, at: Reg<B32>, v: Scalar, only: Reg<Pred>) {
         let f = &mut self.f;
         let v = match v {
             Scalar::Int(i) => Scalar::B64(f.wide(&i)),
@@ -261,7 +261,7 @@ impl Emit<'_> {
     }
 
     /// A value of the kind of `like`.
-    fn from_shared(&mut self, at: Reg<B32>, offset: i64, like: Scalar) -> Scalar {
+    fn take_shared(&mut self, at: Reg<B32>, offset: i64, like: Scalar) -> Scalar {
         let f = &mut self.f;
         match like {
             Scalar::F32(_) => Scalar::F32(f.ld::<Shared, F32>(at, offset).into()),
@@ -297,7 +297,7 @@ fn neutral(op: BinOp, t: DType) -> Neutral {
         DType::F64 => Scalar::F64(v.into()),
         _ => Scalar::F32((v as f32).into()),
     };
-    let (bits, signed) = (t.bits() as u32, t.is_signed());
+    let (bits, signed) = (t.bits(), t.is_signed());
     let ends = || match signed {
         true => (i64::MIN >> (64 - bits), i64::MAX >> (64 - bits)),
         false => (0, (u64::MAX >> (64 - bits)) as i64),

@@ -79,7 +79,7 @@ impl Emit<'_> {
         if i.stride != 1 || i.multiple % self.width as i64 != 0 {
             return None;
         }
-        [4, 2].into_iter().find(|&n| self.width % n == 0 && n * stored.size() <= 16)
+        [4, 2].into_iter().find(|&n| self.width.is_multiple_of(n) && n * stored.size() <= 16)
     }
 
     pub fn load_at(&mut self, buf: u32, t: DType, address: Reg<B64>, offset: i64) -> Scalar {

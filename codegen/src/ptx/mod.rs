@@ -5,7 +5,7 @@
 //!         --------------------------------------plan--> launches: kernel, grid, buffers
 //! ```
 //!
-//! Nothing of NVIDIA's is needed for that: the text is assembled by ptxas or by the driver that loads it. `reg` and `func` are the
+//! Nothing of NVIDIA's is needed for that: the text is assembled by ptxas or by the driver that loads it. `reg`, `func` and `inst` are the
 //! typed form; `emit`, `expr`, `index`, `lanes` and `math` lower kernel IR to it; `contract` builds tiled products.
 
 mod contract;
