@@ -8,7 +8,7 @@ const SINGLES: [f32; 16] = [
     -0.0,
     1.0,
     -1.5,
-    3.1415927,
+    3.1875,
     1e-3,
     -1e30,
     3e38,
@@ -137,6 +137,11 @@ fn functions_of_single_precision() {
 }
 
 #[test]
+#[expect(
+    clippy::neg_cmp_op_on_partial_ord,
+    clippy::double_comparisons,
+    reason = "how these treat NaN is what is tested"
+)]
 fn comparisons_know_nan() {
     let rows = pairs();
     for (name, f) in [
@@ -164,7 +169,7 @@ fn comparisons_know_nan() {
 #[test]
 fn directed_roundings_enclose_the_exact_value() {
     // Sums and products of these are exact in f64.
-    let values = [1.0f32, 3.1415927, -2.7182817, 0.1, -1e5, 16_777_215.0, 7e-5];
+    let values = [1.0f32, 3.1875, -2.7, 0.1, -1e5, 16_777_215.0, 7e-5];
     for (instruction, exact) in
         [("add", (|a, b| a + b) as fn(f64, f64) -> f64), ("sub", |a, b| a - b), ("mul", |a, b| a * b)]
     {
