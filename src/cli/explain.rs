@@ -10,7 +10,7 @@ use lehr_passes::analysis::Options;
 use std::path::Path;
 
 /// Multiply-adds that the search for a factorisation may spend on each layer of a model.
-const WHOLE_MODEL_WORK: f64 = 5e8;
+const WHOLE_MODEL_WORK: f64 = 2e9;
 
 pub fn run(args: &ExplainArgs) -> CliResult {
     let file = args.output.as_deref().filter(|path| *path != Path::new("-"));
