@@ -263,14 +263,23 @@ pub struct CpAsync {
     pub ignore_src: Option<PredSrc>,
 }
 
+/// How an access takes part in the memory model (PTX ISA 8.3). Strong ones do not race with each other.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Strength {
+    Weak,
+    /// Volatile, relaxed, or atomic without an order.
+    Strong,
+    /// Acquire, release or both.
+    Ordered,
+}
+
 #[derive(Clone, Debug)]
 pub struct Load {
     pub space: Space,
     pub ty: Type,
     pub regs: Box<[Option<Reg>]>,
     pub address: Address,
-    /// Volatile, relaxed and acquire accesses do not race with each other.
-    pub strong: bool,
+    pub strength: Strength,
 }
 
 #[derive(Clone, Debug)]
@@ -279,7 +288,7 @@ pub struct Store {
     pub ty: Type,
     pub regs: Box<[Src]>,
     pub address: Address,
-    pub strong: bool,
+    pub strength: Strength,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -287,6 +296,7 @@ pub struct Atomic {
     pub space: Space,
     pub op: AtomOp,
     pub ty: Type,
+    pub strength: Strength,
     /// Absent in `red`.
     pub d: Option<Reg>,
     pub address: Address,

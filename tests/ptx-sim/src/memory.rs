@@ -1,7 +1,7 @@
 //! Memory with its edges and its history: global allocations, shared memory of a block, local memory of a thread.
 
 use crate::fault::{Checked, Fault, FaultKind, trouble};
-use crate::race::{Access, Logs, Order};
+use crate::race::{Access, Logs, View};
 
 /// Where the generic windows of shared and local memory, and the first allocation, lie.
 pub const SHARED_WINDOW: u64 = 0x7f01_0000_0000;
@@ -38,10 +38,19 @@ impl Bytes {
 
     /// The bytes, if all of them are written; otherwise the first that is not, and whether a copy is on its way.
     pub fn read(&self, at: usize, size: usize) -> Result<&[u8], (usize, bool)> {
-        match self.state[at..at + size].iter().position(|&s| s != WRITTEN) {
-            None => Ok(&self.data[at..at + size]),
-            Some(i) => Err((at + i, self.state[at + i] == PENDING)),
+        let state = &self.state[at..at + size];
+        // Arrays of a known length compare as one number.
+        let written = match size {
+            4 => state == [WRITTEN; 4],
+            8 => state == [WRITTEN; 8],
+            16 => state == [WRITTEN; 16],
+            _ => state.iter().all(|&s| s == WRITTEN),
+        };
+        if written {
+            return Ok(&self.data[at..at + size]);
         }
+        let first = state.iter().position(|&s| s != WRITTEN).unwrap_or(0);
+        Err((at + first, state[first] == PENDING))
     }
 
     pub fn write(&mut self, at: usize, bytes: &[u8]) {
@@ -180,28 +189,29 @@ impl Shared {
         Shared { bytes: Bytes::new(end), regions, logs: Logs::new(end), last: 0 }
     }
 
+    /// Whether one variable holds all from `low` to `end`.
+    pub fn holds(&mut self, low: u64, end: u64) -> bool {
+        let inside = |r: &Region| low >= u64::from(r.offset) && end <= u64::from(r.offset) + u64::from(r.size);
+        if self.regions.get(self.last).is_some_and(inside) {
+            return true;
+        }
+        let found = self.regions.iter().position(inside);
+        self.last = found.unwrap_or(self.last);
+        found.is_some()
+    }
+
     /// Checks that an access lies within one variable.
     pub fn check(&mut self, address: u64, size: u64, lane: u32) -> Checked<usize> {
-        let inside = |r: &Region| {
-            address >= u64::from(r.offset) && address.saturating_add(size) <= u64::from(r.offset) + u64::from(r.size)
-        };
-        if !self.regions.get(self.last).is_some_and(inside) {
-            match self.regions.iter().position(inside) {
-                Some(found) => self.last = found,
-                None => {
-                    let near = self.regions.iter().filter(|r| u64::from(r.offset) <= address).max_by_key(|r| r.offset);
-                    let place = match near {
-                        Some(r) => {
-                            format!("byte {} of {} ({} bytes)", address - u64::from(r.offset), r.name, r.size)
-                        }
-                        None => "in no shared variable".into(),
-                    };
-                    let message = format!("{size} bytes at shared address {address:#x}, {place}");
-                    return trouble(FaultKind::OutOfBounds, lane, message);
-                }
-            }
+        if self.holds(address, address.saturating_add(size)) {
+            return Ok(address as usize);
         }
-        Ok(address as usize)
+        let near = self.regions.iter().filter(|r| u64::from(r.offset) <= address).max_by_key(|r| r.offset);
+        let place = match near {
+            Some(r) => format!("byte {} of {} ({} bytes)", address - u64::from(r.offset), r.name, r.size),
+            None => "in no shared variable".into(),
+        };
+        let message = format!("{size} bytes at shared address {address:#x}, {place}");
+        trouble(FaultKind::OutOfBounds, lane, message)
     }
 
     /// The variable at an address, and the offset in it, in words.
@@ -213,7 +223,7 @@ impl Shared {
     }
 
     /// Notes an access for the race check.
-    pub fn note(&mut self, at: usize, size: usize, is_write: bool, me: Access, order: &impl Order) -> Checked<()> {
+    pub fn note(&mut self, at: usize, size: usize, is_write: bool, me: Access, order: &View<'_>) -> Checked<()> {
         let Err(other) = self.logs.note(at, size, is_write, me, order) else { return Ok(()) };
         race(&self.describe(at), is_write, me, other)
     }

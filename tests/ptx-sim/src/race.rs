@@ -5,6 +5,8 @@
 //! lanes of one warp are ordered by `bar.warp.sync` and by block barriers, never by running in lock step (PTX ISA 3.1
 //! promises none since sm_70).
 
+use std::collections::BTreeSet;
+
 /// An access by one thread.
 #[derive(Clone, Copy, Debug)]
 pub struct Access {
@@ -35,13 +37,13 @@ struct Log {
     write: Access,
     /// The latest read; others of other warps are in `more`.
     read: Read,
-    more: Vec<Read>,
+    more: Option<Box<Vec<Read>>>,
 }
 
 impl Log {
-    const EMPTY: Log = Log { write: Access::NONE, read: Read { access: Access::NONE, lanes: 0 }, more: Vec::new() };
+    const EMPTY: Log = Log { write: Access::NONE, read: Read { access: Access::NONE, lanes: 0 }, more: None };
 
-    fn on_read(&mut self, me: Access, order: &impl Order) -> Result<(), Access> {
+    fn on_read(&mut self, me: Access, order: &View<'_>) -> Result<(), Access> {
         if self.write.warp != NOBODY && !order.ordered(&self.write, me) {
             return Err(self.write);
         }
@@ -54,18 +56,19 @@ impl Log {
         }
         let old = std::mem::replace(latest, Read { access: me, lanes: bit });
         if old.access.warp != NOBODY && old.access.warp != me.warp {
-            self.more.retain(|r| r.access.warp != old.access.warp && r.access.warp != me.warp);
-            self.more.push(old);
+            let more = self.more.get_or_insert_default();
+            more.retain(|r| r.access.warp != old.access.warp && r.access.warp != me.warp);
+            more.push(old);
         }
         Ok(())
     }
 
-    fn on_write(&mut self, me: Access, order: &impl Order) -> Result<(), Access> {
+    fn on_write(&mut self, me: Access, order: &View<'_>) -> Result<(), Access> {
         if self.write.warp != NOBODY && !order.ordered(&self.write, me) {
             return Err(self.write);
         }
         if self.read.access.warp != NOBODY {
-            for read in self.more.iter().chain(std::iter::once(&self.read)) {
+            for read in self.more.iter().flat_map(|more| more.iter()).chain(std::iter::once(&self.read)) {
                 let mut lanes = read.lanes;
                 while lanes != 0 {
                     let lane = lanes.trailing_zeros() as u8;
@@ -80,16 +83,13 @@ impl Log {
                 }
             }
             self.read = Log::EMPTY.read;
-            self.more.clear();
+            if let Some(more) = &mut self.more {
+                more.clear();
+            }
         }
         self.write = me;
         Ok(())
     }
-}
-
-/// Whether an earlier access happens before the one being made.
-pub trait Order {
-    fn ordered(&self, earlier: &Access, now: Access) -> bool;
 }
 
 #[derive(Clone, Debug)]
@@ -119,7 +119,7 @@ impl Logs {
         size: usize,
         is_write: bool,
         me: Access,
-        order: &impl Order,
+        order: &View<'_>,
     ) -> Result<(), Access> {
         let apply = |log: &mut Log| if is_write { log.on_write(me, order) } else { log.on_read(me, order) };
         let mut at = offset;
@@ -159,20 +159,28 @@ pub struct Clocks {
     met_partly: Vec<Vec<(u32, u32)>>,
     /// The number of the block's first warp.
     first: u32,
-    /// Earlier blocks, by number, whose writes this block has acquired through an atomic.
-    pub seen: std::collections::BTreeSet<u32>,
+    /// Blocks whose work this one has acquired through a flag.
+    pub seen: BTreeSet<u32>,
 }
 
 impl Clocks {
     pub fn new(warps: usize, first: u32) -> Clocks {
         let known = (0..warps).map(|w| (0..warps).map(|v| u32::from(v == w)).collect()).collect();
         let met_partly = vec![Vec::new(); warps];
-        Clocks { known, met: vec![0; warps], met_partly, first, seen: Default::default() }
+        Clocks { known, met: vec![0; warps], met_partly, first, seen: BTreeSet::new() }
     }
 
-    pub fn access(&self, warp: usize, lane: u32, line: u32, strong: bool) -> Access {
-        let clock = self.known[warp][warp];
-        Access { warp: self.first + warp as u32, clock, line, lane: lane as u8, strong }
+    /// What a warp knows now.
+    pub fn view(&self, warp: usize) -> View<'_> {
+        View {
+            warp: self.first + warp as u32,
+            first: self.first,
+            clock: self.known[warp][warp],
+            known: &self.known[warp],
+            met: self.met[warp],
+            met_partly: &self.met_partly[warp],
+            seen: &self.seen,
+        }
     }
 
     /// Some lanes of a warp meet; `all` if no other lane is left.
@@ -202,27 +210,41 @@ impl Clocks {
             self.warp_meets(w, u32::MAX, true);
         }
     }
-
-    fn lanes_met(&self, warp: usize, since: u32, a: u8, b: u8) -> bool {
-        let both = 1u32 << a | 1 << b;
-        self.met[warp] > since || self.met_partly[warp].iter().any(|&(at, lanes)| at > since && lanes & both == both)
-    }
 }
 
-impl Order for Clocks {
+/// What one warp knows: which earlier accesses happen before its own.
+pub struct View<'a> {
+    warp: u32,
+    first: u32,
+    clock: u32,
+    known: &'a [u32],
+    met: u32,
+    met_partly: &'a [(u32, u32)],
+    seen: &'a BTreeSet<u32>,
+}
+
+impl View<'_> {
+    /// An access by a lane of the warp.
+    pub fn access(&self, lane: u32, line: u32, strong: bool) -> Access {
+        Access { warp: self.warp, clock: self.clock, line, lane: lane as u8, strong }
+    }
+
+    /// Whether `earlier` happens before `now`, an access of this warp.
     fn ordered(&self, earlier: &Access, now: Access) -> bool {
         if earlier.strong && now.strong {
             return true;
         }
-        if earlier.warp == now.warp {
-            let warp = (now.warp - self.first) as usize;
-            return earlier.lane == now.lane || self.lanes_met(warp, earlier.clock, earlier.lane, now.lane);
+        if earlier.warp == self.warp {
+            return earlier.lane == now.lane || self.met > earlier.clock || self.met_later(earlier, now);
         }
-        let warps = self.known.len() as u32;
-        let other = earlier.warp.wrapping_sub(self.first);
-        if other < warps {
-            return self.known[(now.warp - self.first) as usize][other as usize] >= earlier.clock;
+        match self.known.get(earlier.warp.wrapping_sub(self.first) as usize) {
+            Some(&known) => known >= earlier.clock,
+            None => self.seen.contains(&(earlier.warp / self.known.len() as u32)),
         }
-        self.seen.contains(&(earlier.warp / warps))
+    }
+
+    fn met_later(&self, earlier: &Access, now: Access) -> bool {
+        let both = 1u32 << earlier.lane | 1 << now.lane;
+        self.met_partly.iter().any(|&(at, lanes)| at > earlier.clock && lanes & both == both)
     }
 }

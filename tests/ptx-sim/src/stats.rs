@@ -112,15 +112,21 @@ impl Stats {
     }
 }
 
-/// Distinct words of `unit` bytes that the lanes touch, sorted.
+/// Distinct words of `unit` bytes, a power of two, that the lanes touch, sorted.
 fn distinct(request: &Request<'_>, unit: u64, words: &mut [u64; 32]) -> usize {
     let mut count = 0;
+    let mut sorted = true;
+    let shift = unit.trailing_zeros();
     for (lane, &address) in request.addresses.iter().enumerate() {
-        let word = address / unit;
+        let word = address >> shift;
         if request.lanes >> lane & 1 == 1 && (count == 0 || words[count - 1] != word) {
+            sorted &= count == 0 || words[count - 1] < word;
             words[count] = word;
             count += 1;
         }
+    }
+    if sorted {
+        return count;
     }
     words[..count].sort_unstable();
     let mut kept = 0;

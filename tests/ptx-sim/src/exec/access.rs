@@ -1,7 +1,7 @@
 //! Loads, stores and atomics: every lane's address is placed, checked and noted (PTX ISA 9.7.9, 9.7.13.7).
 
 use crate::fault::{Checked, FaultKind, trouble};
-use crate::inst::{Address, Atomic, Base, Load, Pred, Reg, Src, Store};
+use crate::inst::{Address, Atomic, Base, Load, Pred, Reg, Src, Store, Strength};
 use crate::memory::{LOCAL_WINDOW, SHARED_WINDOW, WINDOW, race};
 use crate::module::Place;
 use crate::scalar;
@@ -10,6 +10,7 @@ use crate::types::Space;
 
 use super::Machine;
 use super::alu::widen;
+use super::batch::Batch;
 use super::control::from_bytes;
 use super::warp::{Lanes, Warp, each};
 
@@ -81,8 +82,9 @@ impl Machine<'_> {
                     Ok(bytes) => into.copy_from_slice(bytes),
                     Err((byte, pending)) => return unwritten(&self.shared.describe(byte), pending, spot.lane),
                 }
-                let me = self.clocks.access(warp.index, spot.lane, warp.line, spot.strong);
-                self.shared.note(at, size, false, me, &self.clocks)
+                let order = self.clocks.view(warp.index);
+                let me = order.access(spot.lane, warp.line, spot.strong);
+                self.shared.note(at, size, false, me, &order)
             }
             Space::Local => {
                 let at = local_check(warp, spot)?;
@@ -108,8 +110,9 @@ impl Machine<'_> {
                     }
                 }
                 if let Some(logs) = &mut allocation.logs {
-                    let me = self.clocks.access(warp.index, spot.lane, warp.line, spot.strong);
-                    if let Err(other) = logs.note(at, size, false, me, &self.clocks) {
+                    let order = self.clocks.view(warp.index);
+                    let me = order.access(spot.lane, warp.line, spot.strong);
+                    if let Err(other) = logs.note(at, size, false, me, &order) {
                         return race(&format!("byte {at} of {}", allocation.name), false, me, other);
                     }
                 }
@@ -127,8 +130,9 @@ impl Machine<'_> {
                 if self.shared.bytes.is_pending(at, bytes.len()) {
                     return unwritten(&self.shared.describe(at), true, spot.lane);
                 }
-                let me = self.clocks.access(warp.index, spot.lane, warp.line, spot.strong);
-                self.shared.note(at, bytes.len(), true, me, &self.clocks)?;
+                let order = self.clocks.view(warp.index);
+                let me = order.access(spot.lane, warp.line, spot.strong);
+                self.shared.note(at, bytes.len(), true, me, &order)?;
                 self.shared.bytes.write(at, bytes);
             }
             Space::Local => {
@@ -145,8 +149,9 @@ impl Machine<'_> {
                 }
                 let at = (spot.address - allocation.base) as usize;
                 if let Some(logs) = &mut allocation.logs {
-                    let me = self.clocks.access(warp.index, spot.lane, warp.line, spot.strong);
-                    if let Err(other) = logs.note(at, bytes.len(), true, me, &self.clocks) {
+                    let order = self.clocks.view(warp.index);
+                    let me = order.access(spot.lane, warp.line, spot.strong);
+                    if let Err(other) = logs.note(at, bytes.len(), true, me, &order) {
                         return race(&format!("byte {at} of {}", allocation.name), true, me, other);
                     }
                 }
@@ -161,10 +166,14 @@ impl Machine<'_> {
         trouble(FaultKind::OutOfBounds, spot.lane, message)
     }
 
-    /// Counts a request that every lane makes to the same space; a mixed one is counted by each space's lanes.
+    /// Counts a request; one with generic addresses is counted by each space's lanes.
     pub(super) fn count(&mut self, line: u32, space: Space, addresses: &Lanes, lanes: u32, size: u32) {
-        let (mut global, mut shared) = (0, 0);
-        for lane in each(lanes) {
+        let (mut global, mut shared) = match space {
+            Space::Global => (lanes, 0),
+            Space::Shared => (0, lanes),
+            _ => (0, 0),
+        };
+        for lane in each(if space == Space::Generic { lanes } else { 0 }) {
             match Self::place(space, addresses[lane as usize]).0 {
                 Space::Global => global |= 1 << lane,
                 Space::Shared => shared |= 1 << lane,
@@ -201,11 +210,23 @@ impl Machine<'_> {
         } else {
             let addresses = self.addresses(warp, load.address, lanes)?;
             self.count(warp.line, load.space, &addresses, lanes, size as u32);
+            let strong = load.strength != Strength::Weak;
+            let batch = Batch { addresses: &addresses, lanes, size, strong };
+            let plain = load.strength == Strength::Weak || load.space == Space::Shared;
+            let done = plain
+                && self.read_batch(warp, load.space, &batch, |lane, bytes| {
+                    for (values, bytes) in out.iter_mut().zip(bytes.chunks_exact(element)) {
+                        values[lane] = from_bytes(bytes);
+                    }
+                })?;
             let mut bytes = [0u8; 16];
-            for lane in each(lanes) {
+            for lane in each(if done { 0 } else { lanes }) {
                 let (space, address) = Self::place(in_frame(load.space), addresses[lane as usize]);
-                let spot = Spot { lane, address, size: size as u32, strong: load.strong };
+                let spot = Spot { lane, address, size: size as u32, strong };
                 self.read(warp, space, spot, &mut bytes[..size])?;
+                if space == Space::Global {
+                    self.touch_flag(address, load.strength, true, false);
+                }
                 for (values, bytes) in out.iter_mut().zip(bytes[..size].chunks_exact(element)) {
                     values[lane as usize] = from_bytes(bytes);
                 }
@@ -232,14 +253,26 @@ impl Machine<'_> {
             *values = warp.get(*reg, lanes)?;
         }
         self.count(warp.line, store.space, &addresses, lanes, size as u32);
+        let pack = |lane: usize, bytes: &mut [u8]| {
+            for (part, values) in bytes.chunks_exact_mut(element).zip(&values) {
+                part.copy_from_slice(&values[lane].to_le_bytes()[..element]);
+            }
+        };
+        let strong = store.strength != Strength::Weak;
+        let plain = store.strength == Strength::Weak || store.space == Space::Shared;
+        let batch = Batch { addresses: &addresses, lanes, size, strong };
+        if plain && self.write_batch(warp, store.space, &batch, pack)? {
+            return Ok(());
+        }
         let mut bytes = [0u8; 16];
         for lane in each(lanes) {
-            for (part, values) in bytes[..size].chunks_exact_mut(element).zip(&values) {
-                part.copy_from_slice(&values[lane as usize].to_le_bytes()[..element]);
-            }
+            pack(lane as usize, &mut bytes[..size]);
             let (space, address) = Self::place(in_frame(store.space), addresses[lane as usize]);
-            let spot = Spot { lane, address, size: size as u32, strong: store.strong };
+            let spot = Spot { lane, address, size: size as u32, strong };
             self.write(warp, space, spot, &bytes[..size])?;
+            if space == Space::Global {
+                self.touch_flag(address, store.strength, false, true);
+            }
         }
         Ok(())
     }
@@ -264,6 +297,9 @@ impl Machine<'_> {
             out[i] = old;
             let new = scalar::atom::apply(atomic.op, atomic.ty, old, b[i], c[i]);
             self.write(warp, space, spot, &new.to_le_bytes()[..size as usize])?;
+            if space == Space::Global {
+                self.touch_flag(address, atomic.strength, true, true);
+            }
         }
         if let Some(d) = atomic.d {
             warp.set(d, &out, lanes);

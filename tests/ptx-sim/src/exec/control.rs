@@ -234,5 +234,9 @@ fn frame_address(warp: &Warp<'_>, var: &Var) -> Option<usize> {
 
 /// Up to eight bytes as a number.
 pub fn from_bytes(bytes: &[u8]) -> u64 {
-    bytes.iter().take(8).rev().fold(0, |value, &byte| value << 8 | u64::from(byte))
+    match *bytes {
+        [a, b, c, d] => u64::from(u32::from_le_bytes([a, b, c, d])),
+        [a, b, c, d, e, f, g, h] => u64::from_le_bytes([a, b, c, d, e, f, g, h]),
+        _ => bytes.iter().take(8).rev().fold(0, |value, &byte| value << 8 | u64::from(byte)),
+    }
 }

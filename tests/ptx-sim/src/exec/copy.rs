@@ -84,8 +84,8 @@ impl Machine<'_> {
                 let Some(group) = warp.copies[lane as usize].groups.pop_front() else { break };
                 for landing in group {
                     let (at, size) = (landing.address as usize, usize::from(landing.size));
-                    let me = self.clocks.access(warp.index, lane, warp.line, false);
-                    self.shared.note(at, size, true, me, &self.clocks)?;
+                    let order = self.clocks.view(warp.index);
+                    self.shared.note(at, size, true, order.access(lane, warp.line, false), &order)?;
                     self.shared.bytes.write(at, &landing.bytes[..size]);
                 }
             }

@@ -3,9 +3,11 @@
 mod access;
 mod alu;
 mod barrier;
+mod batch;
 mod collective;
 mod control;
 mod copy;
+mod flags;
 mod matrix;
 mod warp;
 
@@ -18,6 +20,7 @@ use crate::race::Clocks;
 use crate::stats::Stats;
 
 use barrier::Barriers;
+use flags::{Flags, Hearing};
 use warp::Warp;
 
 /// Instructions that a warp runs before another has its turn.
@@ -52,6 +55,10 @@ struct Machine<'a> {
     shared: Shared,
     clocks: Clocks,
     barriers: Barriers,
+    flags: &'a mut Flags,
+    hearing: Hearing,
+    /// The block's place in the order of the launch.
+    number: u32,
     /// Whether each warp has been done with.
     done: Vec<bool>,
 }
@@ -68,6 +75,7 @@ pub(crate) fn run_grid(cx: &LaunchContext<'_>, global: &mut Global) -> Result<St
     let mut stats = Stats::default();
     let [bx, by, bz] = cx.grid.blocks;
     let warps = (cx.grid.threads.iter().product::<u32>() as usize).div_ceil(32);
+    let mut flags = Flags::default();
     let mut number = 0;
     for z in 0..bz {
         for y in 0..by {
@@ -80,6 +88,9 @@ pub(crate) fn run_grid(cx: &LaunchContext<'_>, global: &mut Global) -> Result<St
                     shared: Shared::new(cx.regions.clone()),
                     clocks: Clocks::new(warps, number * warps as u32),
                     barriers: Barriers::new(warps),
+                    flags: &mut flags,
+                    hearing: Hearing::default(),
+                    number,
                     done: vec![false; warps],
                 };
                 machine.run(warps)?;
@@ -239,7 +250,8 @@ impl<'a> Machine<'a> {
             | Op::ActiveMask { .. }
             | Op::Elect { .. }
             | Op::Redux { .. } => self.collective(warp, &inst.op, lanes)?,
-            Op::Fence | Op::Nothing => {}
+            Op::Fence => self.fence(),
+            Op::Nothing => {}
             _ => self.arithmetic(warp, &inst.op, lanes)?,
         }
         Ok(Flow::On)

@@ -1,7 +1,10 @@
 //! Decodes arithmetic, logic, comparison and moves (PTX ISA 9.7.1 to 9.7.9).
 
 use crate::inst::{Binary, Bool, CarryOp, Compare, FloatKind, Mode, Op, PrmtMode, Src, Ternary, Test, Unary};
-use crate::types::Type::{self, *};
+use crate::types::{
+    Round,
+    Type::{self, *},
+};
 
 use super::operand::{Decoder, Operand, Result};
 
@@ -43,15 +46,15 @@ impl<'a> Decoder<'a, '_> {
             "fma" => return self.fma().map(Some),
             "div" => {
                 let approx = self.flag("approx") || self.flag("full");
-                let mode = self.float_mode();
+                let (rounded, mode) = self.float_mode();
                 let ty = self.any_type()?;
                 match ty {
-                    F32 | F64 if approx || mode.is_some() => {}
+                    F32 | F64 if approx || rounded => {}
                     F32 | F64 => return Err("a rounding is missing: .rn, .approx or .full".into()),
                     _ if INT.contains(&ty) => {}
                     _ => return Err(format!("the type .{} is not supported here", ty.name())),
                 }
-                self.binary(Binary::Div, ty, mode.unwrap_or_default())?
+                self.binary(Binary::Div, ty, mode)?
             }
             "rem" => {
                 let ty = self.type_in(&INT)?;
@@ -220,21 +223,20 @@ impl<'a> Decoder<'a, '_> {
         Ok(Op::Ternary { op, ty, mode, d: self.dst(ty)?, a: self.src(ty)?, b: self.src(ty)?, c: self.src(ty)? })
     }
 
-    /// Takes `.rn` and its kin, `.ftz` and `.sat`; none where no rounding is named.
-    fn float_mode(&mut self) -> Option<Mode> {
+    /// Takes `.rn` and its kin, `.ftz` and `.sat`; also whether a rounding is named.
+    fn float_mode(&mut self) -> (bool, Mode) {
         let round = self.rounding();
         let (ftz, sat) = (self.flag("ftz"), self.flag("sat"));
-        let mode = Mode { ftz, sat, round: round.unwrap_or(crate::types::Round::Nearest), ..Mode::default() };
-        (round.is_some() || ftz || sat).then_some(mode)
+        (round.is_some(), Mode { ftz, sat, round: round.unwrap_or(Round::Nearest), ..Mode::default() })
     }
 
     fn add_sub(&mut self, add: bool) -> Result<Op> {
         if self.flag("cc") {
             return self.carry(if add { CarryOp::Add } else { CarryOp::Sub }, false);
         }
-        let mode = self.float_mode().unwrap_or_default();
+        let (rounded, mode) = self.float_mode();
         let ty = self.any_type()?;
-        let integer_mode = mode.round == crate::types::Round::Nearest && !mode.ftz && (!mode.sat || ty == S32);
+        let integer_mode = !rounded && !mode.ftz && (!mode.sat || ty == S32);
         if !(FLOAT.contains(&ty) || INT.contains(&ty) && integer_mode) {
             return Err(format!("the type .{}, or a modifier with it, is not supported here", ty.name()));
         }
@@ -258,7 +260,7 @@ impl<'a> Decoder<'a, '_> {
 
     fn mul(&mut self) -> Result<Op> {
         let half = self.choice(&[("lo", Binary::Mul), ("hi", Binary::MulHi), ("wide", Binary::MulWide)]);
-        let mode = self.float_mode().unwrap_or_default();
+        let (rounded, mode) = self.float_mode();
         let ty = self.any_type()?;
         match half {
             None if FLOAT.contains(&ty) => self.binary(Binary::Mul, ty, mode),
@@ -267,7 +269,7 @@ impl<'a> Decoder<'a, '_> {
                 let (d, a, b) = (self.dst(widened(ty))?, self.src(ty)?, self.src(ty)?);
                 Ok(Op::Binary { op: Binary::MulWide, ty, mode, d, a, b })
             }
-            Some(op) if INT.contains(&ty) && op != Binary::MulWide => self.binary(op, ty, mode),
+            Some(op) if INT.contains(&ty) && op != Binary::MulWide && !rounded => self.binary(op, ty, mode),
             Some(_) => Err(format!("the type .{} is not supported here", ty.name())),
         }
     }
@@ -280,16 +282,16 @@ impl<'a> Decoder<'a, '_> {
             let (d, a, b, c) = (self.dst(ty)?, self.src(ty)?, self.src(ty)?, self.src(ty)?);
             return Ok(Op::Carry { op, ty, d, a, b, c, carry_in: false, carry_out: true });
         }
-        let mode = self.float_mode().unwrap_or_default();
+        let (rounded, mode) = self.float_mode();
         let ty = self.any_type()?;
         match half {
-            None if matches!(ty, F32 | F64) => self.ternary(Ternary::Fma, ty, mode),
+            None if matches!(ty, F32 | F64) && rounded => self.ternary(Ternary::Fma, ty, mode),
             Some(Ternary::MadWide) if NARROW.contains(&ty) => {
                 let wide = widened(ty);
                 let (d, a, b, c) = (self.dst(wide)?, self.src(ty)?, self.src(ty)?, self.src(wide)?);
                 Ok(Op::Ternary { op: Ternary::MadWide, ty, mode, d, a, b, c })
             }
-            Some(op) if INT.contains(&ty) && op != Ternary::MadWide && (!mode.sat || ty == S32) => {
+            Some(op) if INT.contains(&ty) && op != Ternary::MadWide && !rounded && (!mode.sat || ty == S32) => {
                 self.ternary(op, ty, mode)
             }
             _ => Err(format!("the type .{}, or no half with it, is not supported here", ty.name())),
@@ -308,9 +310,8 @@ impl<'a> Decoder<'a, '_> {
 
     fn function(&mut self, name: &str) -> Result<Op> {
         let approx = self.flag("approx");
-        let mode = self.float_mode();
+        let (rounded, mode) = self.float_mode();
         let ty = self.any_type()?;
-        let rounded = mode.is_some();
         let (op, ok) = match name {
             "rcp" => (Unary::Rcp, matches!(ty, F32 | F64) && (approx || rounded)),
             "sqrt" => (Unary::Sqrt, (ty == F32 && (approx || rounded)) || (ty == F64 && rounded)),
@@ -324,7 +325,6 @@ impl<'a> Decoder<'a, '_> {
         if !ok {
             return Err(format!("not with type .{}, or .approx or a rounding is missing", ty.name()));
         }
-        let mode = mode.unwrap_or_default();
         if op == Unary::Ex2 && matches!(ty, Bf16 | Bf16x2) && !mode.ftz {
             return Err(".ftz is missing".into());
         }
@@ -364,7 +364,7 @@ impl<'a> Decoder<'a, '_> {
         let ftz = self.flag("ftz");
         let ty = ty_of(self)?;
         let ok = match (ordered, unsigned, float) {
-            (Some(c), ..) => BITS.contains(&ty).then_some(matches!(c, Eq | Ne)).unwrap_or(true),
+            (Some(c), ..) => !BITS.contains(&ty) || matches!(c, Eq | Ne),
             (_, Some(_), _) => matches!(ty, U16 | U32 | U64),
             (.., Some(_)) => ty.is_float(),
             _ => return Err("a comparison is missing".into()),

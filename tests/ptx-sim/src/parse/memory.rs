@@ -1,6 +1,8 @@
 //! Decodes loads, stores, atomics, asynchronous copies and matrix instructions (PTX ISA 9.7.9, 9.7.13, 9.7.14).
 
-use crate::inst::{Address, AtomOp, Atomic, Base, CpAsync, Load, Mma, MmaAcc, MmaType, Op, PredSrc, Src, Store};
+use crate::inst::{
+    Address, AtomOp, Atomic, Base, CpAsync, Load, Mma, MmaAcc, MmaType, Op, PredSrc, Src, Store, Strength,
+};
 use crate::types::{
     Space,
     Type::{self, *},
@@ -94,13 +96,16 @@ impl<'a> Decoder<'a, '_> {
         while self.choice(&HINTS).is_some() {}
     }
 
-    /// `.volatile`, `.relaxed.gpu` and the like; true if the access is strong.
-    fn strength(&mut self, order: &[(&str, ())]) -> Result<bool> {
-        let ordered = self.choice(order).is_some();
-        if ordered {
+    /// `.volatile`, or `.relaxed.gpu` and the like; `ordered` is what this instruction has beside relaxed.
+    fn strength(&mut self, ordered: &str) -> Result<Strength> {
+        if self.flag("volatile") {
+            return Ok(Strength::Strong);
+        }
+        let order = self.choice(&[("relaxed", Strength::Strong), (ordered, Strength::Ordered)]);
+        if order.is_some() {
             self.require("a scope", &SCOPES)?;
         }
-        Ok(self.flag("volatile") | ordered)
+        Ok(order.unwrap_or(Strength::Weak))
     }
 
     /// The operand of a `.L2::cache_hint`.
@@ -120,7 +125,7 @@ impl<'a> Decoder<'a, '_> {
     }
 
     fn load(&mut self) -> Result<Op> {
-        let strong = self.strength(&[("relaxed", ()), ("acquire", ())])?;
+        let strength = self.strength("acquire")?;
         let space = self.choice(&SPACES).unwrap_or(Space::Generic);
         self.hints();
         let hint = self.flag("L2::cache_hint");
@@ -135,11 +140,11 @@ impl<'a> Decoder<'a, '_> {
         }
         let address = self.address(space)?;
         self.cache_policy(hint)?;
-        Ok(Op::Load(Box::new(Load { space, ty, regs: regs.into(), address, strong })))
+        Ok(Op::Load(Box::new(Load { space, ty, regs: regs.into(), address, strength })))
     }
 
     fn store(&mut self) -> Result<Op> {
-        let strong = self.strength(&[("relaxed", ()), ("release", ())])?;
+        let strength = self.strength("release")?;
         let space = self.choice(&SPACES).unwrap_or(Space::Generic);
         if space == Space::Const {
             return Err("constant memory cannot be written".into());
@@ -154,11 +159,17 @@ impl<'a> Decoder<'a, '_> {
             regs.push(self.src_of(operand, ty, true)?);
         }
         self.cache_policy(hint)?;
-        Ok(Op::Store(Box::new(Store { space, ty, regs: regs.into(), address, strong })))
+        Ok(Op::Store(Box::new(Store { space, ty, regs: regs.into(), address, strength })))
     }
 
     fn atomic(&mut self, reduction: bool) -> Result<Op> {
-        self.choice(&[("relaxed", ()), ("acquire", ()), ("release", ()), ("acq_rel", ())]);
+        let order = self.choice(&[
+            ("relaxed", Strength::Strong),
+            ("acquire", Strength::Ordered),
+            ("release", Strength::Ordered),
+            ("acq_rel", Strength::Ordered),
+        ]);
+        let strength = order.unwrap_or(Strength::Strong);
         self.choice(&SCOPES);
         let space =
             self.choice(&[("global", Space::Global), ("shared", Space::Shared), ("shared::cta", Space::Shared)]);
@@ -198,7 +209,7 @@ impl<'a> Decoder<'a, '_> {
         let b = self.src(ty)?;
         let c = if op == AtomOp::Cas { self.src(ty)? } else { Src::Imm(0) };
         self.cache_policy(hint)?;
-        Ok(Op::Atomic(Box::new(Atomic { space, op, ty, d, address, b, c })))
+        Ok(Op::Atomic(Box::new(Atomic { space, op, ty, strength, d, address, b, c })))
     }
 
     fn cvta(&mut self) -> Result<Op> {

@@ -275,6 +275,19 @@ fn global_races() {
     run_words(&kernel("", own), Grid::linear(2, 32), &[0], 64);
     assert_eq!(races("st.global.b32 [%out], %id;", 1).unwrap_err().kind, FaultKind::Race);
     races("red.global.add.u32 [%in], 1;", 2).unwrap();
+    // The last block to count reads what both have stored: ordered by fences, or by the order of the atomic itself.
+    let last = |before: &str, order: &str, after: &str| {
+        let body = format!(
+            "mov.u32 %r1, %ctaid.x; mul.wide.u32 %rd2, %r1, 4; add.s64 %rd2, %rd2, %out; setp.ne.u32 %p2, %id, 0;
+             @%p2 exit; st.global.u32 [%rd2], %r1; {before} atom{order}.global.add.u32 %r3, [%in], 1; {after}
+             setp.ne.u32 %p1, %r3, 1; @%p1 exit; ld.global.u32 %r4, [%out]; st.global.u32 [%out+8], %r4;"
+        );
+        races(&body, 2)
+    };
+    last("membar.gl;", "", "membar.gl;").unwrap();
+    last("", ".acq_rel.gpu", "").unwrap();
+    assert_fault(&last("", "", "membar.gl;").unwrap_err(), FaultKind::Race, "ld.global.u32 %r4");
+    assert_fault(&last("membar.gl;", "", "").unwrap_err(), FaultKind::Race, "ld.global.u32 %r4");
 }
 
 #[test]
