@@ -37,6 +37,7 @@ impl Bytes {
     }
 
     /// The bytes, if all of them are written; otherwise the first that is not, and whether a copy is on its way.
+    #[inline]
     pub fn read(&self, at: usize, size: usize) -> Result<&[u8], (usize, bool)> {
         let state = &self.state[at..at + size];
         // Arrays of a known length compare as one number.
@@ -222,10 +223,17 @@ impl Shared {
         region.map_or_else(|| format!("{address:#x}"), |r| format!("byte {} of {}", at - u64::from(r.offset), r.name))
     }
 
-    /// Notes an access for the race check.
-    pub fn note(&mut self, at: usize, size: usize, is_write: bool, me: Access, order: &View<'_>) -> Checked<()> {
-        let Err(other) = self.logs.note(at, size, is_write, me, order) else { return Ok(()) };
-        race(&self.describe(at), is_write, me, other)
+    /// Notes a read by `lanes`, of which `me` is the first, for the race check.
+    #[inline]
+    pub fn note_read(&mut self, at: usize, size: usize, me: Access, lanes: u32, order: &View<'_>) -> Checked<()> {
+        let Err(other) = self.logs.note(at, size, false, me, lanes, order) else { return Ok(()) };
+        race(&self.describe(at), false, me, other)
+    }
+
+    /// Notes a write.
+    pub fn note_write(&mut self, at: usize, size: usize, me: Access, order: &View<'_>) -> Checked<()> {
+        let Err(other) = self.logs.note(at, size, true, me, 0, order) else { return Ok(()) };
+        race(&self.describe(at), true, me, other)
     }
 }
 
@@ -237,6 +245,6 @@ pub fn race<T>(place: &str, is_write: bool, me: Access, other: Access) -> Checke
     } else {
         format!("lane {} of warp {}", other.lane, other.warp)
     };
-    let message = format!("{what} {place} races with {whose} at line {}", other.line);
+    let message = format!("{what} {place} races with {whose}, at line {}", other.line);
     trouble(FaultKind::Race, u32::from(me.lane), message)
 }

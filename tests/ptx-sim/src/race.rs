@@ -44,18 +44,28 @@ struct Log {
 impl Log {
     const EMPTY: Log = Log { write: Access::NONE, read: Read { access: Access::NONE, lanes: 0 }, more: None };
 
-    fn on_read(&mut self, me: Access, order: &View<'_>) -> Result<(), Access> {
-        if self.write.warp != NOBODY && !order.ordered(&self.write, me) {
-            return Err(self.write);
+    /// `lanes`, of which `me` is the first, read.
+    #[inline]
+    fn on_read(&mut self, me: Access, lanes: u32, order: &View<'_>) -> Result<(), Access> {
+        if self.write.warp != NOBODY {
+            let unordered = |lane: u8| !order.ordered(&self.write, Access { lane, ..me });
+            // What orders one lane with another warp orders them all.
+            let race = if self.write.warp == me.warp {
+                (0..32).any(|lane| lanes >> lane & 1 == 1 && unordered(lane))
+            } else {
+                unordered(me.lane)
+            };
+            if race {
+                return Err(self.write);
+            }
         }
-        let bit = 1 << me.lane;
         let latest = &mut self.read;
         if latest.access.warp == me.warp && latest.access.clock == me.clock && latest.access.strong == me.strong {
-            latest.lanes |= bit;
+            latest.lanes |= lanes;
             latest.access.line = me.line;
             return Ok(());
         }
-        let old = std::mem::replace(latest, Read { access: me, lanes: bit });
+        let old = std::mem::replace(latest, Read { access: me, lanes });
         if old.access.warp != NOBODY && old.access.warp != me.warp {
             let more = self.more.get_or_insert_default();
             more.retain(|r| r.access.warp != old.access.warp && r.access.warp != me.warp);
@@ -79,7 +89,7 @@ impl Log {
                         return Err(access);
                     }
                     if read.access.warp != me.warp {
-                        break; // what orders one lane of another warp orders them all
+                        break;
                     }
                 }
             }
@@ -110,7 +120,8 @@ impl Logs {
         Logs { cells: vec![Cell::Word(Log::EMPTY); bytes.div_ceil(4)] }
     }
 
-    /// Notes an access of `size` bytes at `offset`, within the memory.
+    /// Notes an access of `size` bytes at `offset`, within the memory: a read by `lanes`, of which `me` is the first, or
+    /// a write by `me`.
     ///
     /// # Errors
     /// The earlier access that races with it.
@@ -120,9 +131,10 @@ impl Logs {
         size: usize,
         is_write: bool,
         me: Access,
+        lanes: u32,
         order: &View<'_>,
     ) -> Result<(), Access> {
-        let apply = |log: &mut Log| if is_write { log.on_write(me, order) } else { log.on_read(me, order) };
+        let apply = |log: &mut Log| if is_write { log.on_write(me, order) } else { log.on_read(me, lanes, order) };
         let mut at = offset;
         let end = offset + size;
         while at < end {
@@ -226,11 +238,13 @@ pub struct View<'a> {
 
 impl View<'_> {
     /// An access by a lane of the warp.
+    #[inline]
     pub fn access(&self, lane: u32, line: u32, strong: bool) -> Access {
         Access { warp: self.warp, clock: self.clock, line, lane: lane as u8, strong }
     }
 
     /// Whether `earlier` happens before `now`, an access of this warp.
+    #[inline]
     fn ordered(&self, earlier: &Access, now: Access) -> bool {
         if earlier.strong && now.strong {
             return true;

@@ -84,7 +84,7 @@ impl Machine<'_> {
                 }
                 let order = self.clocks.view(warp.index);
                 let me = order.access(spot.lane, warp.line, spot.strong);
-                self.shared.note(at, size, false, me, &order)
+                self.shared.note_read(at, size, me, 1 << spot.lane, &order)
             }
             Space::Local => {
                 let at = local_check(warp, spot)?;
@@ -112,7 +112,7 @@ impl Machine<'_> {
                 if let Some(logs) = &mut allocation.logs {
                     let order = self.clocks.view(warp.index);
                     let me = order.access(spot.lane, warp.line, spot.strong);
-                    if let Err(other) = logs.note(at, size, false, me, &order) {
+                    if let Err(other) = logs.note(at, size, false, me, 1 << spot.lane, &order) {
                         return race(&format!("byte {at} of {}", allocation.name), false, me, other);
                     }
                 }
@@ -132,7 +132,7 @@ impl Machine<'_> {
                 }
                 let order = self.clocks.view(warp.index);
                 let me = order.access(spot.lane, warp.line, spot.strong);
-                self.shared.note(at, bytes.len(), true, me, &order)?;
+                self.shared.note_write(at, bytes.len(), me, &order)?;
                 self.shared.bytes.write(at, bytes);
             }
             Space::Local => {
@@ -151,7 +151,7 @@ impl Machine<'_> {
                 if let Some(logs) = &mut allocation.logs {
                     let order = self.clocks.view(warp.index);
                     let me = order.access(spot.lane, warp.line, spot.strong);
-                    if let Err(other) = logs.note(at, bytes.len(), true, me, &order) {
+                    if let Err(other) = logs.note(at, bytes.len(), true, me, 0, &order) {
                         return race(&format!("byte {at} of {}", allocation.name), true, me, other);
                     }
                 }

@@ -33,7 +33,7 @@ impl Batch<'_> {
 }
 
 impl Machine<'_> {
-    /// Hands each lane's bytes to `sink`; false, with nothing done, if this is not one of the easy cases.
+    /// Hands each lane's bytes to `sink`; false if this is not one of the easy cases and the lanes must go one by one.
     pub(super) fn read_batch(
         &mut self,
         warp: &Warp<'_>,
@@ -46,14 +46,24 @@ impl Machine<'_> {
         let order = self.clocks.view(warp.index);
         match space {
             Space::Shared if self.shared.holds(low, end) => {
-                for lane in each(batch.lanes) {
-                    let at = batch.addresses[lane as usize] as usize;
-                    match self.shared.bytes.read(at, size) {
-                        Ok(bytes) => sink(lane as usize, bytes),
-                        Err(_) => return Ok(false),
+                // Lanes that follow each other and read the same bytes are one read.
+                let (mut rest, mut at, mut run) = (batch.lanes, 0, 0u32);
+                loop {
+                    let next = rest.trailing_zeros();
+                    let address = if rest == 0 { u64::MAX } else { batch.addresses[next as usize] };
+                    if run != 0 && address != at {
+                        let Ok(bytes) = self.shared.bytes.read(at as usize, size) else { return Ok(false) };
+                        each(run).for_each(|lane| sink(lane as usize, bytes));
+                        let me = order.access(run.trailing_zeros(), warp.line, batch.strong);
+                        self.shared.note_read(at as usize, size, me, run, &order)?;
+                        run = 0;
                     }
-                    let me = order.access(lane, warp.line, batch.strong);
-                    self.shared.note(at, size, false, me, &order)?;
+                    if rest == 0 {
+                        break;
+                    }
+                    at = address;
+                    run |= 1 << next;
+                    rest &= rest - 1;
                 }
                 Ok(true)
             }
@@ -61,13 +71,11 @@ impl Machine<'_> {
                 let Some(allocation) = self.global.find(low, end - low) else { return Ok(false) };
                 for lane in each(batch.lanes) {
                     let at = (batch.addresses[lane as usize] - allocation.base) as usize;
-                    match allocation.bytes.read(at, size) {
-                        Ok(bytes) => sink(lane as usize, bytes),
-                        Err(_) => return Ok(false),
-                    }
+                    let Ok(bytes) = allocation.bytes.read(at, size) else { return Ok(false) };
+                    sink(lane as usize, bytes);
                     if let Some(logs) = &mut allocation.logs {
                         let me = order.access(lane, warp.line, batch.strong);
-                        if let Err(other) = logs.note(at, size, false, me, &order) {
+                        if let Err(other) = logs.note(at, size, false, me, 1 << lane, &order) {
                             return race(&format!("byte {at} of {}", allocation.name), false, me, other);
                         }
                     }
@@ -101,7 +109,7 @@ impl Machine<'_> {
                         return trouble(FaultKind::PendingCopy, lane, message);
                     }
                     let me = order.access(lane, warp.line, batch.strong);
-                    self.shared.note(at, size, true, me, &order)?;
+                    self.shared.note_write(at, size, me, &order)?;
                     source(lane as usize, bytes);
                     self.shared.bytes.write(at, bytes);
                 }
@@ -116,7 +124,7 @@ impl Machine<'_> {
                     let at = (batch.addresses[lane as usize] - allocation.base) as usize;
                     if let Some(logs) = &mut allocation.logs {
                         let me = order.access(lane, warp.line, batch.strong);
-                        if let Err(other) = logs.note(at, size, true, me, &order) {
+                        if let Err(other) = logs.note(at, size, true, me, 0, &order) {
                             return race(&format!("byte {at} of {}", allocation.name), true, me, other);
                         }
                     }

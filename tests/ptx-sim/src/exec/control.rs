@@ -233,6 +233,7 @@ fn frame_address(warp: &Warp<'_>, var: &Var) -> Option<usize> {
 }
 
 /// Up to eight bytes as a number.
+#[inline]
 pub fn from_bytes(bytes: &[u8]) -> u64 {
     match *bytes {
         [a, b, c, d] => u64::from(u32::from_le_bytes([a, b, c, d])),

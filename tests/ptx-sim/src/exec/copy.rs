@@ -85,7 +85,7 @@ impl Machine<'_> {
                 for landing in group {
                     let (at, size) = (landing.address as usize, usize::from(landing.size));
                     let order = self.clocks.view(warp.index);
-                    self.shared.note(at, size, true, order.access(lane, warp.line, false), &order)?;
+                    self.shared.note_write(at, size, order.access(lane, warp.line, false), &order)?;
                     self.shared.bytes.write(at, &landing.bytes[..size]);
                 }
             }

@@ -206,6 +206,11 @@ impl<'a> Warp<'a> {
 }
 
 /// The numbers of the lanes in a mask.
-pub fn each(lanes: u32) -> impl Iterator<Item = u32> {
-    (0..32).filter(move |lane| lanes >> lane & 1 == 1)
+#[inline]
+pub fn each(mut lanes: u32) -> impl Iterator<Item = u32> {
+    std::iter::from_fn(move || {
+        let lane = lanes.trailing_zeros();
+        lanes &= lanes.wrapping_sub(1);
+        (lane < 32).then_some(lane)
+    })
 }
