@@ -16,6 +16,7 @@ import json
 import os
 import sys
 import time
+import weakref
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -54,6 +55,8 @@ def load_lehr(model: Path, threads: int) -> Run:
             bound.append(session.bind(*inputs))
         return session.run_bound(bound[0])[0]
 
+    # Threads of the model use the session's memory until it is closed.
+    weakref.finalize(run, session.close)
     return run
 
 
