@@ -292,7 +292,6 @@ fn product(group: &Group, op: &Op) -> Option<Plan> {
             return None;
         }
     }
-    group.epilogue(y, result.len() - 1, false)?;
     Some(Plan { role: Role::Product, gives_blocks: None, blocked: vec![], border: None, candidates: vec![] })
 }
 

@@ -34,6 +34,16 @@ pub struct Fused {
 /// # Panics
 /// If the group cannot be written so: the layout pass has asked the same question.
 pub fn fused(cx: &mut NodeCx, start: ValueId, divisor: Option<f32>, access: &mut dyn FnMut(&Feed) -> Access) -> Fused {
+    try_fused(cx, start, divisor, access).expect("the layout pass has translated it")
+}
+
+/// Likewise; `None` if the group cannot be written so.
+pub fn try_fused(
+    cx: &mut NodeCx,
+    start: ValueId,
+    divisor: Option<f32>,
+    access: &mut dyn FnMut(&Feed) -> Access,
+) -> Option<Fused> {
     let lanes = cx.low.isa().lanes();
     let order = cx.outputs[0].1.order().cloned();
     let result = cx.outputs[0].0;
@@ -60,11 +70,11 @@ pub fn fused(cx: &mut NodeCx, start: ValueId, divisor: Option<f32>, access: &mut
                 Some((_, feed)) => access(feed),
                 None => Access::Same,
             };
-            translate(&body, &mut lies).expect("the layout pass has translated it")
+            translate(&body, &mut lies)?
         };
         let Epilogue { program, operands } = translated;
         if pass == 1 {
-            return Fused { program, feeds: feeds.into_iter().map(|(_, f)| f).collect() };
+            return Some(Fused { program, feeds: feeds.into_iter().map(|(_, f)| f).collect() });
         }
         feeds = operands.into_iter().map(|o| (o, feed(cx, o, lanes))).collect();
     }

@@ -11,11 +11,11 @@
 //! With few rows the weights' streams must not be broken off, and the two inner loops change places. Sums of a phase are
 //! short, so errors do not grow with the inner axis.
 
-use super::operands::{Feed, Fused, Place, addresses, channel_table, fused};
+use super::operands::{Feed, Fused, Place, addresses, channel_table, try_fused};
 use super::right_operand::{Form, Right};
 use super::{Parts, bytes, leaf_diag};
 use crate::kernel::{Access, Blocks, Expr, LeafArg, LoopKind, Param};
-use crate::lower::cx::{KernelCx, NodeCx};
+use crate::lower::cx::{KernelCx, NodeCx, shape_of};
 use crate::lower::nest::unflatten;
 use crate::lower::view::{Lattice, View};
 use crate::program::BufferId;
@@ -23,7 +23,7 @@ use crate::x86::{
     BatchReduceGemm, Broadcast, Init, Input, Isa, LeafError, LeafSpec, MatrixLayout, MatrixTile, Prefetch, Reduce,
     Tile, Tiles, VProg, choose_tile_within,
 };
-use lehr_ir::{Diag, Op};
+use lehr_ir::{DType, Diag, Op};
 
 /// Up to so many rows a product is bound by memory.
 const FEW_ROWS: usize = 16;
@@ -41,6 +41,8 @@ const MAX_ALIASES: u32 = 9;
 /// A right operand that is no constant is left as it lies up to this size, or for up to so many rows: packing would cost more.
 const IN_PLACE: usize = 1 << 17;
 const IN_PLACE_ROWS: usize = 32;
+/// Operations of an element of what is fused behind, where that is no program: as of a function.
+const REST_COST: i64 = 32;
 /// Steps of the inner axis where rows of a large right operand are read as they lie: as many streams.
 const IN_PLACE_PHASE: usize = 32;
 
@@ -91,6 +93,9 @@ pub fn lower(cx: &mut NodeCx) -> Result<(), Diag> {
     let product = Product::new(cx)?;
     let leaves = product.leaves(cx).map_err(|e| leaf_diag(cx, &e))?;
     product.emit(cx, &leaves);
+    if product.apart {
+        product.emit_rest(cx);
+    }
     Ok(())
 }
 
@@ -118,6 +123,9 @@ struct Product {
     right: Right,
     bias: Option<BufferId>,
     fused: Fused,
+    /// What is fused behind cannot be written as a program for vectors (a sine, say): the product goes to scratch, and a plain kernel
+    /// does the rest.
+    apart: bool,
     /// The result as images of rows.
     lattice: Lattice,
 }
@@ -132,7 +140,7 @@ impl Product {
         let isa = cx.low.isa();
         let lanes = isa.lanes();
         let a = cx.view(0).expect("the left operand is in a buffer");
-        let y = cx.outputs[0].1.clone();
+        let mut y = cx.outputs[0].1.clone();
         let sizes = Sizes::of(&op, &a.shape, &cx.in_shape(1)).expect("the layout pass has asked");
         let Sizes { rows, inner, columns, .. } = sizes;
         let blocks = columns.div_ceil(lanes);
@@ -177,15 +185,37 @@ impl Product {
             None => cx.view(2).expect("the bias is in a buffer").buf,
         });
         let start = cx.anchor_id().out(0);
-        let fused = fused(cx, start, None, &mut |feed| match feed {
+        let fused = try_fused(cx, start, None, &mut |feed| match feed {
             Feed::Same(_) => crate::x86::Access::Same,
             Feed::Channel { .. } => crate::x86::Access::Channel,
             Feed::Splat(_) => crate::x86::Access::Splat,
         });
+        let apart = fused.is_none();
+        let fused = fused.unwrap_or_else(|| {
+            let shape = shape_of(cx.graph, start);
+            y = View::dense(cx.scratch(DType::F32, shape.iter().product()), DType::F32, shape);
+            Fused { program: VProg::identity(), feeds: vec![] }
+        });
         let image = (rows * columns) as i64;
         let lattice = Lattice { origin: 0, image, channel: lanes as i64, spatial: vec![columns as i64] };
         let phases = phases(inner, phase);
-        Ok(Product { a, y, sizes, trans_a, lanes, tile, groups, tiles, phase, phases, right, bias, fused, lattice })
+        Ok(Product {
+            a,
+            y,
+            sizes,
+            trans_a,
+            lanes,
+            tile,
+            groups,
+            tiles,
+            phase,
+            phases,
+            right,
+            bias,
+            fused,
+            apart,
+            lattice,
+        })
     }
 
     /// For each phase and size of group, without and with the last column, and each size of tile.
@@ -231,6 +261,16 @@ impl Product {
             prefetch: if self.right.form == Form::Apart { Prefetch::Ahead(AHEAD) } else { Prefetch::None },
         };
         LeafSpec::Matrix(MatrixTile { tile, right: self.right.strides(blocks) })
+    }
+
+    /// What is fused behind, from the product in scratch.
+    fn emit_rest(&self, cx: &mut NodeCx) {
+        let mut k = cx.kernel("_rest");
+        k.nest(&self.y.shape, REST_COST, LoopKind::Vector, |k, at| {
+            let value = k.load_view(&self.y, at);
+            k.store(0, at, value);
+        });
+        k.finish();
     }
 
     fn emit(&self, cx: &mut NodeCx, leaves: &[u32]) {
