@@ -175,10 +175,8 @@ impl Cx<'_> {
             output.push(if wanted { self.name(v) } else { String::new() });
         }
         trim(&mut output, 1);
-        let origin = node.origins.first().map(|o| o.name.to_string());
-        let name =
-            origin.filter(|n| !n.is_empty() && !self.node_names.contains(n)).unwrap_or_else(|| output[0].clone());
-        self.node_names.insert(name.clone());
+        let origin = node.origins.first().map(|o| o.name.to_string()).filter(|n| !n.is_empty());
+        let name = self.node_name(origin, &output[0]);
         self.nodes.push(NodeProto {
             name,
             op_type: op.into(),
@@ -189,6 +187,13 @@ impl Cx<'_> {
         });
     }
 
+    /// A name that no other node has: the ONNX node's that it comes from, else its result's, else that with a number.
+    fn node_name(&mut self, origin: Option<String>, result: &str) -> String {
+        let numbered = (2..).map(|n| format!("{result}_{n}"));
+        let mut names = origin.into_iter().chain([result.to_string()]).chain(numbered);
+        names.find(|n| self.node_names.insert(n.clone())).expect("numbers do not end")
+    }
+
     /// An output of the graph. A value that has another name already gets this one by an Identity.
     fn output(&mut self, name: &str, v: ValueId) -> Result<ValueInfoProto, Diag> {
         let has = self.name(v);
@@ -196,8 +201,9 @@ impl Cx<'_> {
             if !self.taken.insert(name.to_string()) {
                 return Err(Diag::new("export.names", format!("two values of the model are called '{name}'")));
             }
+            let node = self.node_name(None, name);
             self.nodes.push(NodeProto {
-                name: name.into(),
+                name: node,
                 op_type: "Identity".into(),
                 input: vec![has],
                 output: vec![name.into()],
