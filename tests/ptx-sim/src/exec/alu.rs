@@ -159,7 +159,7 @@ impl Machine<'_> {
                 let out = map(lanes, |i| widen(convert.to, wide, scalar::convert::convert(convert, a[i], b[i])));
                 warp.set(convert.d, &out, lanes);
             }
-            _ => {}
+            _ => unreachable!("the dispatcher sends arithmetic here"),
         }
         Ok(())
     }

@@ -73,7 +73,7 @@ impl Machine<'_> {
                 let value = reduce(*op, *ty, &warp.get(*a, lanes)?, lanes);
                 warp.set(*d, &[value; 32], lanes);
             }
-            _ => {}
+            _ => unreachable!("the dispatcher sends collectives here"),
         }
         Ok(())
     }
