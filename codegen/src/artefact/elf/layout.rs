@@ -1,13 +1,12 @@
 //! Placing a library: addresses for everything, then relocations applied, up to bytes that only need to be written.
 //!
-//! Addresses equal file offsets up to the end of the third segment; the weights come after the parts that are not loaded, so they
-//! alone have an address that differs from their offset.
+//! Addresses equal file offsets. The weights come last, after the parts that are not loaded.
 
 use std::collections::HashMap;
 
 use super::gnu;
-use super::input::{Link, Place, Section, Target};
-use super::machine::{self, Kind, PAGE};
+use super::input::{Function, Link, Place, Section, Target};
+use super::machine::{self, HUGE_PAGE, Kind, PAGE};
 use crate::artefact::ArtefactError;
 
 pub const EHDR_BYTES: u64 = 64;
@@ -39,10 +38,18 @@ pub struct Part {
     pub data: Vec<u8>,
 }
 
-/// The last segment; its offset in the file is decided by the writer.
+/// The last segment.
 pub struct Weights {
     pub address: u64,
     pub bytes: u64,
+}
+
+impl Weights {
+    /// The segment's alignment. Where the weights fill huge pages, the loader shall keep their offsets within these.
+    pub fn align(&self) -> u64 {
+        let huge_end = (self.address + self.bytes) / HUGE_PAGE * HUGE_PAGE;
+        if self.address.next_multiple_of(HUGE_PAGE) < huge_end { HUGE_PAGE } else { PAGE }
+    }
 }
 
 impl Part {
@@ -126,9 +133,12 @@ impl Library {
         let got_at = at.take(8, slots.keys.len() as u64 * 8);
         at.page();
         let end = at.0;
-        let weights = (weights_bytes > 0).then_some(Weights { address: end, bytes: weights_bytes });
+        at.take(8, unloaded_bytes(&functions));
+        at.page();
+        let weights_at = at.0;
+        let weights = (weights_bytes > 0).then_some(Weights { address: weights_at, bytes: weights_bytes });
 
-        let places = Places { addresses, weights: end, stubs: stubs_at, got: got_at, slots };
+        let places = Places { addresses, weights: weights_at, stubs: stubs_at, got: got_at, slots };
         let mut dynamics = places.relocate(&mut sections)?;
         dynamics.extend(places.slot_relocations());
         // Relative ones first, which the loader does in one loop.
@@ -208,6 +218,13 @@ fn slots(sections: &[Section], imports: usize) -> Slots {
         }
     }
     slots
+}
+
+/// At least what the writer puts behind the third segment: `.symtab`, the names in it, and section headers with theirs.
+fn unloaded_bytes(functions: &[Function]) -> u64 {
+    const HEADERS: u64 = 2048;
+    let names: usize = functions.iter().map(|function| function.name.len() + 1).sum();
+    names as u64 + (functions.len() as u64 + 2) * SYM_BYTES + HEADERS
 }
 
 fn dynamic_count(sections: &[Section], slots: &Slots) -> u64 {

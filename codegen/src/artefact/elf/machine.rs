@@ -8,6 +8,9 @@ pub const ARCHITECTURE: object::Architecture = object::Architecture::X86_64;
 pub const MACHINE: u16 = 62;
 /// Segments begin at multiples of this.
 pub const PAGE: u64 = 4096;
+/// A page of the second level: where the weights fill one, the file's blocks, its address and its offset agree, so that a kernel which
+/// keeps files in large folios maps it by one entry.
+pub const HUGE_PAGE: u64 = 2 << 20;
 /// Dynamic relocations: base + addend, symbol (for the import table), symbol + addend.
 pub const RELATIVE: u32 = 8;
 pub const GLOB_DAT: u32 = 6;

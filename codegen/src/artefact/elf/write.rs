@@ -1,13 +1,13 @@
 //! Writing the placed parts of a library, headers first and weights last.
 
 use std::fs::OpenOptions;
-use std::io::{self, BufWriter, Seek, SeekFrom, Write};
+use std::io::{self, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use super::gnu::{self, section};
 use super::layout::{EHDR_BYTES, Library, PHDR_BYTES, Part};
-use super::machine::{MACHINE, PAGE};
+use super::machine::{HUGE_PAGE, MACHINE, PAGE};
 use crate::artefact::image::ModelImage;
 
 const READ: u32 = 4;
@@ -42,7 +42,7 @@ struct SectionHeader {
 /// Creates the file. The weights' blobs are sorted and within their bytes, as `ModelImage::check` established.
 pub fn write(library: &Library, image: &ModelImage, path: &Path) -> io::Result<()> {
     let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o755).open(path)?;
-    let mut out = Output { file: BufWriter::with_capacity(1 << 16, file), at: 0 };
+    let mut out = Output { file, pending: Vec::with_capacity(HUGE_PAGE as usize), at: 0 };
 
     let mut names = gnu::Strings::default();
     let symtab = symtab(library, &mut names);
@@ -55,16 +55,17 @@ pub fn write(library: &Library, image: &ModelImage, path: &Path) -> io::Result<(
     let name_offsets: Vec<u32> = headers.iter().map(|header| shstrtab.add(header.name)).collect();
     let shstrtab_bytes = shstrtab.bytes.len() as u64;
     let headers_at = (shstrtab_at + shstrtab_bytes).next_multiple_of(8);
-    let weights_at = (headers_at + headers.len() as u64 * SHDR_BYTES).next_multiple_of(PAGE);
     for header in &mut headers {
-        match header.name {
-            ".shstrtab" => header.bytes = shstrtab_bytes,
-            ".lehr.weights" => header.offset = weights_at,
-            _ => {}
+        if header.name == ".shstrtab" {
+            header.bytes = shstrtab_bytes;
         }
     }
+    if let Some(weights) = &library.weights {
+        let headers_end = headers_at + headers.len() as u64 * SHDR_BYTES;
+        assert!(headers_end <= weights.address, "the layout left too little for what is not loaded");
+    }
 
-    let programs = program_headers(library, weights_at);
+    let programs = program_headers(library);
     out.file_header(programs.len() as u16, headers_at, headers.len() as u16)?;
     programs.iter().try_for_each(|header| out.program_header(header))?;
     for part in parts(library) {
@@ -79,14 +80,14 @@ pub fn write(library: &Library, image: &ModelImage, path: &Path) -> io::Result<(
     headers.iter().zip(name_offsets).try_for_each(|(header, name)| out.section_header(header, name))?;
     if let Some(weights) = &library.weights {
         for blob in &image.weights {
-            out.pad(weights_at + blob.offset)?;
+            out.pad(weights.address + blob.offset)?;
             out.bytes(&blob.data)?;
         }
-        out.pad(weights_at + weights.bytes)?;
+        out.pad(weights.address + weights.bytes)?;
     }
-    out.file.flush()?;
+    out.flush()?;
     // If the file ends with a hole.
-    out.file.get_ref().set_len(out.at)
+    out.file.set_len(out.at)
 }
 
 /// The loaded parts in the order of their addresses.
@@ -104,7 +105,7 @@ fn symtab(library: &Library, names: &mut gnu::Strings) -> Vec<u8> {
     table
 }
 
-fn program_headers(library: &Library, weights_at: u64) -> Vec<ProgramHeader> {
+fn program_headers(library: &Library) -> Vec<ProgramHeader> {
     let segment = |kind, flags, start: u64, end: u64, align| ProgramHeader {
         kind,
         flags,
@@ -120,14 +121,7 @@ fn program_headers(library: &Library, weights_at: u64) -> Vec<ProgramHeader> {
         segment(1, READ | WRITE, relro, library.end, PAGE),
     ];
     if let Some(weights) = &library.weights {
-        headers.push(ProgramHeader {
-            kind: 1,
-            flags: READ,
-            offset: weights_at,
-            address: weights.address,
-            bytes: weights.bytes,
-            align: PAGE,
-        });
+        headers.push(segment(1, READ, weights.address, weights.address + weights.bytes, weights.align()));
     }
     headers.push(segment(2, READ | WRITE, library.dynamic.address, library.dynamic.end(), 8)); // PT_DYNAMIC
     headers.push(segment(0x6474_e552, READ, relro, library.end, 1)); // PT_GNU_RELRO
@@ -170,6 +164,7 @@ fn section_headers(library: &Library, tail: [(u64, u64); 3]) -> Vec<SectionHeade
             kind: PROGBITS,
             flags: ALLOC,
             address: weights.address,
+            offset: weights.address,
             bytes: weights.bytes,
             align: 64,
             ..SectionHeader::default()
@@ -192,23 +187,41 @@ fn section_headers(library: &Library, tail: [(u64, u64); 3]) -> Vec<SectionHeade
     headers
 }
 
-/// A file and how much of it is written.
+/// A file and how much of it is written, what is pending included. Each write ends at a multiple of a huge page, so that a kernel
+/// which can keep the file in folios of that size does.
 struct Output<W> {
     file: W,
+    pending: Vec<u8>,
     at: u64,
 }
 
 impl<W: Write + Seek> Output<W> {
-    fn bytes(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.at += bytes.len() as u64;
-        self.file.write_all(bytes)
+    fn bytes(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            let room = HUGE_PAGE - self.at % HUGE_PAGE;
+            let (now, later) = bytes.split_at(bytes.len().min(room as usize));
+            self.pending.extend_from_slice(now);
+            self.at += now.len() as u64;
+            if now.len() as u64 == room {
+                self.flush()?;
+            }
+            bytes = later;
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.write_all(&self.pending)?;
+        self.pending.clear();
+        Ok(())
     }
 
     /// Zeros up to `end`; a large gap becomes a hole in the file.
     fn pad(&mut self, end: u64) -> io::Result<()> {
         const BLOCK: [u8; 4096] = [0; 4096];
         let gap = end.saturating_sub(self.at);
-        if gap > 1 << 16 {
+        if gap > HUGE_PAGE {
+            self.flush()?;
             self.at = end;
             return self.file.seek(SeekFrom::Start(end)).map(|_| ());
         }
