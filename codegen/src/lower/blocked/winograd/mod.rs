@@ -41,6 +41,10 @@ use lehr_ir::{DType, Diag, Op};
 const SHARES: usize = 8;
 /// Tiles of a band at least, where the image has them: each weight that is read serves so many.
 const MIN_TILES: usize = 28;
+/// Likewise for images that have fewer than two such bands, where output channels are not enough to share out.
+const FEW_TILES: usize = 12;
+/// Blocks of output channels that are enough.
+const MIN_SHARED: usize = 8;
 /// Bytes of V that stay in the L2 cache beside the rest.
 const MAX_BAND: usize = 1 << 20;
 /// Transformed weights beyond this many bytes are streamed once, for the whole image, if V is below the other limit.
@@ -125,13 +129,16 @@ impl WinogradConv {
         let per_tile = 4 * n * n * shape.conv_groups * shape.in_blocks * lanes;
         let weights = 4 * n * n * shape.conv_groups * shape.channels * shape.out_blocks * lanes;
         let large = weights >= LARGE_WEIGHTS;
-        let whole =
-            (large && tiles_high * tiles_wide * per_tile <= MAX_WHOLE) || tiles_high * tiles_wide < 2 * MIN_TILES;
-        let rows = match whole {
-            true => tiles_high,
-            false => {
-                MIN_TILES.div_ceil(tiles_wide).max(MAX_BAND / 2 / (per_tile * tiles_wide)).min(tiles_high.div_ceil(4))
-            }
+        let tiles = tiles_high * tiles_wide;
+        // Groups of blocks are what threads share out then; a few would keep few threads busy.
+        let shareable = y.shape[0] * shape.conv_groups * shape.out_blocks >= MIN_SHARED;
+        let whole = (large && tiles * per_tile <= MAX_WHOLE) || (tiles < 2 * MIN_TILES && shareable);
+        let rows = if whole {
+            tiles_high
+        } else if tiles < 2 * MIN_TILES {
+            FEW_TILES.div_ceil(tiles_wide).min(tiles_high.div_ceil(2))
+        } else {
+            MIN_TILES.div_ceil(tiles_wide).max(MAX_BAND / 2 / (per_tile * tiles_wide)).min(tiles_high.div_ceil(4))
         };
         let bands = Parts::of(tiles_high, rows);
         let tile = choose_tile(isa, (bands.size * tiles_wide) as u32, shape.out_blocks as u32);
