@@ -11,6 +11,7 @@
 //! grouped    as it comes      blocked                                  blocked    groups that end inside blocks, loose orders
 //! window     blocked          blocked                                  blocked    pools, depthwise convolutions
 //! map        blocked          blocked                                  blocked    elementwise, one operand of its shape blocked
+//! prologue   blocked          -                                        blocked    a map that its only reader computes
 //! concat     blocked          blocked                                  blocked    of channels
 //! mean       blocked          -                                        plain      over all spatial axes
 //! lrn        blocked          blocked                                  blocked    channels in whole blocks
@@ -27,6 +28,7 @@
 //! as wide as the widest padding among the convolutions that read it, so that these need not look where a row ends.
 
 mod alias;
+mod prologue;
 mod roles;
 
 use roles::{choose, same_shaped};
@@ -55,6 +57,8 @@ pub enum Role {
     Grouped,
     Window,
     Map,
+    /// A map that the convolution which reads it computes; its value is nowhere.
+    Prologue,
     Concat,
     Mean,
     Lrn,
@@ -178,6 +182,7 @@ impl Layouts {
             Role::Grouped => "convolution of gathered channels",
             Role::Window => "window",
             Role::Map => "map",
+            Role::Prologue => "map, computed by the convolution that reads it",
             Role::Concat => "concatenation",
             Role::Mean => "mean",
             Role::Lrn => "local response normalisation",
@@ -357,6 +362,7 @@ pub fn decide(graph: &Graph, options: &LowerOptions) -> Layouts {
     for (v, border) in own {
         layouts.widen(layouts.root(v), &border);
     }
+    layouts.find_prologues(graph, &uses);
     layouts
 }
 

@@ -134,7 +134,7 @@ fn map(group: &Group, layouts: &Layouts) -> Option<Plan> {
 }
 
 /// The operand that a map streams.
-fn map_start(group: &Group, layouts: &Layouts) -> Option<ValueId> {
+pub(super) fn map_start(group: &Group, layouts: &Layouts) -> Option<ValueId> {
     let shape = group.shape(group.result);
     let inputs = group.outer.node(group.id).inputs.iter().enumerate();
     let inner = inputs.filter_map(|(i, v)| match std::ptr::eq(group.outer, group.graph) {

@@ -112,6 +112,8 @@ pub struct Lowering {
     leaves: HashMap<String, u32>,
     /// Concatenations whose room was made when their first operand was produced.
     reserved: HashMap<ValueId, View>,
+    /// Maps that the readers of their results compute, by the results' buffers, which are never written.
+    prologues: HashMap<BufferId, blocked::Prologue>,
 }
 
 /// Lowers a graph whose dimensions are all numbers.
