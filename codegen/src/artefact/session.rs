@@ -152,6 +152,11 @@ impl Session {
         c_text(unsafe { (self.artefact.descriptor().runs_on)(self.workspace.as_ptr().cast()) })
     }
 
+    /// Whether the CPU computes the runs: [`Session::runs_on`] then begins so.
+    pub fn is_on_cpu(&self) -> bool {
+        self.runs_on().starts_with("the CPU")
+    }
+
     fn result(&self, code: i32) -> Result<(), RunError> {
         if code == status::OK {
             return Ok(());

@@ -19,8 +19,9 @@ pub struct GpuReport {
     pub launches: usize,
     pub ptx_bytes: u64,
     pub device_bytes: u64,
-    /// Weights that the GPU and the CPU both use as they are.
+    /// Weights of the GPU that code for the CPU uses as they are, and those that are stored beside the CPU's.
     pub shared_bytes: u64,
+    pub own_bytes: u64,
 }
 
 /// A model that runs on a GPU from this process; on the CPU where there is none, if it is given the same model's program for that.
@@ -54,12 +55,14 @@ pub fn write_gpu_so(
     let mut image = gpu_image(program, gpu, options)?;
     report.codegen = start.elapsed();
     let mut objects = vec![];
-    let mut shared_bytes = 0;
+    let (mut shared_bytes, mut own_bytes) = (0, image.weights_bytes);
     if let Some(cpu) = cpu {
         let (code, cpu_image, cpu_report) = object(cpu, options)?;
         report.codegen += cpu_report.codegen;
         report.plan += cpu_report.plan;
+        let cpu_bytes = cpu_image.weights_bytes;
         (image, shared_bytes) = with_fallback(image, cpu_image)?;
+        own_bytes = image.weights_bytes - cpu_bytes;
         objects.push(code);
     }
     let start = Instant::now();
@@ -68,7 +71,7 @@ pub fn write_gpu_so(
     report.weights_bytes = image.weights_bytes;
     let (plan, ptx_bytes) = image.gpu.as_ref().map(|g| (&g.plan, g.ptx.len() as u64)).expect("made with one above");
     let (kernels, launches, device_bytes) = (plan.kernels.len(), plan.steps.len(), image.device_bytes);
-    Ok((written, GpuReport { report, kernels, launches, ptx_bytes, device_bytes, shared_bytes }))
+    Ok((written, GpuReport { report, kernels, launches, ptx_bytes, device_bytes, shared_bytes, own_bytes }))
 }
 
 /// The model without code for the CPU. Weights are shared, not copied.

@@ -206,6 +206,23 @@ fn a_wrong_workspace_or_model_is_refused() {
 }
 
 #[test]
+fn the_cpu_has_no_streams_and_is_never_waited_for() {
+    let mut session = Session::new(&adder(), 2).unwrap();
+    assert_eq!((session.runs_on().as_str(), session.is_on_cpu()), ("the CPU", true));
+    let (mut a, mut b, mut sum) = ([1f32; N as usize], [2f32; N as usize], [0f32; N as usize]);
+    let dims = [1, N];
+    let inputs = [tensor(a.as_mut_ptr(), &dims), tensor(b.as_mut_ptr(), &dims)];
+    let outputs = [tensor(sum.as_mut_ptr(), &dims)];
+    // SAFETY (both calls): arrays of the tensors' sizes; the CPU looks at no stream but for null.
+    unsafe { session.run_on(&inputs, &outputs, null_mut()) }.unwrap();
+    assert_eq!(sum, [3.25; N as usize]);
+    let error = unsafe { session.run_on(&inputs, &outputs, 8 as *mut c_void) }.unwrap_err();
+    let text = "there is a stream, but the model runs on the CPU";
+    assert_eq!((error.status, error.text.as_str()), (status::DEVICE, text));
+    session.wait().unwrap();
+}
+
+#[test]
 fn an_unsupported_cpu_is_told_what_it_lacks() {
     let mut image = image("adder", N, 0.0);
     image.isa = isa::SSE2 | 1 << 47;
