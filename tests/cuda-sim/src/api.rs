@@ -129,6 +129,13 @@ pub unsafe extern "C" fn cuCtxPopCurrent_v2(context: *mut usize) -> c_int {
 }
 
 #[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuCtxSetCurrent(context: usize) -> c_int {
+    CONTEXTS.with_borrow_mut(Vec::pop);
+    // SAFETY: a push takes any number.
+    unsafe { cuCtxPushCurrent_v2(context) }
+}
+
+#[unsafe(no_mangle)]
 pub unsafe extern "C" fn cuMemGetInfo_v2(free: *mut usize, total: *mut usize) -> c_int {
     call(|state| {
         put(free, (CONFIG.memory - state.used(current_device()?)) as usize)?;
@@ -216,6 +223,20 @@ pub unsafe extern "C" fn cuMemcpyDtoH_v2(to: *mut c_void, from: u64, bytes: usiz
         state.enqueue(0, vec![Work::Download { to: to as usize, from, bytes }])?;
         state.finish()
     })
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuMemsetD8_v2(address: u64, value: u8, count: usize) -> c_int {
+    let bytes = vec![value; count];
+    // SAFETY: the bytes outlive the copy.
+    unsafe { cuMemcpyHtoD_v2(address, bytes.as_ptr().cast(), count) }
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuMemsetD32_v2(address: u64, value: u32, count: usize) -> c_int {
+    let words = vec![value; count];
+    // SAFETY: the words outlive the copy.
+    unsafe { cuMemcpyHtoD_v2(address, words.as_ptr().cast(), 4 * count) }
 }
 
 #[unsafe(no_mangle)]

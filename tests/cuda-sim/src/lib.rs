@@ -1,5 +1,5 @@
 //! A stand-in for NVIDIA's driver: a library with the functions of the CUDA driver API that compiled models call, which executes their
-//! PTX by `lehr-ptx-sim`. So a model.so is tested from end to end without a GPU.
+//! PTX by `lehr-ptx-sim`. So a model.so is tested from end to end without a GPU, and so is `tests/gpu/on_gpu.py check`.
 //!
 //! Tests depend on this crate; cargo then builds the library beside their programs, where [`library`] finds it, and [`driver_calls`] makes a
 //! test a caller with pointers to device memory. Programs find it by the environment variable LEHR_CUDA_DRIVER.
