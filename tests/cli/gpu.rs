@@ -64,6 +64,9 @@ fn what_is_missing_is_said() {
     let run = "run g.so --input image.npy";
     says(d, "compile zoo:lenet5 --dim batch=1 --target sm_90 -o g.so -q", 0, &[]);
     without(d, run, 2, &["there is no NVIDIA driver: /nonexistent/libcuda.so.1"]);
+    // Something else under that name.
+    let not_driver = lehr_with(d, run, &[("LEHR_CUDA_DRIVER", "libc.so.6")]);
+    check(not_driver, run, 2, &["does not say its version, so it is none"]);
     on("devices=0", d, run, 2, &["the NVIDIA driver sees no GPU"]);
     on("driver=11040", d, run, 2, &["too old: it is for CUDA 11.4, the model needs one for CUDA 11.8 or later"]);
     on(

@@ -282,6 +282,46 @@ fn a_close_gives_everything_back() {
     }
 }
 
+/// Larger than the stand-in's memory; no test allocates it on the host.
+fn too_large() -> Graph {
+    parse("%a: f32[10], %x: f32[1100000000]", "%b = relu %a\n%y = relu %x\nreturn %b, %y")
+}
+
+#[test]
+fn an_open_that_fails_gives_everything_back() {
+    let _turn = turn();
+    let (_dir, artefact) = library(&too_large(), &options(Precision::Fp32));
+    let driver = driver_calls();
+    let before = driver.held();
+    let error = Session::new(&artefact, 1).err().unwrap();
+    assert_eq!(error.status, status::DEVICE_MEMORY);
+    assert!(error.text.contains("8800000080 for inputs and outputs"), "{error}");
+    assert_eq!((driver.held(), driver.current()), (before, None));
+}
+
+#[test]
+fn the_cpu_in_a_gpus_place_refuses_what_it_cannot_reach() {
+    let _turn = turn();
+    let options = CompileOptions { cpu_fallback: true, ..options(Precision::Fp32) };
+    let (_dir, artefact) = library(&too_large(), &options);
+    let mut session = Session::new(&artefact, 1).unwrap();
+    assert!(session.is_on_cpu() && session.runs_on().starts_with("the CPU, since the GPU has not enough memory"));
+    let driver = driver_calls();
+    driver.push(0);
+    let address = driver.alloc(40);
+    let i = tensors(artefact.inputs(), &[address, 64]);
+    let o = tensors(artefact.outputs(), &[64, 64]);
+    // SAFETY (both calls): they are refused before any address is looked at.
+    let error = unsafe { session.run_on(&i, &o, null_mut()) }.unwrap_err();
+    assert_eq!(error.status, status::DEVICE);
+    let start = "input 0 'a': data is in the memory of GPU 0, but the model runs on the CPU, since";
+    assert!(error.text.starts_with(start), "{error}");
+    let error = unsafe { session.run_on(&i, &o, 8 as *mut _) }.unwrap_err();
+    assert!(error.text.starts_with("there is a stream, but the model runs on the CPU, since"), "{error}");
+    driver.free(address);
+    driver.pop();
+}
+
 #[test]
 fn a_library_imports_libc_exports_its_descriptor_and_is_the_same_each_time() {
     let g = zoo("lenet5");

@@ -272,18 +272,24 @@ impl Device {
         if plan.n_steps == 0 {
             return Ok(());
         }
+        let (mut stream, mut graph) = (null_mut(), null_mut());
         // SAFETY: the stream is ours, nothing else uses it, and the graph is instantiated once and destroyed.
         unsafe {
-            let code = (driver.capture_begin)(self.stream, driver::CAPTURE_THREAD_LOCAL);
-            driver.check(text, "cuStreamBeginCapture", code)?;
-            let launched = self.launch_all(driver, model, plan, text);
-            let mut graph = null_mut();
-            let code = (driver.capture_end)(self.stream, &mut graph);
-            launched?;
-            driver.check(text, "cuStreamEndCapture", code)?;
-            let code = (driver.graph_instantiate)(&mut self.graph, graph, 0);
-            (driver.graph_destroy)(graph);
-            driver.check(text, "cuGraphInstantiate", code)
+            // While a stream is captured that takes its turn with the default stream, nobody may use that one.
+            driver.check(text, "cuStreamCreate", (driver.stream_create)(&mut stream, driver::STREAM_NON_BLOCKING))?;
+            let begun = (driver.capture_begin)(stream, driver::CAPTURE_THREAD_LOCAL);
+            let captured = driver.check(text, "cuStreamBeginCapture", begun).and_then(|()| {
+                let launched = self.launch_all(driver, model, plan, stream, text);
+                let ended = (driver.capture_end)(stream, &mut graph);
+                launched.and_then(|()| driver.check(text, "cuStreamEndCapture", ended))
+            });
+            (driver.stream_destroy)(stream);
+            let ready = captured.and_then(|()| {
+                let code = (driver.graph_instantiate)(&mut self.graph, graph, 0);
+                driver.check(text, "cuGraphInstantiate", code)
+            });
+            give_back(&mut graph, |graph| (driver.graph_destroy)(graph));
+            ready
         }
     }
 
@@ -292,6 +298,7 @@ impl Device {
         driver: &Driver,
         model: &LehrModel,
         plan: &GpuPlan,
+        stream: Handle,
         text: &mut Text,
     ) -> Result<(), i32> {
         // SAFETY: the plan's numbers are positions in its own tables, and `most_args` is the length of the arrays of arguments.
@@ -315,8 +322,7 @@ impl Device {
                 }
                 let [x, y, z] = launched.grid;
                 let function = *functions.add(*kernel as usize);
-                let code =
-                    (driver.launch)(function, x, y, z, launched.threads, 1, 1, 0, self.stream, pointers, null_mut());
+                let code = (driver.launch)(function, x, y, z, launched.threads, 1, 1, 0, stream, pointers, null_mut());
                 if code != driver::SUCCESS {
                     text.str("kernel ").c_str(launched.name).str(": ");
                     return driver.check(text, "cuLaunchKernel", code);

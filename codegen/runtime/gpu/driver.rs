@@ -23,6 +23,7 @@ pub const CAPABILITY_MINOR: c_int = 76;
 pub const JIT_ERROR_LOG: c_int = 5;
 pub const JIT_ERROR_LOG_BYTES: c_int = 6;
 pub const CAPTURE_THREAD_LOCAL: c_int = 1;
+pub const STREAM_NON_BLOCKING: c_uint = 1;
 pub const EVENT_DISABLE_TIMING: c_uint = 2;
 /// Pinned host memory that kernels can reach.
 pub const HOST_DEVICE_MAP: c_uint = 2;
@@ -137,7 +138,10 @@ impl Driver {
             return Err(status::NO_DRIVER);
         }
         // SAFETY: the caller vouches for the library.
-        let version = unsafe { version(library) };
+        let Some(version) = (unsafe { version(library) }) else {
+            text.str("the library that is loaded for the NVIDIA driver does not say its version, so it is none");
+            return Err(status::NO_DRIVER);
+        };
         if version < needed {
             text.str("the NVIDIA driver is too old: it is for CUDA ");
             version_text(text, version).str(", the model needs one for CUDA ");
@@ -192,20 +196,20 @@ impl Driver {
     }
 }
 
-/// What CUDA a driver is for; 0 if it does not say.
+/// What CUDA a driver is for, if it says.
 ///
 /// # Safety
 /// As for [`Driver::of`].
-unsafe fn version(library: Handle) -> u32 {
+unsafe fn version(library: Handle) -> Option<u32> {
     // SAFETY: an open library and a zero-terminated name.
     let address = unsafe { dlsym(library, c"cuDriverGetVersion".as_ptr()) };
     if address.is_null() {
-        return 0;
+        return None;
     }
     let mut version = 0;
     // SAFETY: not null, and of this signature, as the caller vouches.
     let code = unsafe { core::mem::transmute::<*mut c_void, Call<*mut c_int>>(address)(&mut version) };
-    if code == SUCCESS { version as u32 } else { 0 }
+    (code == SUCCESS).then_some(version as u32)
 }
 
 /// 12040 as `12.4`.

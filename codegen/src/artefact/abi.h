@@ -108,7 +108,8 @@ struct lehr_model {
      pointers to host memory and to that GPU's, mixed as you like, works after what is in the default stream, and waits.
      A workspace holds memory of the GPU until `close`. */
 
-  /* Like `run`, in the order of a stream (a CUstream or cudaStream_t of the GPU's primary context; NULL is the default stream).
+  /* Like `run`, in the order of a stream (a CUstream or cudaStream_t of the GPU's primary context that is not being captured; NULL
+     is the default stream).
      With host memory among the tensors it waits; with none it returns when the work is in the stream. Runs of a workspace follow
      one another, whatever their streams. On the CPU, stream must be NULL. */
   int32_t (*run_on)(const struct lehr_model *model, void *workspace, const struct lehr_tensor *inputs, uint32_t n_inputs,
