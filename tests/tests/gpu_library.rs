@@ -158,8 +158,12 @@ fn tensors_may_be_on_the_device_and_runs_in_streams() {
     driver.upload(outs[0], &[0x5a; 4 * 40 * 33]);
     // SAFETY (here and below): the addresses are of so many bytes, and the stream is of the driver.
     unsafe { session.run_on(&i, &o, stream as *mut _) }.unwrap();
+    let one_run = driver.pending();
+    assert!(one_run > 4, "four copies, and launches");
     unsafe { session.run_on(&i, &o, null_mut()) }.unwrap();
+    assert_eq!(driver.pending(), 2 * one_run);
     session.wait().unwrap();
+    assert_eq!(driver.pending(), 0);
     agree(&g, &values, &[fetch(0), fetch(1)], 1e-6);
 
     // One output on the host: the run waits.
@@ -169,6 +173,7 @@ fn tensors_may_be_on_the_device_and_runs_in_streams() {
     driver.upload(ins[0], other[0].bytes());
     driver.upload(ins[1], other[1].bytes());
     unsafe { session.run_on(&i, &mixed, stream as *mut _) }.unwrap();
+    assert_eq!(driver.pending(), 0);
     let host =
         Tensor::new(DType::F32, vec![40, 33], host.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>().into());
     agree(&g, &other, &[fetch(0), host.unwrap()], 1e-6);

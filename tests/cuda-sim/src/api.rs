@@ -489,3 +489,9 @@ pub extern "C" fn lehr_cuda_sim_held() -> usize {
         + s.instances.len()
         + s.retained.values().sum::<usize>()
 }
+
+/// Not the driver's: how much work nobody has waited for.
+#[unsafe(no_mangle)]
+pub extern "C" fn lehr_cuda_sim_pending() -> usize {
+    STATE.lock().expect("no call panics").queue.len()
+}

@@ -94,4 +94,10 @@ impl DriverCalls {
         // SAFETY: as above.
         unsafe { self.library.get::<extern "C" fn() -> usize>(b"lehr_cuda_sim_held").expect("api.rs has it")() }
     }
+
+    /// How much work nobody has waited for: copies and launches.
+    pub fn pending(&self) -> usize {
+        // SAFETY: as above.
+        unsafe { self.library.get::<extern "C" fn() -> usize>(b"lehr_cuda_sim_pending").expect("api.rs has it")() }
+    }
 }

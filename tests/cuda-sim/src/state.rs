@@ -136,7 +136,7 @@ pub struct State {
     pub instances: HashMap<usize, Vec<Work>>,
     /// By device: how often its primary context is retained.
     pub retained: HashMap<c_int, usize>,
-    queue: Vec<Work>,
+    pub queue: Vec<Work>,
     handles: usize,
 }
 
