@@ -204,6 +204,9 @@ impl Func {
     }
 
     fn uniform_op(&mut self, op: BinOp, a: &Index, b: &Index) -> Index {
+        if let Some(known) = folded(op, a, b) {
+            return known;
+        }
         let ends = |f: fn(i128, i128) -> i128| {
             let v = [(a.low, b.low), (a.low, b.high), (a.high, b.low), (a.high, b.high)];
             bounds(v.map(|(x, y)| f(x as i128, y as i128)))
@@ -234,12 +237,15 @@ impl Func {
         };
         if self.is_narrow(a) && self.is_narrow(b) && a.is_narrow() && b.is_narrow() && fits(low, high) {
             let positive = a.low >= 0 && b.low >= 0;
+            let power = constant.and_then(shift_of);
             let (x, y) = (self.narrow(a), self.narrow(b));
             let r = match op {
                 BinOp::Mul => self.mul_lo::<S32>(x, y),
                 BinOp::Min => self.min_int::<S32>(x, y),
                 BinOp::Max => self.max_int::<S32>(x, y),
                 BinOp::And => self.and(x, y),
+                BinOp::Div if let Some(shift) = power.filter(|_| positive) => self.shr::<U32>(x, shift),
+                BinOp::Rem if let Some(shift) = power.filter(|_| positive) => self.and(x, (1 << shift) - 1),
                 BinOp::Div if positive && constant.is_some() => self.div_int::<U32>(x, y),
                 BinOp::Rem if positive && constant.is_some() => self.rem::<U32>(x, y),
                 BinOp::Div if constant.is_some() => self.div_int::<S32>(x, y),
@@ -254,6 +260,10 @@ impl Func {
     fn wide_op(&mut self, op: BinOp, a: &Index, b: &Index, multiple: i64, (low, high): (i64, i64)) -> Index {
         let (x, y) = (self.wide(a), self.wide(b));
         let r = self.int_op::<S64, B64>(op, x, y, b.as_constant());
+        if fits(low, high) {
+            // What follows has 32 bits.
+            return Index::register(IntReg::Narrow(self.cvt::<U32, U64>(Round::None, r)), multiple, low, high);
+        }
         Index::register(IntReg::Wide(r), multiple, low, high)
     }
 
@@ -326,6 +336,33 @@ impl Func {
         let (x, y) = (self.wide(a), self.wide(b));
         self.setp::<S64>(cmp, x, y)
     }
+}
+
+/// The result where constants or bounds decide it.
+fn folded(op: BinOp, a: &Index, b: &Index) -> Option<Index> {
+    let divisor = b.as_constant().filter(|&n| n > 0);
+    match (op, divisor) {
+        (BinOp::Div, Some(1)) => return Some(*a),
+        (BinOp::Rem, Some(1)) => return Some(Index::constant(0)),
+        (BinOp::Div, Some(n)) if a.low >= 0 && a.high < n => return Some(Index::constant(0)),
+        (BinOp::Rem, Some(n)) if a.low >= 0 && a.high < n => return Some(*a),
+        (BinOp::Min, _) if a.high <= b.low => return Some(*a),
+        (BinOp::Min, _) if b.high <= a.low => return Some(*b),
+        (BinOp::Max, _) if a.low >= b.high => return Some(*a),
+        (BinOp::Max, _) if b.low >= a.high => return Some(*b),
+        // What is left takes constants.
+        _ => {}
+    }
+    let (x, y) = (a.as_constant()?, b.as_constant()?);
+    let value = match op {
+        BinOp::Div if y > 0 => x / y,
+        BinOp::Rem if y > 0 => x % y,
+        BinOp::And => x & y,
+        BinOp::Or => x | y,
+        BinOp::Xor => x ^ y,
+        _ => return None,
+    };
+    Some(Index::constant(value))
 }
 
 fn shift_of(by: i64) -> Option<i32> {

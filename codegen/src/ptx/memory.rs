@@ -89,6 +89,14 @@ impl Emit<'_> {
         }
     }
 
+    /// One or four f32 into variables, where `p` is true.
+    pub fn load_into(&mut self, buf: u32, to: &[Reg<F32>], (address, offset): (Reg<B64>, i64), p: Option<Reg<Pred>>) {
+        match self.k.params[buf as usize].access {
+            Access::Read => self.when(p, |f| f.ld_into::<ReadOnly, F32>(to, address, offset)),
+            Access::Write | Access::ReadWrite => self.when(p, |f| f.ld_into::<Global, F32>(to, address, offset)),
+        }
+    }
+
     fn load_from<S: Space<Base = B64>>(&mut self, t: DType, a: Reg<B64>, o: i64) -> Scalar {
         let f = &mut self.f;
         match t {

@@ -468,7 +468,8 @@ pub(in crate::ptx) fn fmod(e: &mut Emit, x: Src<F64>, y: Src<F64>) -> D {
     f.jump_if(smaller, true, done);
     let (rest, exponent) = parts(f, a);
     let (divisor, last) = parts(f, b);
-    let left = f.sub::<S32>(exponent, last);
+    let (rest, left) = (f.mov(rest), f.sub::<S32>(exponent, last));
+    let left = f.mov(left);
     let again = f.label();
     let end = f.label();
     f.place(again);

@@ -61,6 +61,8 @@ fn reduce(e: &mut Emit, x: D) -> (Reg<B32>, Dd) {
     let third = m.fma(q, -HALF_PI[2], head.lo);
     let r = m.sum(head.hi, third);
     let large = m.is(a, Cmp::Ge, 2048.0);
+    let quadrant = m.0.mov(quadrant);
+    let r = Dd { hi: m.0.mov(r.hi), lo: m.0.mov(r.lo) };
     let done = m.0.label();
     m.0.jump_if(large, false, done);
     let (q, far) = reduce_large(e, a);
