@@ -33,19 +33,21 @@ fn tolerance(p: Precision) -> f64 {
 
 /// Agreement at every precision and level.
 fn check(name: &str, g: &Graph) {
+    for precision in Precision::ALL {
+        agrees(name, g, precision, &CompileOptions::default());
+    }
+    agrees(name, g, Precision::Fp32, &CompileOptions { level: OptLevel::O0, ..CompileOptions::default() });
+}
+
+fn agrees(name: &str, g: &Graph, precision: Precision, options: &CompileOptions) {
     let inputs = inputs(g);
     let expected = evaluate(g, &inputs, &mut |_, _| {}).unwrap_or_else(|e| panic!("{name}: {e}"));
-    for (precision, level) in
-        Precision::ALL.map(|p| (p, OptLevel::O2)).into_iter().chain([(Precision::Fp32, OptLevel::O0)])
-    {
-        let gpu = Gpu { sm: Sm::Sm80, precision };
-        let options = CompileOptions { level, ..CompileOptions::default() };
-        let (program, module) = compile_ptx(g.clone(), &options, gpu).unwrap_or_else(|e| panic!("{name}: {e}"));
-        let got = simulated(&program, &module, &inputs).unwrap_or_else(|e| panic!("{name}: {e}"));
-        for (e, g) in expected.iter().zip(&got) {
-            if let Some(why) = difference(e, g, tolerance(precision)) {
-                panic!("{name} in {} at -{level}: {why}", precision.name());
-            }
+    let gpu = Gpu { sm: Sm::Sm80, precision };
+    let (program, module) = compile_ptx(g.clone(), options, gpu).unwrap_or_else(|e| panic!("{name}: {e}"));
+    let got = simulated(&program, &module, &inputs).unwrap_or_else(|e| panic!("{name}: {e}"));
+    for (e, g) in expected.iter().zip(&got) {
+        if let Some(why) = difference(e, g, tolerance(precision)) {
+            panic!("{name} in {} at -{}: {why}", precision.name(), options.level);
         }
     }
 }
@@ -148,6 +150,56 @@ fn a_dense_block() {
         return %p"
     );
     check("dense", &parse("%x: f32[1,8,16,16]", &body));
+}
+
+/// Of several images, a part of a concatenation has gaps between them; and a concatenation lies in another one.
+#[test]
+fn concatenations_are_computed_in_place() {
+    let body = format!(
+        "%w = const f32[5,4,3,3] seeded(1)
+        %c = conv %x, %w {{{SAME}}}
+        %p = max_pool %x {{kernel=[3, 3], {SAME}}}
+        %y = concat %c, %p {{axis=1}}
+        %w2 = const f32[6,9,1,1] seeded(4)
+        %d = conv %y, %w2 {{{POINT}}}
+        %r = relu %d
+        %z = concat %y, %r, %x {{axis=1}}
+        return %z"
+    );
+    let g = parse("%x: f32[2,4,9,8]", &body);
+    let (_, module) = ptx(&g, Precision::Fp32);
+    let copies = module.plan.kernels.iter().filter(|k| k.name.contains("concat")).count();
+    assert_eq!(copies, 1, "an input alone is copied:\n{}", module.text);
+    check("concatenations", &g);
+}
+
+/// Strides that leave phases of different sizes, and taps that some of them do not see.
+#[test]
+fn transposed_convolutions() {
+    let body = "%w = const f32[8,6,3,2] seeded(1)
+        %b = const f32[6] seeded(2)
+        %y = conv_transpose %x, %w, %b {strides=[2, 3], pads=[1, 0, 0, 0], dilations=[1, 1], output_padding=[1, 0]}
+        %r = relu %y
+        %v = const f32[8,2,3,3] seeded(3)
+        %z = conv_transpose %x, %v {strides=[2, 2], pads=[2, 2, 2, 2], dilations=[2, 3], output_padding=[0, 0], groups=4}
+        return %r, %z";
+    check("transposed", &parse("%x: f32[2,8,7,5]", body));
+}
+
+/// Few cells of many elements, which blocks share: with a rest, and without.
+#[test]
+fn long_reductions() {
+    let body = "%a = reduce %x {f=sum, axes=[1, 2], keepdims=false}
+        %b = reduce %x {f=max, axes=[1, 2]}
+        %s = mul %x, %x
+        %c = reduce %s {f=mean, axes=[0, 1, 2], keepdims=false}
+        %d = reduce %i {f=min, axes=[0], keepdims=false}
+        return %a, %b, %c, %d";
+    let g = parse("%x: f32[2,3,12007], %i: i32[65536]", body);
+    let (_, module) = ptx(&g, Precision::Fp32);
+    assert_eq!(module.text.matches("_parts(").count(), 4, "not in two:\n{}", module.text);
+    let options = CompileOptions { level: OptLevel::O0, ..CompileOptions::default() };
+    agrees("long", &g, Precision::Fp32, &options);
 }
 
 #[test]

@@ -167,8 +167,9 @@ impl Emit<'_> {
         groups: &[Group],
     ) {
         let tile = c.tile;
-        for half in 0..2 {
-            let [left, right] = [0, 1].map(|side| self.f.add::<S32>(fragments[side][half], stage));
+        let [left_from, right_from] = fragments;
+        for (&left, &right) in left_from.iter().zip(right_from) {
+            let (left, right) = (self.f.add::<S32>(left, stage), self.f.add::<S32>(right, stage));
             let sixteen = |size: u32| (0..size / 16).map(|n| (n * 16 * ROW) as i64);
             let a: Vec<[Reg<B32>; 4]> = sixteen(tile.part_rows).map(|offset| self.f.ldmatrix(left, offset)).collect();
             let b: Vec<[Reg<B32>; 2]> = sixteen(tile.part_columns)

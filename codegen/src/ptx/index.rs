@@ -193,10 +193,7 @@ impl Func {
                 }
                 let first = Index { stride: 0, ..*a };
                 let q = self.index_op(op, &first, b, lanes)?;
-                return Some(match op {
-                    BinOp::Div => q,
-                    _ => Index { stride: 1, high: n - 1, ..q },
-                });
+                return Some(if op == BinOp::Div { q } else { Index { stride: 1, high: n - 1, ..q } });
             }
             _ => {}
         }
@@ -226,14 +223,16 @@ impl Func {
                 _ => (i64::MIN, i64::MAX),
             },
             BinOp::And if a.low >= 0 && b.low >= 0 => (0, a.high.min(b.high)),
-            _ => (i64::MIN, i64::MAX),
+            BinOp::Add | BinOp::Sub | BinOp::And | BinOp::Or | BinOp::Xor | BinOp::Shl | BinOp::Shr | BinOp::Pow => {
+                (i64::MIN, i64::MAX)
+            }
         };
         let multiple = match op {
             BinOp::Mul => divisor((a.multiple as i128 * b.multiple as i128) as u128),
             BinOp::Min | BinOp::Max => gcd(a.multiple, b.multiple),
             BinOp::Rem => gcd(a.multiple, b.multiple),
             BinOp::Div => constant.filter(|&n| n > 0 && a.multiple % n == 0).map_or(1, |n| (a.multiple / n).max(1)),
-            _ => 1,
+            BinOp::Add | BinOp::Sub | BinOp::And | BinOp::Or | BinOp::Xor | BinOp::Shl | BinOp::Shr | BinOp::Pow => 1,
         };
         if self.is_narrow(a) && self.is_narrow(b) && a.is_narrow() && b.is_narrow() && fits(low, high) {
             let positive = a.low >= 0 && b.low >= 0;
@@ -250,7 +249,15 @@ impl Func {
                 BinOp::Rem if positive && constant.is_some() => self.rem::<U32>(x, y),
                 BinOp::Div if constant.is_some() => self.div_int::<S32>(x, y),
                 BinOp::Rem if constant.is_some() => self.rem::<S32>(x, y),
-                _ => return self.wide_op(op, a, b, multiple, (low, high)),
+                BinOp::Div
+                | BinOp::Rem
+                | BinOp::Add
+                | BinOp::Sub
+                | BinOp::Or
+                | BinOp::Xor
+                | BinOp::Shl
+                | BinOp::Shr
+                | BinOp::Pow => return self.wide_op(op, a, b, multiple, (low, high)),
             };
             return Index::register(IntReg::Narrow(r), multiple, low, high);
         }

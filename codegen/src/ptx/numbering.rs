@@ -99,3 +99,62 @@ impl Numbering {
         self.variables.retain(|&(class, n)| n < registers[class as usize]);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::ptx::func::{Cmp, Func, Special};
+    use crate::ptx::reg::*;
+
+    /// How often the text has an instruction.
+    fn count(f: &Func, opcode: &str) -> usize {
+        f.to_string().matches(opcode).count()
+    }
+
+    #[test]
+    fn the_same_value_is_computed_once() {
+        let mut f = Func::new("k".into(), 32);
+        for _ in 0..3 {
+            let thread = f.special(Special::ThreadX);
+            f.add::<S32>(thread, 7);
+        }
+        assert_eq!((count(&f, "%tid.x"), count(&f, "add.s32")), (1, 1), "{f}");
+    }
+
+    #[test]
+    fn what_a_variable_was_is_forgotten_when_it_changes_and_where_a_loop_begins() {
+        let mut f = Func::new("k".into(), 32);
+        let v = f.mov(1);
+        f.add::<S32>(v, 7);
+        let again = f.label();
+        f.place(again);
+        let next = f.add::<S32>(v, 7);
+        f.set(v, next);
+        f.add::<S32>(v, 7);
+        assert_eq!(count(&f, "add.s32"), 3, "{f}");
+    }
+
+    #[test]
+    fn what_may_have_been_jumped_over_is_forgotten() {
+        let mut f = Func::new("k".into(), 32);
+        let thread = f.special(Special::ThreadX);
+        f.add::<S32>(thread, 1);
+        let (p, skip) = (f.setp::<S32>(Cmp::Eq, thread, 0), f.label());
+        f.jump_if(p, true, skip);
+        f.add::<S32>(thread, 2);
+        f.place(skip);
+        f.add::<S32>(thread, 1);
+        f.add::<S32>(thread, 2);
+        assert_eq!(count(&f, "add.s32"), 3, "{f}");
+    }
+
+    #[test]
+    fn what_is_taken_back_is_forgotten() {
+        let mut f = Func::new("k".into(), 32);
+        let thread = f.special(Special::ThreadX);
+        let mark = f.mark();
+        f.add::<S32>(thread, 1);
+        f.rewind(mark);
+        f.add::<S32>(thread, 1);
+        assert_eq!(count(&f, "add.s32"), 1, "{f}");
+    }
+}

@@ -14,6 +14,7 @@ pub(super) fn emit(e: &mut Emit, op: UnOp, x: Src<F32>) -> R {
     let x = crate::ptx::emit::in_reg(&mut e.f, x);
     match op {
         UnOp::Sin | UnOp::Cos => return sin_cos(e, op, x),
+        // The match below has the others, by name.
         _ => {}
     }
     let f = &mut e.f;
