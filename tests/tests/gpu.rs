@@ -173,6 +173,20 @@ fn concatenations_are_computed_in_place() {
     check("concatenations", &g);
 }
 
+/// Rows of twelve steps, aligned, and after them what belongs to others: infinities, which would not vanish in a product with 0.
+#[test]
+fn a_part_of_a_concatenation_as_a_factor() {
+    let body = "%a = relu %x
+        %c = const f16[] [60000.0]
+        %m = mul %y, %c
+        %b = mul %m, %c
+        %z = concat %a, %b {axis=1}
+        %t = gemm %a, %w {trans_b=true}
+        return %t, %z";
+    let g = parse("%x: f16[16,12], %y: f16[16,20], %w: f16[24,12]", body);
+    agrees("part", &g, Precision::F16, &CompileOptions::default());
+}
+
 /// Strides that leave phases of different sizes, and taps that some of them do not see.
 #[test]
 fn transposed_convolutions() {
@@ -388,5 +402,30 @@ fn products_have_no_bank_conflicts() {
             ran.unwrap_or_else(|e| panic!("{name}: {e}"));
             assert!(tiles > 0, "{name} has no tiles");
         }
+    }
+}
+
+/// Kernels that memory bounds touch few sectors beyond those that hold their bytes.
+#[test]
+fn neighbouring_threads_touch_neighbouring_elements() {
+    let gemv = "%w = const f32[512,64] seeded(1)\n%y = matmul %x, %w\nreturn %y";
+    let depthwise = format!("%w = const f32[16,1,3,3] seeded(1)\n%y = conv %x, %w {{{SAME}, groups=16}}\nreturn %y");
+    let cases = [
+        ("elementwise", "%x: f32[64,1024]", "%y = tanh %x\nreturn %y", 1.0),
+        ("halves", "%x: f16[64,1024]", "%y = relu %x\nreturn %y", 1.0),
+        ("reduction", "%x: f32[64,512]", "%y = reduce %x {f=sum, axes=[1]}\nreturn %y", 0.95),
+        ("softmax", "%x: f32[64,256]", "%y = softmax %x {axis=1}\nreturn %y", 1.0),
+        ("product with a vector", "%x: f32[1,512]", gemv, 0.95),
+        // A row of 32 and its neighbours, an element to the left and to the right.
+        ("depthwise", "%x: f32[1,16,32,32]", &depthwise, 0.8),
+    ];
+    for (name, params, body, least) in cases {
+        let g = parse(params, body);
+        let (program, module) = ptx(&g, Precision::Fp32);
+        let ran = simulated_with(&program, &module, &inputs(&g), |_, stats| {
+            let reached = stats.global.efficiency();
+            assert!(reached >= least, "{name}: {reached}\n{}", module.text);
+        });
+        ran.unwrap_or_else(|e| panic!("{name}: {e}"));
     }
 }

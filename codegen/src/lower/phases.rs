@@ -162,7 +162,7 @@ impl Phase<'_> {
                 inner = inner + by.clone() * strides[2 + d];
                 bounds.push(Bound { at: Split { outer: from, inner: by }, size: axis.size as i64 });
             }
-            Factor { buf: k.param_for(input.buf, Access::Read), at: Split { outer, inner }, bounds }
+            Factor { buf: k.param_for(input.buf, Access::Read), at: Split { outer, inner }, bounds, padded: false }
         };
         let has_bias = cx.has(2);
         tiled::product(cx, gpu, size, &left, &right, &|k, group, row, column, sum| {

@@ -218,11 +218,8 @@ impl<'c> Mover<'c> {
         let (chunks, whole) = (DEPTH / CHUNK, first.multiple % DEPTH == 0);
         let own_type = if t == MmaType::Bf16 { DType::BF16 } else { DType::F16 };
         let dtype = e.k.params[side.factor.buf as usize].dtype;
-        // A chunk lies on one side of the end.
-        let even = even_steps(side.factor, step, CHUNK).is_some() && end.multiple % CHUNK == 0 || {
-            // Constants end with zeros.
-            dtype == own_type && side.factor.bounds.is_empty()
-        };
+        // A chunk lies on one side of the end, or has zeros after it.
+        let even = even_steps(side.factor, step, CHUNK).is_some() && (end.multiple % CHUNK == 0 || side.factor.padded);
         let way = match e.chunks_are_aligned(&side, step) && even && whole {
             true if dtype == own_type => Way::Direct,
             true if dtype == DType::F32 => Way::Vectors,

@@ -55,6 +55,13 @@ impl Func {
         (low, high)
     }
 
+    /// The low and high halves of a word.
+    pub fn halves(&mut self, a: Reg<B32>) -> [Reg<B16>; 2] {
+        let (low, high) = (self.reg(), self.reg());
+        self.push("mov.b32", vec![Operand::Vector(vec![low.into(), high.into()]), a.into()]);
+        [low, high]
+    }
+
     pub fn join(&mut self, low: Reg<B32>, high: Reg<B32>) -> Reg<B64> {
         self.result("mov.b64", vec![Operand::Vector(vec![low.into(), high.into()])])
     }

@@ -55,7 +55,7 @@ pub fn convolution(cx: &mut NodeCx, gpu: Gpu, c: &Convolution) -> bool {
         let first = group.clone() * group_out as i64 + row.clone();
         let (tap, channel) = (step.clone() / channels as i64, step.clone() % channels as i64);
         let at = Split { outer: first * size.depth as i64, inner: channel * count as i64 + tap };
-        Factor { buf: k.param_for(weights.buf, Access::Read), at, bounds: vec![] }
+        Factor { buf: k.param_for(weights.buf, Access::Read), at, bounds: vec![], padded: false }
     };
     let right = |k: &mut KernelCx, group: &Expr, column: &Expr, step: &Expr| {
         let image = column.clone() / plane as i64;
@@ -66,7 +66,7 @@ pub fn convolution(cx: &mut NodeCx, gpu: Gpu, c: &Convolution) -> bool {
         if pointwise && dense_plane {
             let last = *strides.last().expect("convolutions have a spatial axis");
             let at = Split { outer: outer + pixel * last, inner: step.clone() * strides[1] };
-            return Factor { buf: k.param_for(input.buf, Access::Read), at, bounds: vec![] };
+            return Factor { buf: k.param_for(input.buf, Access::Read), at, bounds: vec![], padded: false };
         }
         let place = coordinates(pixel, &c.y[2..]);
         let mut tap = coordinates(step.clone(), &[&taps[..], &[channels]].concat());
@@ -82,7 +82,7 @@ pub fn convolution(cx: &mut NodeCx, gpu: Gpu, c: &Convolution) -> bool {
                 bounds.push(Bound { at: Split { outer: from, inner: by }, size: axis.size as i64 });
             }
         }
-        Factor { buf: k.param_for(input.buf, Access::Read), at: Split { outer, inner }, bounds }
+        Factor { buf: k.param_for(input.buf, Access::Read), at: Split { outer, inner }, bounds, padded: false }
     };
     let has_bias = cx.has(2);
     let flat = cx.is_flat_behind(2);

@@ -114,7 +114,7 @@ pub fn factor(
     let Layout::Strided { strides, offset } = &view.layout else { unreachable!("values lie plain for GPUs") };
     let fixed = rest.iter().zip(strides).fold(Expr::i64(*offset), |sum, (c, &s)| sum + c.clone() * s);
     let at = Split { outer: fixed + outer.clone() * strides[axis], inner: step.1.clone() * strides[step.0] };
-    Factor { buf: k.param_for(view.buf, Access::Read), at, bounds: vec![] }
+    Factor { buf: k.param_for(view.buf, Access::Read), at, bounds: vec![], padded: false }
 }
 
 /// Coordinates of a flat position, as expressions.

@@ -61,7 +61,7 @@ impl Weights {
         let (along_outer, along_steps) = if self.steps_last { (columns, 1) } else { (1, columns) };
         let first = batch.clone() * (rows * columns);
         let at = Split { outer: first + outer.clone() * along_outer, inner: step.clone() * along_steps };
-        Factor { buf: k.param_for(self.view.buf, Access::Read), at, bounds: vec![] }
+        Factor { buf: k.param_for(self.view.buf, Access::Read), at, bounds: vec![], padded: self.steps_last }
     }
 }
 
