@@ -5,7 +5,7 @@ use lehr_codegen::layout::{self, Layouts};
 use lehr_codegen::lower::lower_owned;
 use lehr_codegen::plan;
 use lehr_codegen::program::Program;
-use lehr_codegen::ptx::Schedule;
+use lehr_codegen::ptx::{Gpu, Schedule};
 use lehr_ir::graph::{Graph, NodeId, Uses, ValueId};
 use lehr_ir::{Diag, Dim};
 use serde::{Deserialize, Serialize};
@@ -70,18 +70,18 @@ pub struct Generated {
     pub program: Result<Program, Vec<Diag>>,
     /// Dimensions that layouts, leaves and memory are shown for the size 1 of.
     pub taken_as_1: Vec<String>,
-    for_gpu: bool,
+    gpu: Option<Gpu>,
 }
 
 impl Generated {
     pub fn new(graph: &Graph, options: &CompileOptions) -> Generated {
-        let for_gpu = options.gpu.is_some();
+        let gpu = options.gpu;
         let taken_as_1: Vec<String> = graph.symbols().iter().map(|s| s.to_string()).collect();
         let graph = match with_ones(graph) {
             Ok(graph) => graph,
             // A model may want more than one of something.
             Err(diag) => {
-                return Generated { layouts: Layouts::default(), program: Err(vec![diag]), taken_as_1, for_gpu };
+                return Generated { layouts: Layouts::default(), program: Err(vec![diag]), taken_as_1, gpu };
             }
         };
         let lowering = options.lowering();
@@ -90,14 +90,14 @@ impl Generated {
             plan::plan(&mut program);
             program
         });
-        Generated { layouts, program, taken_as_1, for_gpu }
+        Generated { layouts, program, taken_as_1, gpu }
     }
 
     /// How the kernels of a node run on a GPU.
     fn schedules(&self, id: NodeId) -> Vec<String> {
-        let Ok(program) = &self.program else { return vec![] };
+        let (Ok(program), Some(gpu)) = (&self.program, self.gpu) else { return vec![] };
         let mut texts: Vec<String> = vec![];
-        for text in program.steps_of(id).iter().map(|s| Schedule::of(&program.kernels[s.kernel]).describe()) {
+        for text in program.steps_of(id).iter().map(|s| Schedule::of(&program.kernels[s.kernel]).describe(gpu)) {
             if !texts.contains(&text) {
                 texts.push(text);
             }
@@ -138,7 +138,7 @@ pub fn layer(graph: &Graph, uses: &Uses, id: NodeId, generated: &Generated) -> L
         activation_bytes: Amount::of(&bytes),
         layout: generated.layouts.describe_node(id).unwrap_or_else(|| "plain".into()),
         leaves: generated.leaves(id),
-        schedules: if generated.for_gpu { generated.schedules(id) } else { vec![] },
+        schedules: generated.schedules(id),
     }
 }
 

@@ -2,15 +2,25 @@
 //! one faults.
 
 use lehr_codegen::program::{IoInfo, Place, Program};
-use lehr_codegen::ptx::Module;
+use lehr_codegen::ptx::{KernelPlan, Module};
 use lehr_ir::Tensor;
-use lehr_ptx_sim::{Arg, Device, Grid, Options};
+use lehr_ptx_sim::{Arg, Device, Grid, Options, Stats};
 
 /// Blocks of a kernel that are looked at for accesses of the same bytes without order: the log takes memory.
 const WATCHED_BLOCKS: u32 = 64;
 
 /// Every launch in order. The error is the fault of the data; faults of the kernels panic.
 pub fn simulated(program: &Program, module: &Module, inputs: &[Tensor]) -> Result<Vec<Tensor>, String> {
+    simulated_with(program, module, inputs, |_, _| {})
+}
+
+/// Likewise; `launched` gets every kernel and what its launch did.
+pub fn simulated_with(
+    program: &Program,
+    module: &Module,
+    inputs: &[Tensor],
+    mut launched: impl FnMut(&KernelPlan, &Stats),
+) -> Result<Vec<Tensor>, String> {
     let parsed = lehr_ptx_sim::Module::parse(&module.text).unwrap_or_else(|e| panic!("{e}\n{}", module.text));
     let mut device = Device::with_options(Options { global_races: true, ..Options::default() });
     let fault_word = device.alloc(4).expect("an allocation");
@@ -38,7 +48,8 @@ pub fn simulated(program: &Program, module: &Module, inputs: &[Tensor]) -> Resul
         }
         let grid = Grid { blocks: kernel.grid, threads: [kernel.threads, 1, 1], dynamic_shared: 0 };
         device.options_mut().global_races = kernel.grid.iter().product::<u32>() <= WATCHED_BLOCKS && !kernel.has_faults;
-        device.launch(&parsed, &kernel.name, grid, &args).unwrap_or_else(|e| panic!("{e}\n{}", module.text));
+        let launch = device.launch(&parsed, &kernel.name, grid, &args);
+        launched(kernel, &launch.unwrap_or_else(|e| panic!("{e}\n{}", module.text)));
     }
     let fault = device.download(fault_word, 4).expect("a word");
     let fault = u32::from_le_bytes([fault[0], fault[1], fault[2], fault[3]]);

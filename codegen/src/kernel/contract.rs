@@ -40,6 +40,8 @@ pub struct Factor {
     pub at: Split,
     /// The element is 0 where one does not hold.
     pub bounds: Vec<Bound>,
+    /// Whether the steps after the last one, up to a multiple of eight, have elements too, which are 0.
+    pub padded: bool,
 }
 
 /// `outer + inner`: of the row or column (and the parallel variable), and of the step.

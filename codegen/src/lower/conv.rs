@@ -1,9 +1,9 @@
 //! Convolutions by plain loops, for every type, rank and attribute; wide machine-code kernels take over where they can.
 
 use super::cx::{KernelCx, NodeCx};
-use super::memory::{Axis, bordered, check_axes};
-use super::tiled;
+use super::memory::{Axis, Windows, check_axes};
 use super::view::View;
+use super::{phases, tiled};
 use crate::kernel::{Blocks, Expr, LoopKind, computing_type};
 use lehr_ir::Diag;
 use lehr_ir::ops::{Conv, ConvTranspose};
@@ -12,7 +12,7 @@ use lehr_ir::ops::{Conv, ConvTranspose};
 //   acc[BLOCK] = bias; for c, k...: v = x[n, c, o*stride + k*dilation]; acc[b] += v * w[b, c, k...]
 pub fn conv(op: &Conv, cx: &mut NodeCx) -> Result<(), Diag> {
     let (x, w, y) = (cx.in_shape(0), cx.in_shape(1), cx.out_shape(0));
-    let mut axes: Vec<Axis> = (0..x.len() - 2)
+    let axes: Vec<Axis> = (0..x.len() - 2)
         .map(|a| Axis {
             size: x[2 + a],
             kernel: w[2 + a],
@@ -29,24 +29,28 @@ pub fn conv(op: &Conv, cx: &mut NodeCx) -> Result<(), Diag> {
         return Ok(());
     }
     let t = computing_type(cx.out_dtype(0));
-    let input = bordered(cx, &axes, Expr::number(t, 0.0));
+    let input = Windows::new(cx, &axes, Expr::number(t, 0.0));
     let weights = cx.materialized(1);
     let group_out = w[0] / op.groups;
     let block = channel_block(group_out);
     let kernel: Vec<usize> = w[2..].to_vec();
     let cost = 2 * (block * w[1] * kernel.iter().product::<usize>()) as i64;
     // A pointwise convolution runs over the whole plane at once; only when the result's coordinates are of no interest.
-    let flat = plane_view(cx, &axes, &input, &y);
-    let (input, target, dims) = match flat {
+    let flat = plane_view(cx, &axes, input.view(), &y);
+    let plane_axes;
+    let (axes, input, target, dims) = match flat {
         Some((input, target, plane)) => {
-            axes = vec![Axis { size: plane, kernel: 1, stride: 1, begin: 0, dilation: 1, out: plane }];
-            (input, Some(target), vec![y[0], y[1] / block, plane])
+            plane_axes = [Axis { size: plane, kernel: 1, stride: 1, begin: 0, dilation: 1, out: plane }];
+            let input = Windows::inside(input, &plane_axes);
+            (&plane_axes[..], input, Some(target), vec![y[0], y[1] / block, plane])
         }
-        None => (input, None, [&[y[0], y[1] / block], &y[2..]].concat()),
+        None => (&axes[..], input, None, [&[y[0], y[1] / block], &y[2..]].concat()),
     };
+    // Neighbouring windows are for neighbouring threads of a GPU, not for the lanes of one.
+    let kind = if cx.low.gpu.is_some() && target.is_none() { LoopKind::Serial } else { LoopKind::Vector };
     let has_bias = cx.has(2);
     let mut k = cx.kernel("");
-    k.nest(&dims, cost, LoopKind::Vector, |k, at| {
+    k.nest(&dims, cost, kind, |k, at| {
         let (n, first, spatial) = (&at[0], k.let_(at[1].clone() * block as i64), &at[2..]);
         let channel = |b: usize| first.clone() + b as i64;
         let group = if op.groups == 1 { Expr::i64(0) } else { k.let_(first.clone() / group_out as i64) };
@@ -60,9 +64,8 @@ pub fn conv(op: &Conv, cx: &mut NodeCx) -> Result<(), Diag> {
         k.serial(w[1], |k, c| {
             let from = k.let_(group * w[1] as i64 + c.clone());
             k.loops(&taps, |k, tap| {
-                let mut coords = vec![n.clone(), from];
-                coords.extend(axes.iter().enumerate().map(|(a, axis)| axis.at(&spatial[a], &tap[a])));
-                let v = k.load_view(&input, &coords);
+                let window: Vec<Expr> = [n.clone(), from].iter().chain(spatial).cloned().collect();
+                let v = input.load(k, &window, tap);
                 let v = k.let_(v);
                 for (b, &sum) in sums.iter().enumerate() {
                     let mut coords = vec![channel(b), c.clone()];
@@ -105,6 +108,10 @@ fn plane_view(cx: &NodeCx, axes: &[Axis], input: &View, y: &[usize]) -> Option<(
 //   vector for the last axis of i, where its target is inside: plane[i*stride + k*dilation - pad] += x[n, c, i] * w[c, o, k]
 pub fn conv_transpose(op: &ConvTranspose, cx: &mut NodeCx) -> Result<(), Diag> {
     let (x, w, y) = (cx.in_shape(0), cx.in_shape(1), cx.out_shape(0));
+    if let Some(gpu) = cx.low.gpu.filter(|_| !x.contains(&0) && !w.contains(&0) && phases::has_few(op, &y)) {
+        phases::conv_transpose(op, cx, gpu);
+        return Ok(());
+    }
     let t = computing_type(cx.out_dtype(0));
     let direct = cx.out_view(0).filter(|v| v.dtype == t);
     let target = match &direct {

@@ -106,12 +106,25 @@ pub fn gather_nd(op: &GatherNd, cx: &mut NodeCx) -> Result<(), Diag> {
 pub fn scatter_elements(op: &ScatterElements, cx: &mut NodeCx) -> Result<(), Diag> {
     let i = cx.in_shape(1);
     scatter(cx, op.reduction, &i, |k, x, combine| {
-        k.loops(&i, |k, at| {
+        let update = |k: &mut KernelCx, at: &[Expr]| {
             let index = k.load(1, at);
             let mut to = at.to_vec();
             to[op.axis] = place(k, index, x[op.axis]);
             let u = k.load(2, at);
             combine(k, &to, u);
+        };
+        if k.cx.low.gpu.is_none() {
+            return k.loops(&i, update);
+        }
+        // Updates meet where they differ along the axis alone: those are one thread's, in order.
+        let mut others = i.clone();
+        others[op.axis] = 1;
+        k.nest(&others, 8 * i[op.axis] as i64, LoopKind::Serial, |k, rest| {
+            k.serial(i[op.axis], |k, n| {
+                let mut at = rest.to_vec();
+                at[op.axis] = n;
+                update(k, &at);
+            });
         });
     })
 }
@@ -120,11 +133,22 @@ pub fn scatter_nd(op: &ScatterNd, cx: &mut NodeCx) -> Result<(), Diag> {
     let i = cx.in_shape(1);
     let (&n, outer) = i.split_last().expect("inference gave indices an axis");
     scatter(cx, op.reduction, &i, |k, x, combine| {
-        k.loops(outer, |k, at| {
-            let places = tuple(k, at, n, x, 0);
-            k.vector_loops(&x[n..], |k, rest| {
-                let u = k.load(2, &joined(&[at, rest]));
-                combine(k, &joined(&[&places, rest]), u);
+        let update = |k: &mut KernelCx, at: &[Expr], places: &[Expr], rest: &[Expr]| {
+            let u = k.load(2, &joined(&[at, rest]));
+            combine(k, &joined(&[places, rest]), u);
+        };
+        if k.cx.low.gpu.is_none() {
+            return k.loops(outer, |k, at| {
+                let places = tuple(k, at, n, x, 0);
+                k.vector_loops(&x[n..], |k, rest| update(k, at, &places, rest));
+            });
+        }
+        // A place in the slices is one thread's, which takes the updates in order.
+        let slices: usize = outer.iter().product();
+        k.nest(&[&x[n..], &[1]].concat(), 8 * slices as i64, LoopKind::Serial, |k, rest| {
+            k.loops(outer, |k, at| {
+                let places = tuple(k, at, n, x, 0);
+                update(k, at, &places, &rest[..x.len() - n]);
             });
         });
     })
@@ -133,7 +157,7 @@ pub fn scatter_nd(op: &ScatterNd, cx: &mut NodeCx) -> Result<(), Diag> {
 /// Replaces an element of the result by, or combines it with, an update.
 type Combine<'f> = dyn Fn(&mut KernelCx, &[Expr], Expr) + 'f;
 
-/// Copies x, then lets `updates` run in order, on one thread: later updates of an element must see earlier ones.
+/// Copies x, then lets `updates` run, those of one element in order: later ones must see earlier ones. On CPUs one thread does them all.
 fn scatter(
     cx: &mut NodeCx,
     reduction: ScatterReduction,

@@ -2,6 +2,7 @@
 
 use super::cells::{cells, to};
 use super::cx::{KernelCx, NodeCx};
+use super::nest::unflatten;
 use super::softmax::{log_softmax_of, shifted_sum};
 use super::view::View;
 use crate::kernel::{BinOp, Blocks, CmpOp, Expr, LoopKind, UnOp, computing_type};
@@ -72,11 +73,20 @@ fn loss(
     }
     let zero = Expr::number(DType::F64, 0.0);
     let (sum, total) = (k.mutable(zero.clone()), k.mutable(zero));
-    k.loops(&lines, |k, line| {
+    let add = |k: &mut KernelCx, line: &[Expr]| {
         let (loss, weight) = one(k, ignore, line, score);
         k.set(sum, Expr::Var(sum) + loss);
         k.set(total, Expr::Var(total) + weight);
-    });
+    };
+    if k.cx.low.gpu.is_some() {
+        // The labels are shared by the threads of a block.
+        k.vector(lines.iter().product(), |k, i| {
+            let line = unflatten(k, i, &lines);
+            add(k, &line);
+        });
+    } else {
+        k.loops(&lines, add);
+    }
     let y = match reduction {
         LossReduction::Mean => Expr::Var(sum) / Expr::Var(total),
         LossReduction::Sum | LossReduction::None => Expr::Var(sum),

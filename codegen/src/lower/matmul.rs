@@ -1,9 +1,10 @@
 //! Matrix products by plain loops, for every type and shape; wide machine-code kernels take over where they can.
 
 use super::cx::{KernelCx, NodeCx};
-use super::tiled::{self, Size, coordinates};
+use super::tiled::{self, Size, Weights, coordinates};
 use super::view::View;
 use crate::kernel::{Blocks, Expr, LoopKind, Var, computing_type};
+use crate::ptx::Gpu;
 use lehr_ir::ops::{Einsum, Gemm, MatMul};
 use lehr_ir::{DType, Diag};
 
@@ -126,29 +127,39 @@ fn with_unit_axis(view: &View, axis: usize) -> View {
 pub fn matmul(_: &MatMul, cx: &mut NodeCx) -> Result<(), Diag> {
     let mut a = cx.materialized(0);
     let few = a.shape.len() == 2 && a.shape[0] < FEW_ROWS;
-    let (mut b, turned) = right_operand(cx, few, false);
-    let (row, column) = (a.shape.len() > 1, b.shape.len() > 1);
+    let right_shape = cx.in_shape(1);
+    let (row, column) = (a.shape.len() > 1, right_shape.len() > 1);
     if !row {
         a = with_unit_axis(&a, 0);
     }
-    if !column {
-        b = with_unit_axis(&b, 1);
-    }
-    let (ra, rb) = (a.shape.len(), b.shape.len());
+    let (ra, rb) = (a.shape.len(), right_shape.len().max(2));
     let (m, inner) = (a.shape[ra - 2], a.shape[ra - 1]);
-    let n = b.shape[if turned { rb - 2 } else { rb - 1 }];
+    let n = if column { right_shape[rb - 1] } else { 1 };
     let t = computing_type(cx.out_dtype(0));
     let y = cx.out_shape(0);
     let batch = &y[..ra.max(rb) - 2];
     let size = Size { batch: batch.iter().product(), rows: m, columns: n, depth: inner };
-    if let Some(gpu) = cx.low.gpu.filter(|_| size.is_tiled(t)) {
+    let tiled = cx.low.gpu.filter(|_| size.is_tiled(t));
+    let packed = tiled.and_then(|gpu| packed_right(cx, gpu, false));
+    let (mut b, turned) = match packed {
+        // Read through what is packed alone.
+        Some(_) => (a.clone(), false),
+        None => right_operand(cx, few, false),
+    };
+    if !column {
+        b = with_unit_axis(&b, 1);
+    }
+    if let Some(gpu) = tiled {
         let of = |k: &mut KernelCx, view: &View, at: &Expr, axes: [usize; 2], outer: &Expr, step: &Expr| {
             let at = coordinates(at.clone(), batch);
             let rest = batch_coords(view, &at);
             tiled::factor(k, view, &rest, (view.shape.len() - axes[0], outer), (view.shape.len() - axes[1], step))
         };
         let left = |k: &mut KernelCx, p: &Expr, i: &Expr, step: &Expr| of(k, &a, p, [2, 1], i, step);
-        let right = |k: &mut KernelCx, p: &Expr, j: &Expr, step: &Expr| of(k, &b, p, [1, 2], j, step);
+        let right = |k: &mut KernelCx, p: &Expr, j: &Expr, step: &Expr| match &packed {
+            Some(weights) => weights.factor(k, &Expr::i64(0), j, step),
+            None => of(k, &b, p, [1, 2], j, step),
+        };
         tiled::product(cx, gpu, size, &left, &right, &|k, p, i, j, sum| {
             let mut at: Vec<Expr> = coordinates(p.clone(), batch).into_iter().map(|e| k.let_(e)).collect();
             at.extend([i.clone(), j.clone()]);
@@ -175,17 +186,34 @@ pub fn matmul(_: &MatMul, cx: &mut NodeCx) -> Result<(), Diag> {
 }
 
 /// The right operand, and whether its columns are its rows. For GPUs, a constant matrix is turned as the product reads it: columns
-/// contiguous for a warp that multiplies one with few rows, rows for tiles.
+/// contiguous for a warp that multiplies one with few rows, rows for threads that have a column each.
 fn right_operand(cx: &mut NodeCx, few: bool, transposed: bool) -> (View, bool) {
     let shape = cx.in_shape(1);
-    let constant = if cx.low.gpu.is_some() && few != transposed { cx.constant(1) } else { None };
-    match constant {
-        Some(c) if shape.len() == 2 && shape.iter().all(|&n| n > 1) => {
-            let turned = tiled::transposed(cx, &c, [1, shape[0], shape[1]]);
-            (View::dense(turned.buf, turned.dtype, vec![shape[1], shape[0]]), !transposed)
-        }
-        _ => (cx.materialized(1), transposed),
+    let is_matrix = shape.len() == 2 && shape.iter().all(|&n| n > 1);
+    let (Some(gpu), Some(c)) = (cx.low.gpu.filter(|_| is_matrix), cx.constant(1)) else {
+        return (cx.materialized(1), transposed);
+    };
+    let rounds = few && gpu.precision.factor_type().is_some();
+    if few == transposed && !rounds {
+        return (cx.materialized(1), transposed);
     }
+    let c = if few { tiled::rounded(gpu, c) } else { c };
+    let c = if few == transposed { c } else { tiled::turned(&c) };
+    (View::dense(cx.table(&c), c.dtype(), c.shape().to_vec()), few)
+}
+
+/// A constant right operand as tiles read it; `None` where they read it as it is.
+fn packed_right(cx: &mut NodeCx, gpu: Gpu, transposed: bool) -> Option<Weights> {
+    let shape = cx.in_shape(1);
+    let [first, second] = shape[..] else { return None };
+    if !transposed && gpu.precision.factor_type().is_none() {
+        return None;
+    }
+    let c = cx.constant(1)?;
+    let (columns, depth) = if transposed { (first, second) } else { (second, first) };
+    Some(Weights::pack(cx, gpu, &c, [1, columns, depth], |_, column, step| {
+        if transposed { column * depth + step } else { step * columns + column }
+    }))
 }
 
 fn batch_coords(view: &View, at: &[Expr]) -> Vec<Expr> {
@@ -197,16 +225,25 @@ pub fn gemm(op: &Gemm, cx: &mut NodeCx) -> Result<(), Diag> {
     let y = cx.out_shape(0);
     let (m, n) = (y[0], y[1]);
     let inner = a.shape[1 - op.trans_a as usize];
-    let (b, trans_b) = right_operand(cx, m < FEW_ROWS, op.trans_b);
     let dtype = cx.out_dtype(0);
     let t = computing_type(dtype);
     let c = (cx.has(2) && op.beta != 0.0).then(|| cx.in_shape(2));
     let size = Size { batch: 1, rows: m, columns: n, depth: inner };
-    if let Some(gpu) = cx.low.gpu.filter(|_| size.is_tiled(t)) {
+    let tiled = cx.low.gpu.filter(|_| size.is_tiled(t));
+    let packed = tiled.and_then(|gpu| packed_right(cx, gpu, op.trans_b));
+    let (b, trans_b) = match packed {
+        // Read through what is packed alone.
+        Some(_) => (a.clone(), false),
+        None => right_operand(cx, m < FEW_ROWS, op.trans_b),
+    };
+    if let Some(gpu) = tiled {
         let (row, step) = if op.trans_a { (1, 0) } else { (0, 1) };
         let left = |k: &mut KernelCx, _: &Expr, i: &Expr, s: &Expr| tiled::factor(k, &a, &[], (row, i), (step, s));
         let (column, from) = if trans_b { (0, 1) } else { (1, 0) };
-        let right = |k: &mut KernelCx, _: &Expr, j: &Expr, s: &Expr| tiled::factor(k, &b, &[], (column, j), (from, s));
+        let right = |k: &mut KernelCx, batch: &Expr, j: &Expr, s: &Expr| match &packed {
+            Some(weights) => weights.factor(k, batch, j, s),
+            None => tiled::factor(k, &b, &[], (column, j), (from, s)),
+        };
         tiled::product(cx, gpu, size, &left, &right, &|k, _, i, j, sum| {
             let coords = [i.clone(), j.clone()];
             let c = c.as_ref().map(|shape| k.load(2, &super::view::broadcast_coords(shape, &coords)));

@@ -116,8 +116,62 @@ pub fn check_axes(cx: &NodeCx, axes: &[Axis]) -> Result<(), Diag> {
     }
 }
 
+/// Operand 0, N C spatial..., as windows read it.
+pub struct Windows<'a> {
+    view: View,
+    axes: &'a [Axis],
+    /// What is outside; `None` if the view has it as a border.
+    outside: Option<Expr>,
+}
+
+impl<'a> Windows<'a> {
+    /// A CPU reads a copy with borders; a GPU, which has arithmetic to spare and no memory, looks where it reads.
+    pub fn new(cx: &mut NodeCx, axes: &'a [Axis], fill: Expr) -> Windows<'a> {
+        if cx.low.gpu.is_some() && !cx.in_shape(0).contains(&0) {
+            return Windows { view: cx.materialized(0), axes, outside: Some(fill) };
+        }
+        Windows { view: bordered(cx, axes, fill), axes, outside: None }
+    }
+
+    /// Windows that never reach outside of a view.
+    pub fn inside(view: View, axes: &'a [Axis]) -> Windows<'a> {
+        Windows { view, axes, outside: None }
+    }
+
+    pub fn view(&self) -> &View {
+        &self.view
+    }
+
+    /// The element under tap `tap` of window `at` (N C spatial...).
+    pub fn load(&self, k: &mut KernelCx, at: &[Expr], tap: &[Expr]) -> Expr {
+        let mut coords = at[..2].to_vec();
+        let Some(fill) = &self.outside else {
+            coords.extend(self.axes.iter().enumerate().map(|(a, axis)| axis.at(&at[2 + a], &tap[a])));
+            return k.load_view(&self.view, &coords);
+        };
+        let mut inside: Option<Expr> = None;
+        for (a, axis) in self.axes.iter().enumerate() {
+            let place = axis.at(&at[2 + a], &tap[a]) - axis.begin as i64;
+            if !axis.has_border() {
+                coords.push(place);
+                continue;
+            }
+            let place = k.let_(place);
+            let within = super::conv::in_range(&place, axis.size);
+            inside = Some(inside.map_or(within.clone(), |e| e & within));
+            // An element that is there is read instead of one that is not.
+            coords.push(k.let_(place.max(Expr::i64(0)).min(Expr::i64(axis.size as i64 - 1))));
+        }
+        let value = k.load_view(&self.view, &coords);
+        match inside {
+            Some(inside) => Expr::select(inside, value, fill.clone()),
+            None => value,
+        }
+    }
+}
+
 /// Operand 0, N C spatial..., with `fill` wherever a window reaches outside of it; index it by [`Axis::at`].
-pub fn bordered(cx: &mut NodeCx, axes: &[Axis], fill: Expr) -> View {
+fn bordered(cx: &mut NodeCx, axes: &[Axis], fill: Expr) -> View {
     if !axes.iter().any(Axis::has_border) {
         return cx.materialized(0);
     }
@@ -125,10 +179,6 @@ pub fn bordered(cx: &mut NodeCx, axes: &[Axis], fill: Expr) -> View {
     let mut shape = cx.in_shape(0)[..2].to_vec();
     shape.extend(axes.iter().map(Axis::width));
     let view = cx.scratch_view(cx.in_dtype(0), shape.clone());
-    if cx.low.gpu.is_some() {
-        bordered_by_element(cx, axes, &view, fill);
-        return view;
-    }
     let width = last.width();
     let (from, to) = last.inside();
     // One point of the nest is a row.
@@ -165,30 +215,4 @@ pub fn bordered(cx: &mut NodeCx, axes: &[Axis], fill: Expr) -> View {
     });
     k.finish();
     view
-}
-
-/// Likewise for GPUs: every element is a point.
-fn bordered_by_element(cx: &mut NodeCx, axes: &[Axis], view: &View, fill: Expr) {
-    let mut k = cx.kernel("_border");
-    k.nest(&view.shape, 1, LoopKind::Serial, |k, at| {
-        let mut within = Expr::Int(DType::Bool, 1);
-        let mut source = at[..2].to_vec();
-        for (p, axis) in at[2..].iter().zip(axes) {
-            let (from, to) = axis.inside();
-            source.push(p.clone() - from as i64);
-            if axis.inside() != (0, axis.width()) {
-                let after = Expr::compare(CmpOp::Ge, p.clone(), Expr::i64(from as i64));
-                within = within & after & Expr::compare(CmpOp::Lt, p.clone(), Expr::i64(to as i64));
-            }
-        }
-        k.if_else(
-            within,
-            |k| {
-                let x = k.load(0, &source);
-                k.store_view(view, at, x);
-            },
-            |k| k.store_view(view, at, fill),
-        );
-    });
-    k.finish();
 }

@@ -34,6 +34,8 @@ mod move_data;
 pub(crate) mod nest;
 mod norm;
 pub(crate) mod order;
+mod phases;
+mod placement;
 mod pool;
 mod reduce;
 mod resize;
@@ -56,6 +58,7 @@ use bytes::Bytes;
 use cx::{NodeCx, Source, is_elementwise, shape_of};
 use lehr_ir::graph::{Graph, NodeId, Uses, ValueId};
 use lehr_ir::{ConstValue, DType, Diag, Op, Tensor};
+use placement::Placement;
 use std::collections::HashMap;
 use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
@@ -114,6 +117,8 @@ pub struct Lowering {
     reserved: HashMap<ValueId, View>,
     /// Maps that the readers of their results compute, by the results' buffers, which are never written.
     prologues: HashMap<BufferId, blocked::Prologue>,
+    /// Values that are computed in their place in a concatenation, on GPUs.
+    placements: HashMap<ValueId, Placement>,
 }
 
 /// Lowers a graph whose dimensions are all numbers.
@@ -139,6 +144,9 @@ pub fn lower_owned(mut graph: Graph, options: &LowerOptions) -> Result<Program, 
         low.program.inputs.push(IoInfo { name, dtype, dims });
     }
     let uses = graph.uses();
+    if options.gpu.is_some() {
+        low.placements = placement::placements(&graph, &uses);
+    }
     let order = graph.order();
     let last_uses = last_uses_of_constants(&graph, &uses, &order);
     for id in order {
@@ -309,14 +317,10 @@ impl Lowering {
         let mut outer = vec![];
         for port in 0..node.results.len() as u32 {
             let v = id.out(port);
-            let ty = graph.ty(v);
-            let shape = shape_of(graph, v);
-            let name = graph.value_name(v).map(str::to_string);
             let view = if self.layouts.is_blocked(v) {
-                blocked::new_view(self, graph, v, name)
+                blocked::new_view(self, graph, v, graph.value_name(v).map(str::to_string))
             } else {
-                let buf = self.new_buffer(ty.dtype, shape.iter().product(), name);
-                View::dense(buf, ty.dtype, shape)
+                self.room(graph, v)
             };
             self.views.insert(v, view.clone());
             outer.push((v, view));

@@ -3,6 +3,7 @@
 
 use super::cx::{KernelCx, NodeCx};
 use super::nest::unflatten;
+use super::placement;
 use super::view::{View, broadcast_coords, row_major};
 use crate::kernel::{BinOp, Blocks, CmpOp, Expr, LoopKind, computing_type};
 use lehr_ir::ops::{
@@ -34,7 +35,7 @@ pub fn concat(op: &Concat, cx: &mut NodeCx) -> Result<(), Diag> {
         let shape = cx.in_shape(i);
         let first = offset as i64;
         offset += shape[op.axis];
-        if shape.contains(&0) {
+        if shape.contains(&0) || placement::is_placed(cx, op, i, offset - shape[op.axis]) {
             continue;
         }
         if let Some((from, to)) = rows(cx, i, op.axis) {

@@ -52,26 +52,38 @@ fn channel(c: &[Expr]) -> Expr {
     c.get(1).cloned().unwrap_or(Expr::i64(0))
 }
 
-/// The factors `scale/sqrt(var + eps)` come first, in a kernel of their own: a root and a division per channel.
+/// On CPUs the factors `scale/sqrt(var + eps)` come first, in a kernel of their own: a root and a division per channel. On GPUs every
+/// group of threads computes its own, which is less than a launch.
 pub fn batch_norm(op: &BatchNorm, cx: &mut NodeCx) -> Result<(), Diag> {
     let dims = walked_shape(cx, 2);
     let channels = cx.in_shape(1)[0];
     let t = computing_type(cx.in_dtype(0));
-    let factors = View::dense(cx.scratch(t, channels), t, vec![channels]);
-    let mut k = cx.kernel("_factors");
-    k.nest(&[channels], 20, LoopKind::Vector, |k, c| {
+    let factor_of = |k: &mut KernelCx, c: &[Expr]| {
         let (scale, var) = (parameter(k, 1, c), parameter(k, 4, c));
-        let factor = scale * inverse_deviation(k, var, op.eps);
-        k.store_view(&factors, c, factor);
-    });
-    k.finish();
-
+        scale * inverse_deviation(k, var, op.eps)
+    };
+    let factors = match cx.low.gpu {
+        Some(_) => None,
+        None => {
+            let factors = View::dense(cx.scratch(t, channels), t, vec![channels]);
+            let mut k = cx.kernel("_factors");
+            k.nest(&[channels], 20, LoopKind::Vector, |k, c| {
+                let factor = factor_of(k, c);
+                k.store_view(&factors, c, factor);
+            });
+            k.finish();
+            Some(factors)
+        }
+    };
     let mut k = cx.kernel("");
     // What is walked within a cell shares its channel.
     let axes: Vec<usize> = (2..dims.len()).collect();
     cells(&mut k, &dims, &axes, 3, |k, cell| {
         let c = [channel(&cell.at)];
-        let factor = k.load_view(&factors, &c);
+        let factor = match &factors {
+            Some(factors) => k.load_view(factors, &c),
+            None => factor_of(k, &c),
+        };
         let factor = k.let_(factor);
         let (bias, mean) = (parameter(k, 2, &c), parameter(k, 3, &c));
         cell.each(k, |k, c| {

@@ -1,7 +1,7 @@
-//! Pools: windows over a bordered operand, the last spatial axis vectorised.
+//! Pools: windows over an operand, the last spatial axis vectorised on CPUs.
 
 use super::cx::NodeCx;
-use super::memory::{Axis, bordered, check_axes};
+use super::memory::{Axis, Windows, check_axes};
 use crate::kernel::{BinOp, Blocks, CmpOp, Expr, LoopKind, UnOp, computing_type};
 use lehr_ir::ops::{AvgPool, LpPool, MaxPool};
 use lehr_ir::{DType, Diag, Tensor};
@@ -117,20 +117,19 @@ fn fold(
     each: impl Fn(Expr) -> Expr,
     finish: impl FnOnce(&mut super::cx::KernelCx, &[Expr], Expr) -> Expr,
 ) {
-    let input = bordered(cx, axes, fill);
+    let input = Windows::new(cx, axes, fill);
     let y = cx.out_shape(0);
     let window: Vec<usize> = axes.iter().map(|a| a.kernel).collect();
     let cost = window.iter().product::<usize>() as i64;
     // A global pool has nothing to vectorise but its window.
     let over_window = y.last() == Some(&1);
-    let kind = if over_window { LoopKind::Serial } else { LoopKind::Vector };
+    // Neighbouring windows are for neighbouring threads of a GPU, not for the lanes of one.
+    let kind = if over_window || cx.low.gpu.is_some() { LoopKind::Serial } else { LoopKind::Vector };
     let mut k = cx.kernel("");
     k.nest(&y, cost, kind, |k, at| {
         let acc = k.mutable(start);
         let tap = |k: &mut super::cx::KernelCx, tap: &[Expr]| {
-            let mut coords = at[..2].to_vec();
-            coords.extend(axes.iter().enumerate().map(|(a, axis)| axis.at(&at[2 + a], &tap[a])));
-            let v = k.load_view(&input, &coords);
+            let v = input.load(k, at, tap);
             let v = k.let_(v);
             k.set(acc, Expr::binary(op, Expr::Var(acc), each(v)));
         };

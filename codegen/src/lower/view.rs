@@ -97,6 +97,22 @@ impl View {
         }
     }
 
+    /// Steps along each axis, in elements, of a value that does not lie in blocks.
+    pub fn strides(&self) -> &[i64] {
+        match &self.layout {
+            Layout::Strided { strides, .. } => strides,
+            Layout::Blocked { .. } => unreachable!("blocks have no single stride along channels"),
+        }
+    }
+
+    /// Position of the first element of a value that does not lie in blocks.
+    pub fn offset(&self) -> i64 {
+        match &self.layout {
+            Layout::Strided { offset, .. } => *offset,
+            Layout::Blocked { .. } => unreachable!("blocks begin where their lattice says"),
+        }
+    }
+
     /// The blocks of channels, where there are any.
     pub fn block(&self) -> Option<usize> {
         match self.layout {

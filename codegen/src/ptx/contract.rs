@@ -16,28 +16,25 @@ use super::emit::Emit;
 use super::func::{Cmp, MmaType, Shared, SharedArray, Special};
 use super::index::{Index, IntReg};
 use super::lanes::same_flow;
+use super::occupancy::Slices;
 use super::reg::*;
 use super::value::{Scalar, Val};
 use crate::kernel::{BinOp, CmpOp, Contract, Tile};
 use lehr_ir::DType;
 
-const TILES: &str = "tiles";
-/// Shared memory that a block may declare.
-const SHARED_LIMIT: u32 = 48 << 10;
-/// Slices in flight, where there is room.
-const STAGES: u32 = 3;
+pub(super) const TILES: &str = "tiles";
 
 /// Where the rows and columns of a thread's sums lie in the tile.
-struct Place {
-    row: Reg<B32>,
-    column: Reg<B32>,
+pub(super) struct Place {
+    pub row: Reg<B32>,
+    pub column: Reg<B32>,
 }
 
 /// The sums of a thread: neighbouring columns of one row, and where they are from its place on.
-struct Group {
+pub(super) struct Group {
     row: i64,
     column: i64,
-    sums: Vec<Reg<F32>>,
+    pub sums: Vec<Reg<F32>>,
 }
 
 impl Emit<'_> {
@@ -45,33 +42,29 @@ impl Emit<'_> {
         self.f.wants_registers = true;
         let tile = c.tile;
         let mma = self.tensor_type(&tile);
-        let pad = match mma {
-            // So that the 32 words that a warp reads lie in 32 banks.
-            Some(MmaType::Tf32) => 8,
-            Some(MmaType::F16 | MmaType::Bf16) | None => 4,
-        };
+        if let Some(t @ (MmaType::F16 | MmaType::Bf16)) = mma {
+            return self.contract_halves(c, t);
+        }
+        let Slices { pad, left: left_bytes, stage, stages } = Slices::of(&tile, self.precision);
         let (left_stride, right_stride) = (tile.rows + pad, tile.columns + pad);
-        let (left_bytes, right_bytes) = (tile.depth * left_stride * 4, tile.depth * right_stride * 4);
-        let stage = left_bytes + right_bytes;
         let dtype = |p: u32| self.k.params[p as usize].dtype;
         let background = dtype(c.left.buf) == DType::F32 && dtype(c.right.buf) == DType::F32;
-        let stages = if background { STAGES.min(SHARED_LIMIT / stage) } else { 1 };
+        let stages = if background { stages } else { 1 };
         self.f.shared.push(SharedArray { name: TILES.into(), bytes: stages * stage });
 
         let thread = self.f.special(Special::ThreadX);
-        let block = self.block.expect("a kernel of a product numbers its tiles");
-        let down = Index::constant((c.rows + tile.rows as i64 - 1) / tile.rows as i64);
-        let (row, column) = (self.one(BinOp::Rem, &block, &down), self.one(BinOp::Div, &block, &down));
-        let row = self.f.scale_index(&row, tile.rows as i64);
-        let column = self.f.scale_index(&column, tile.columns as i64);
+        let (row, column) = self.tile_origin(c);
         let left_at = self.f.shared_address(TILES);
         let right_at = self.f.add::<S32>(left_at, left_bytes as i32);
         let left = Side { factor: &c.left, var: c.row, limit: c.rows, size: tile.rows, stride: left_stride };
         let right =
             Side { factor: &c.right, var: c.column, limit: c.columns, size: tile.columns, stride: right_stride };
+        let (first, end) = (self.index(&c.first), self.index(&c.end));
+        let whole = |i: &Index| i.multiple % tile.depth as i64 == 0;
+        let slices = (tile.depth, whole(&first));
         let copies = [
-            Copy::new(self, left, c.step, thread, row, left_at, tile.depth),
-            Copy::new(self, right, c.step, thread, column, right_at, tile.depth),
+            Copy::new(self, left, c.step, thread, row, left_at, slices),
+            Copy::new(self, right, c.step, thread, column, right_at, slices),
         ];
 
         let (place, mut groups) = match mma {
@@ -80,22 +73,40 @@ impl Emit<'_> {
         };
         let read = |e: &mut Self, base: Reg<B32>, at: Reg<B32>| e.f.mad::<S32>(at, 4, base);
         let (left_from, right_from) = match mma {
-            Some(t) => self.fragment_bases(t, &tile, thread, (left_at, left_stride), (right_at, right_stride)),
+            Some(_) => self.fragment_bases(&tile, thread, (left_at, left_stride), (right_at, right_stride)),
             None => (read(self, left_at, place.row), read(self, right_at, place.column)),
         };
         let multiply = |e: &mut Self, at: Src<B32>, groups: &mut [Group]| {
             let (a, b) = (e.f.add::<S32>(left_from, at), e.f.add::<S32>(right_from, at));
             match mma {
-                Some(t) => e.tensor_slice(t, &tile, (a, left_stride), (b, right_stride), groups),
+                Some(_) => e.tensor_slice(&tile, (a, left_stride), (b, right_stride), groups),
                 None => e.thread_slice(&tile, (a, left_stride), (b, right_stride), groups),
             }
         };
-        self.slices(c, &copies, (stages, stage), background, |e, at| multiply(e, at, &mut groups));
+        self.slices(c, &copies, (first, end), (stages, stage), background, |e, at| multiply(e, at, &mut groups));
         self.results(c, (row, column), &place, &groups);
+    }
+
+    /// First row and column of the block's tile.
+    pub(super) fn tile_origin(&mut self, c: &Contract) -> (Index, Index) {
+        let block = self.block.expect("a kernel of a product numbers its tiles");
+        let down = Index::constant((c.rows + c.tile.rows as i64 - 1) / c.tile.rows as i64);
+        let (row, column) = (self.one(BinOp::Rem, &block, &down), self.one(BinOp::Div, &block, &down));
+        (self.f.scale_index(&row, c.tile.rows as i64), self.f.scale_index(&column, c.tile.columns as i64))
     }
 
     fn one(&mut self, op: BinOp, a: &Index, b: &Index) -> Index {
         self.f.index_op(op, a, b, 1).expect("one value")
+    }
+
+    pub(super) fn steps(&mut self, first: &Index, end: &Index) -> Index {
+        let minus = self.f.scale_index(first, -1);
+        self.f.add_index(end, &minus)
+    }
+
+    pub(super) fn slice_count(&mut self, steps: &Index, depth: i64) -> Index {
+        let up = self.f.add_index(steps, &Index::constant(depth - 1));
+        self.one(BinOp::Div, &up, &Index::constant(depth))
     }
 
     /// The loop over the slices; `multiply` gets where in shared memory, from its start, a slice lies.
@@ -103,18 +114,16 @@ impl Emit<'_> {
         &mut self,
         c: &Contract,
         copies: &[Copy; 2],
+        (first, end): (Index, Index),
         (stages, stage): (u32, u32),
         background: bool,
         mut multiply: impl FnMut(&mut Self, Src<B32>),
     ) {
         let depth = c.tile.depth as i64;
-        let (first, end) = (self.index(&c.first), self.index(&c.end));
-        let minus = self.f.scale_index(&first, -1);
-        let steps = self.f.add_index(&end, &minus);
-        let known = steps.as_constant();
-        let up = self.f.add_index(&steps, &Index::constant(depth - 1));
-        let count = self.one(BinOp::Div, &up, &Index::constant(depth));
-        let bound = known.is_none_or(|n| n % depth != 0).then_some(end);
+        let steps = self.steps(&first, &end);
+        let count = self.slice_count(&steps, depth);
+        let ragged = first.multiple % depth != 0 || end.multiple % depth != 0;
+        let bound = ragged.then_some(end);
         let copy = |e: &mut Self, slice: Index, to: Src<B32>| {
             let at = e.f.scale_index(&slice, depth);
             let at = e.f.add_index(&first, &at);
@@ -128,6 +137,7 @@ impl Emit<'_> {
         let again = self.f.label();
         if !background {
             self.f.place(again);
+            self.f.no_unrolling();
             self.f.barrier();
             copy(self, slice_at, 0.into());
             self.f.barrier();
@@ -148,6 +158,7 @@ impl Emit<'_> {
         }
         let (from, to) = (self.f.mov(0), self.f.mov((ahead as u32 * stage) as i32));
         self.f.place(again);
+        self.f.no_unrolling();
         self.f.cp_async_wait(stages - 2);
         self.f.barrier();
         let later = self.f.add_index(&slice_at, &Index::constant(ahead));
@@ -167,7 +178,7 @@ impl Emit<'_> {
         self.next(slice, &count, again);
     }
 
-    fn next(&mut self, slice: Reg<B32>, count: &Index, again: super::func::Label) {
+    pub(super) fn next(&mut self, slice: Reg<B32>, count: &Index, again: super::func::Label) {
         let next = self.f.add::<S32>(slice, 1);
         self.f.set(slice, next);
         let at = Index::register(IntReg::Narrow(slice), 1, 0, i32::MAX as i64);
@@ -177,10 +188,15 @@ impl Emit<'_> {
 
     // Threads.
 
+    /// Remainder and quotient by a power of two.
+    fn across(&mut self, n: Reg<B32>, across: i32) -> (Reg<B32>, Reg<B32>) {
+        (self.f.and(n, across - 1), self.f.shr::<U32>(n, across.trailing_zeros() as i32))
+    }
+
     /// A thread has rows and columns by fours, as far apart as there are threads' fours between them.
     fn thread_place(&mut self, tile: &Tile, thread: Reg<B32>) -> (Place, Vec<Group>) {
         let across = (tile.columns / tile.part_columns) as i32;
-        let (x, y) = (self.f.rem::<U32>(thread, across), self.f.div_int::<U32>(thread, across));
+        let (x, y) = self.across(thread, across);
         let place = Place { row: self.f.shl(y, 2), column: self.f.shl(x, 2) };
         let mut groups = vec![];
         for row in rows_of(tile.rows, tile.part_rows) {
@@ -232,10 +248,10 @@ impl Emit<'_> {
     }
 
     /// The warp's row and column in the tile.
-    fn warp_place(&mut self, tile: &Tile, thread: Reg<B32>) -> Place {
+    pub(super) fn warp_place(&mut self, tile: &Tile, thread: Reg<B32>) -> Place {
         let across = (tile.columns / tile.part_columns) as i32;
         let warp = self.f.shr::<U32>(thread, 5);
-        let (x, y) = (self.f.rem::<U32>(warp, across), self.f.div_int::<U32>(warp, across));
+        let (x, y) = self.across(warp, across);
         Place {
             row: self.f.mul_lo::<S32>(y, tile.part_rows as i32),
             column: self.f.mul_lo::<S32>(x, tile.part_columns as i32),
@@ -243,7 +259,7 @@ impl Emit<'_> {
     }
 
     /// Of each 16x8 sums, a lane has two columns of row `lane / 4` and of the eighth row after it.
-    fn tensor_place(&mut self, tile: &Tile, thread: Reg<B32>) -> (Place, Vec<Group>) {
+    pub(super) fn tensor_place(&mut self, tile: &Tile, thread: Reg<B32>) -> (Place, Vec<Group>) {
         let warp = self.warp_place(tile, thread);
         let lane = self.f.and(thread, 31);
         let (group, member) = (self.f.shr::<U32>(lane, 2), self.f.and(lane, 3));
@@ -261,11 +277,9 @@ impl Emit<'_> {
         (place, groups)
     }
 
-    /// Where the lane's first elements of both factors lie: row `lane / 4` of the warp's, and step `lane % 4`, or twice that where
-    /// two steps are one operand.
+    /// Where the lane's first elements of both factors lie: row `lane / 4` of the warp's, and step `lane % 4`.
     fn fragment_bases(
         &mut self,
-        t: MmaType,
         tile: &Tile,
         thread: Reg<B32>,
         (left, left_stride): (Reg<B32>, u32),
@@ -274,10 +288,9 @@ impl Emit<'_> {
         let warp = self.warp_place(tile, thread);
         let lane = self.f.and(thread, 31);
         let (group, member) = (self.f.shr::<U32>(lane, 2), self.f.and(lane, 3));
-        let steps = if t == MmaType::Tf32 { 1 } else { 2 };
         let mut base = |base: Reg<B32>, first: Reg<B32>, stride: u32| {
             let row = self.f.add::<S32>(first, group);
-            let words = self.f.mad::<S32>(member, (steps * stride) as i32, row);
+            let words = self.f.mad::<S32>(member, stride as i32, row);
             self.f.mad::<S32>(words, 4, base)
         };
         (base(left, warp.row, left_stride), base(right, warp.column, right_stride))
@@ -285,28 +298,16 @@ impl Emit<'_> {
 
     fn tensor_slice(
         &mut self,
-        t: MmaType,
         tile: &Tile,
         (a, left_stride): (Reg<B32>, u32),
         (b, right_stride): (Reg<B32>, u32),
         groups: &mut [Group],
     ) {
-        let chunk = if t == MmaType::Tf32 { 8 } else { 16 };
-        for k in (0..tile.depth).step_by(chunk) {
-            // One operand: of one step, or of two that follow each other.
+        for k in (0..tile.depth).step_by(8) {
+            // One operand: an element, and with `later` the one four steps after it.
             let mut operand = |at: Reg<B32>, stride: u32, row: u32, later: u32| -> Reg<B32> {
-                let offset = |k: u32| ((k * stride + row) * 4) as i64;
-                match t {
-                    MmaType::Tf32 => {
-                        let v = self.f.ld::<Shared, F32>(at, offset(k + 4 * later));
-                        self.f.round_to_tf32(v)
-                    }
-                    MmaType::F16 | MmaType::Bf16 => {
-                        let low = self.f.ld::<Shared, F32>(at, offset(k + 8 * later));
-                        let high = self.f.ld::<Shared, F32>(at, offset(k + 8 * later + 1));
-                        self.f.round_to_pair(t, low, high)
-                    }
-                }
+                let v = self.f.ld::<Shared, F32>(at, (((k + 4 * later) * stride + row) * 4) as i64);
+                self.f.round_to_tf32(v)
             };
             let left: Vec<[Reg<B32>; 4]> = (0..tile.part_rows)
                 .step_by(16)
@@ -319,7 +320,7 @@ impl Emit<'_> {
             let across = right.len();
             for (n, pair) in groups.chunks(2).enumerate() {
                 let sums = [pair[0].sums[0], pair[0].sums[1], pair[1].sums[0], pair[1].sums[1]];
-                self.f.mma(t, &sums, &left[n / across], &right[n % across]);
+                self.f.mma(MmaType::Tf32, &sums, &left[n / across], &right[n % across]);
             }
         }
     }
@@ -327,7 +328,7 @@ impl Emit<'_> {
     // Results.
 
     /// The body at every row and column of the thread's sums.
-    fn results(&mut self, c: &Contract, (row, column): (Index, Index), place: &Place, groups: &[Group]) {
+    pub(super) fn results(&mut self, c: &Contract, (row, column): (Index, Index), place: &Place, groups: &[Group]) {
         let tile = c.tile;
         let lanes = groups.first().map_or(1, |g| g.sums.len());
         let own = |e: &mut Self, origin: &Index, at: Reg<B32>, multiple: i64, size: u32| {

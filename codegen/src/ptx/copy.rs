@@ -3,6 +3,9 @@
 //! The tile lies there as f32, step by step: element (step, row) at `step * stride + row`. Threads take neighbouring elements of global
 //! memory: rows, 16 bytes at a time where all is aligned, or steps, where those are the neighbours. f32 is copied in the
 //! background; what is not f32 is widened on the way.
+//!
+//! Where the elements of a slice are evenly apart from step to step (always but where a slice of a convolution has several taps), what
+//! depends on the step is computed once for the slice, alike in all threads.
 
 use super::emit::Emit;
 use super::func::{Cmp, Func, Shared};
@@ -33,6 +36,8 @@ pub(super) struct Copy<'c> {
     /// Rows that it takes, and steps within a tile.
     outer: Vec<Outer>,
     steps: Vec<Index>,
+    /// From step to step of a slice, if that is always the same. `outer` has the thread's part of it then.
+    even: Option<i64>,
     /// Its accesses, as positions in the two, and where they go from `to` on.
     units: Vec<(usize, usize, i64)>,
     /// Where the thread's first element goes in a stage.
@@ -40,6 +45,9 @@ pub(super) struct Copy<'c> {
     /// Threads beyond the tile have none.
     active: Option<Reg<Pred>>,
 }
+
+/// Elements of f32 that memory is read by.
+const SECTOR: i64 = 8;
 
 struct Outer {
     at: Index,
@@ -49,7 +57,7 @@ struct Outer {
 }
 
 /// From one value of `var` to the next, if that is always the same.
-fn stride_of(e: &Expr, var: Var) -> Option<i64> {
+pub(super) fn stride_of(e: &Expr, var: Var) -> Option<i64> {
     match e {
         Expr::Int(..) | Expr::Float(..) => Some(0),
         Expr::Var(v) => Some((*v == var) as i64),
@@ -68,8 +76,36 @@ fn stride_of(e: &Expr, var: Var) -> Option<i64> {
     }
 }
 
+/// From one value of `var` to the next, within blocks of so many that begin at multiples of their size.
+pub(super) fn stride_within(e: &Expr, var: Var, block: i64) -> Option<i64> {
+    match e {
+        Expr::Binary(op @ (BinOp::Add | BinOp::Sub), a, b) => {
+            let (a, b) = (stride_within(a, var, block)?, stride_within(b, var, block)?);
+            Some(if *op == BinOp::Add { a + b } else { a - b })
+        }
+        Expr::Binary(BinOp::Mul, a, b) => match (a.as_i64(), b.as_i64()) {
+            (Some(n), _) => Some(n * stride_within(b, var, block)?),
+            (_, Some(n)) => Some(n * stride_within(a, var, block)?),
+            (None, None) => stride_of(e, var),
+        },
+        Expr::Binary(op @ (BinOp::Div | BinOp::Rem), a, n) => match (&**a, n.as_i64()) {
+            // The block lies between two multiples of n.
+            (Expr::Var(v), Some(n)) if *v == var && n > 0 && n % block == 0 => Some((*op == BinOp::Rem) as i64),
+            _ => (stride_within(a, var, block)? == 0 && stride_within(n, var, block)? == 0).then_some(0),
+        },
+        e => stride_of(e, var),
+    }
+}
+
+/// Likewise for the elements of a factor, whose bounds must be the same for the whole block.
+pub(super) fn even_steps(factor: &Factor, step: Var, block: i64) -> Option<i64> {
+    let bounds = factor.bounds.iter().all(|b| stride_within(&b.at.inner, step, block) == Some(0));
+    stride_within(&factor.at.inner, step, block).filter(|_| bounds)
+}
+
 impl<'c> Copy<'c> {
-    /// `origin` is the tile's first row, `base` where its stage starts, `depth` the steps of a tile.
+    /// `origin` is the tile's first row, `base` where its stage starts; `depth` are the steps of a tile, and `whole` says whether slices
+    /// begin at multiples of that.
     pub fn new(
         e: &mut Emit,
         side: Side<'c>,
@@ -77,7 +113,7 @@ impl<'c> Copy<'c> {
         thread: Reg<B32>,
         origin: Index,
         base: Reg<B32>,
-        depth: u32,
+        (depth, whole): (u32, bool),
     ) -> Copy<'c> {
         let at = &side.factor.at;
         let (outer_stride, inner_stride) = (stride_of(&at.outer, side.var), stride_of(&at.inner, step));
@@ -87,20 +123,28 @@ impl<'c> Copy<'c> {
         let vector = if !along_steps && e.is_wide(&side, step) { 4 } else { 1 };
         let lead = Index::register(IntReg::Narrow(thread), 1, 0, threads - 1);
         let row_words = side.stride as i64;
-        let mut copy = Copy { side, vector, outer: vec![], steps: vec![], units: vec![], to: base, active: None };
+        let even = even_steps(side.factor, step, depth).filter(|_| whole);
+        let mut copy = Copy { side, vector, outer: vec![], steps: vec![], even, units: vec![], to: base, active: None };
         let across = size / vector;
         let op = |e: &mut Emit, op, n| e.f.index_op(op, &lead, &Index::constant(n), 1).expect("one value");
         let (rows, place, beyond): (Vec<Index>, Index, Option<(Index, i64)>);
         if along_steps {
-            let k = op(e, BinOp::Rem, depth);
-            let r = op(e, BinOp::Div, depth);
-            let apart = threads / depth;
-            let count = (size + apart - 1) / apart;
+            // Eight steps, a sector, of four rows for a warp: those lie in 32 banks.
+            let k = op(e, BinOp::Rem, SECTOR);
+            let r = op(e, BinOp::Div, SECTOR);
+            let apart = threads / SECTOR;
+            let (count, along) = ((size + apart - 1) / apart, depth / SECTOR);
             rows = (0..count)
                 .map(|j| Index { plus: r.plus + j * apart, high: r.high + j * apart, multiple: 1, ..r })
                 .collect();
-            copy.units = (0..count).map(|j| (j as usize, 0, j * apart * 4)).collect();
-            copy.steps = vec![k];
+            copy.steps = (0..along)
+                .map(|i| Index { plus: k.plus + i * SECTOR, high: k.high + i * SECTOR, multiple: 1, ..k })
+                .collect();
+            copy.units = (0..count)
+                .flat_map(|j| {
+                    (0..along).map(move |i| (j as usize, i as usize, (i * SECTOR * row_words + j * apart) * 4))
+                })
+                .collect();
             let down = e.f.scale_index(&k, row_words);
             place = e.f.add_index(&down, &r);
             beyond = (apart > size).then_some((r, size));
@@ -135,6 +179,11 @@ impl<'c> Copy<'c> {
         let bytes = e.f.narrow(&bytes);
         copy.to = e.f.add::<S32>(base, bytes);
         let tiles = (copy.side.limit + size - 1) / size;
+        // Constants stay out of it, and go into the offsets of the accesses.
+        let own = copy.even.map(|stride| {
+            let k = copy.steps.first().map_or(Index::constant(0), |k| Index { plus: 0, ..*k });
+            e.f.scale_index(&Index { high: depth - 1, ..k }, stride)
+        });
         copy.outer = rows
             .into_iter()
             .map(|r| {
@@ -143,7 +192,10 @@ impl<'c> Copy<'c> {
                 let valid = (copy.side.limit % size != 0)
                     .then(|| e.f.compare_index(CmpOp::Lt, &row, &Index::constant(copy.side.limit)));
                 e.values[copy.side.var as usize] = Some(Val::index(row));
-                let at = e.index(&copy.side.factor.at.outer);
+                let mut at = e.index(&copy.side.factor.at.outer);
+                if let Some(own) = &own {
+                    at = e.f.add_index(&at, own);
+                }
                 let bounds = copy.side.factor.bounds.iter().map(|b| e.index(&b.at.outer)).collect();
                 Outer { at, bounds, valid }
             })
@@ -158,44 +210,55 @@ impl<'c> Copy<'c> {
             e.f.jump_if(active, false, skip);
             skip
         });
-        let to = e.f.add::<S32>(self.to, stage);
+        let to = match stage {
+            Src::Imm(0) => (self.to, 0),
+            Src::Imm(n) => (self.to, n as i64),
+            Src::Reg(stage) => (e.f.add::<S32>(self.to, stage), 0),
+        };
         struct Inner {
             at: Index,
             bounds: Vec<Index>,
             valid: Option<Reg<Pred>>,
         }
+        let Split { inner, .. } = &self.side.factor.at;
         let inner: Vec<Inner> = self
             .steps
             .iter()
             .map(|k| {
-                let at = e.f.add_index(&first, k);
-                let valid = end.map(|end| e.f.compare_index(CmpOp::Lt, &at, &end));
-                e.values[step as usize] = Some(Val::index(at));
-                let Split { inner, .. } = &self.side.factor.at;
-                let at = e.index(inner);
+                let place = e.f.add_index(&first, k);
+                let valid = end.map(|end| e.f.compare_index(CmpOp::Lt, &place, &end));
+                // Of evenly spaced steps, the first one's: the thread's own part is in `outer`.
+                let step_at = if self.even.is_some() { first } else { place };
+                e.values[step as usize] = Some(Val::index(step_at));
+                let mut at = e.index(inner);
+                if let Some(stride) = self.even {
+                    at = e.f.add_index(&at, &Index::constant(k.plus * stride));
+                }
                 let bounds = self.side.factor.bounds.iter().map(|b| e.index(&b.at.inner)).collect();
                 Inner { at, bounds, valid }
             })
             .collect();
         for &(o, i, offset) in &self.units {
             let (outer, inner) = (&self.outer[o], &inner[i]);
-            let mut valid = both(&mut e.f, outer.valid, inner.valid);
+            let mut valid = outer.valid;
             for ((x, y), b) in outer.bounds.iter().zip(&inner.bounds).zip(&self.side.factor.bounds) {
                 let at = e.f.add_index(x, y);
                 let inside = within(&mut e.f, &at, b.size);
                 valid = both(&mut e.f, valid, inside);
             }
+            valid = both(&mut e.f, valid, inner.valid);
             let at = e.f.add_index(&outer.at, &inner.at);
+            let to = (to.0, to.1 + offset);
             match background {
                 true => {
                     let bytes = 4 * self.vector as i32;
                     let given = valid.map(|p| e.f.selp::<B32>(p, bytes, 0));
                     let from = e.address(self.side.factor.buf, &at);
-                    e.f.cp_async((to, offset), from, bytes as u32, given);
+                    e.f.cp_async(to, from, bytes as u32, given);
                 }
                 false => {
                     let v = e.element(self.side.factor.buf, &at, valid);
-                    e.f.st::<Shared, F32>(to, offset, v);
+                    e.f.st::<Shared, F32>(to.0, to.1, v);
                 }
             }
         }
@@ -206,7 +269,7 @@ impl<'c> Copy<'c> {
 }
 
 /// `0 <= at < size`, unless that is known.
-fn within(f: &mut Func, at: &Index, size: i64) -> Option<Reg<Pred>> {
+pub(super) fn within(f: &mut Func, at: &Index, size: i64) -> Option<Reg<Pred>> {
     if at.low >= 0 && at.high < size {
         return None;
     }
@@ -219,7 +282,7 @@ fn within(f: &mut Func, at: &Index, size: i64) -> Option<Reg<Pred>> {
     Some(f.setp::<U64>(Cmp::Lt, at, size))
 }
 
-fn both(f: &mut Func, a: Option<Reg<Pred>>, b: Option<Reg<Pred>>) -> Option<Reg<Pred>> {
+pub(super) fn both(f: &mut Func, a: Option<Reg<Pred>>, b: Option<Reg<Pred>>) -> Option<Reg<Pred>> {
     match (a, b) {
         (Some(a), Some(b)) => Some(f.and_pred(a, b)),
         (a, b) => a.or(b),
@@ -247,7 +310,7 @@ impl Emit<'_> {
     }
 
     /// An element as f32, 0 where it is not valid.
-    fn element(&mut self, buf: u32, at: &Index, valid: Option<Reg<Pred>>) -> Src<F32> {
+    pub(super) fn element(&mut self, buf: u32, at: &Index, valid: Option<Reg<Pred>>) -> Src<F32> {
         let dtype = self.k.params[buf as usize].dtype;
         let Some(valid) = valid else {
             let (address, offset) = self.address(buf, at);

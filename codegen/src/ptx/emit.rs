@@ -7,7 +7,7 @@
 use super::func::{Cmp, Func, Global, Label, Special};
 use super::index::{Index, IntReg};
 use super::reg::*;
-use super::schedule::{Group, Schedule};
+use super::schedule::{Group, Schedule, unrolled};
 use super::value::{Scalar, Val};
 use crate::kernel::{Expr, Kernel, LoopKind, PARALLEL, Stmt, Var};
 use lehr_ir::DType;
@@ -171,9 +171,21 @@ impl<'k> Emit<'k> {
             Stmt::Store { buf, index, value } => self.store(*buf, index, value),
             Stmt::For { kind: LoopKind::Vector, .. } if self.spreads() => self.spread_loop(s),
             Stmt::For { kind: LoopKind::Vector, .. } if self.widened(s) => {}
+            Stmt::For { var, start, end, step, body, .. } if unrolled(s) => {
+                let (first, past) = (start.as_i64().expect("a number"), end.as_i64().expect("a number"));
+                for i in (first..past).step_by(*step as usize) {
+                    self.values[*var as usize] = Some(Val::index(Index::constant(i)));
+                    self.block(body);
+                }
+            }
             Stmt::For { var, start, end, step, body, .. } => {
                 let (start, end) = (self.index(start), self.index(end));
                 self.counted(*var, start, end, *step, |e| e.block(body));
+            }
+            Stmt::If { cond, then, otherwise } if otherwise.is_empty() && matches!(then[..], [Stmt::Fault(_)]) => {
+                let [Stmt::Fault(id)] = then[..] else { unreachable!("it is one fault") };
+                let p = self.condition(cond);
+                self.fault(id, Some(p));
             }
             Stmt::If { cond, then, otherwise } => {
                 let p = self.condition(cond);
@@ -200,14 +212,17 @@ impl<'k> Emit<'k> {
                 self.f.jump(again);
                 self.f.place(after);
             }
-            Stmt::Fault(id) => {
-                let (word, first) = self.fault.expect("a kernel with faults has a fault word");
-                let number = self.f.add::<U32>(first, *id as i32 + 1);
-                self.f.st::<Global, B32>(word, 0, number);
-            }
+            Stmt::Fault(id) => self.fault(*id, None),
             Stmt::Contract(c) => self.contract(c),
             Stmt::Leaf { .. } => unreachable!("leaves are machine code of a CPU: GPU programs are lowered without"),
         }
+    }
+
+    /// Stores the fault's number where `p` is true.
+    fn fault(&mut self, id: u32, p: Option<Reg<Pred>>) {
+        let (word, first) = self.fault.expect("a kernel with faults has a fault word");
+        let number = self.f.add::<U32>(first, id as i32 + 1);
+        self.when(p, |f| f.st::<Global, B32>(word, 0, number));
     }
 
     /// Whether a vector loop met here runs across the threads of a group.
@@ -339,6 +354,14 @@ impl<'k> Emit<'k> {
     }
 
     // Small helpers.
+
+    /// What `f` adds runs only where `p` is true; always without one.
+    pub fn when(&mut self, p: Option<Reg<Pred>>, f: impl FnOnce(&mut Func)) {
+        match p {
+            Some(p) => self.f.guarded(p, true, f),
+            None => f(&mut self.f),
+        }
+    }
 
     pub fn index(&mut self, e: &Expr) -> Index {
         self.eval(e).lane(0).int()

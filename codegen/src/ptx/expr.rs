@@ -23,8 +23,13 @@ impl Emit<'_> {
                 let a = self.eval(a);
                 self.map(&[&a], |e, v| e.unary(*op, t, v[0]))
             }
+            Expr::Binary(BinOp::And, a, b) if self.truth(a) == Some(true) => self.eval(b),
+            Expr::Binary(BinOp::And, a, b) if self.truth(b) == Some(true) => self.eval(a),
             Expr::Binary(op, a, b) => {
                 let t = self.k.type_of(a);
+                if let Some(inside) = self.inside(e) {
+                    return Val::Uniform(Scalar::Pred(inside));
+                }
                 // Equal operands give the first, which the kernel IR's interpreter and the CPU order alike.
                 let (a, b) = crate::clif::ops::minmax_order(*op, a, b);
                 let (a, b) = (self.eval(a), self.eval(b));
@@ -42,6 +47,9 @@ impl Emit<'_> {
                 self.map(&[&a, &b], |e, v| Scalar::Pred(e.compare(*op, t, v[0], v[1])))
             }
             Expr::Select(c, a, b) => {
+                if let Some(first) = self.truth(c) {
+                    return self.eval(if first { a } else { b });
+                }
                 let (c, a, b) = (self.eval(c), self.eval(a), self.eval(b));
                 self.map(&[&c, &a, &b], |e, v| e.select(v[0].pred(), v[1], v[2]))
             }
@@ -54,6 +62,41 @@ impl Emit<'_> {
                 self.map(&[&a], |e, v| e.cast(from, *to, v[0]))
             }
         }
+    }
+
+    /// What a condition on indices is in all lanes, where their bounds decide it.
+    fn truth(&mut self, e: &Expr) -> Option<bool> {
+        match e {
+            Expr::Int(DType::Bool, n) => Some(*n != 0),
+            Expr::Binary(BinOp::And, a, b) => match (self.truth(a), self.truth(b)) {
+                (Some(false), _) | (_, Some(false)) => Some(false),
+                (Some(true), Some(true)) => Some(true),
+                (None, _) | (_, None) => None,
+            },
+            Expr::Compare(op, a, b) if self.k.type_of(a) == DType::I64 => {
+                let (a, b) = (self.eval(a).as_index()?, self.eval(b).as_index()?);
+                match op {
+                    CmpOp::Lt => decided(a.high < b.low, a.low >= b.high),
+                    CmpOp::Le => decided(a.high <= b.low, a.low > b.high),
+                    CmpOp::Gt => decided(a.low > b.high, a.high <= b.low),
+                    CmpOp::Ge => decided(a.low >= b.high, a.high < b.low),
+                    CmpOp::Eq => decided(false, a.high < b.low || a.low > b.high),
+                    CmpOp::Ne => decided(a.high < b.low || a.low > b.high, false),
+                }
+            }
+            _ => None,
+        }
+    }
+
+    /// `0 <= x & x < n` as one comparison, if that is what `e` is.
+    fn inside(&mut self, e: &Expr) -> Option<Reg<Pred>> {
+        let Expr::Binary(BinOp::And, after, before) = e else { return None };
+        let (Expr::Compare(CmpOp::Ge, x, zero), Expr::Compare(CmpOp::Lt, y, n)) = (&**after, &**before) else {
+            return None;
+        };
+        let n = n.as_i64().filter(|_| x == y && zero.as_i64() == Some(0))?;
+        let x = self.eval(x).as_index().filter(|i| i.stride == 0)?;
+        super::copy::within(&mut self.f, &x, n)
     }
 
     /// Lane by lane, or once where no operand differs between lanes.
@@ -343,6 +386,10 @@ impl Emit<'_> {
             (to, a) => unreachable!("{a:?} as {to}"),
         }
     }
+}
+
+fn decided(always: bool, never: bool) -> Option<bool> {
+    if always || never { Some(always) } else { None }
 }
 
 /// A constant operand.

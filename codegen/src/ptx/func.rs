@@ -1,5 +1,6 @@
 //! A kernel under construction, as a list of lines that prints as PTX, and the words of its instructions (`inst.rs` has those).
 
+use super::numbering::Numbering;
 use super::reg::*;
 use std::fmt::{self, Write};
 
@@ -130,6 +131,7 @@ enum Line {
     Inst(Inst),
     Label(Label),
     Comment(String),
+    Pragma(&'static str),
 }
 
 /// An array in shared memory.
@@ -145,6 +147,7 @@ pub struct Mark {
     labels: u32,
     counts: [u32; 6],
     shared: usize,
+    time: usize,
 }
 
 /// A kernel: `.entry`.
@@ -162,6 +165,7 @@ pub struct Func {
     labels: u32,
     lines: Vec<Line>,
     guard: Option<(u32, bool)>,
+    numbering: Numbering,
 }
 
 #[derive(Clone, Debug)]
@@ -190,6 +194,7 @@ impl Func {
             labels: 0,
             lines: vec![],
             guard: None,
+            numbering: Numbering::default(),
         }
     }
 
@@ -205,6 +210,7 @@ impl Func {
     }
 
     pub fn place(&mut self, label: Label) {
+        self.numbering.label(label.0);
         self.lines.push(Line::Label(label));
     }
 
@@ -212,9 +218,20 @@ impl Func {
         self.lines.push(Line::Comment(text.into()));
     }
 
+    /// The loop that begins here is long enough: ptxas, which would write out several iterations of it, and spill, is to leave it.
+    pub fn no_unrolling(&mut self) {
+        self.lines.push(Line::Pragma("nounroll"));
+    }
+
     /// The state of construction, to come back to.
     pub fn mark(&self) -> Mark {
-        Mark { lines: self.lines.len(), labels: self.labels, counts: self.counts, shared: self.shared.len() }
+        Mark {
+            lines: self.lines.len(),
+            labels: self.labels,
+            counts: self.counts,
+            shared: self.shared.len(),
+            time: self.numbering.now(),
+        }
     }
 
     /// Forgets what was added since.
@@ -222,6 +239,7 @@ impl Func {
         self.lines.truncate(mark.lines);
         self.shared.truncate(mark.shared);
         (self.labels, self.counts) = (mark.labels, mark.counts);
+        self.numbering.rewind(mark.time, mark.labels, &mark.counts);
     }
 
     /// What `f` adds runs only where `p` equals `when`. Results that are read elsewhere must have been set before.
@@ -236,12 +254,43 @@ impl Func {
         self.lines.push(Line::Inst(Inst { guard: self.guard, opcode: opcode.into(), operands }));
     }
 
+    /// What an instruction gives that depends on its operands alone: computed once.
     pub(super) fn result<C: Class>(&mut self, opcode: impl Into<String>, sources: Vec<Operand>) -> Reg<C> {
+        let opcode = opcode.into();
+        if self.guard.is_some() {
+            return self.loaded(opcode, sources);
+        }
+        if let Some(n) = self.numbering.find(&opcode, &sources) {
+            return Reg::new(n);
+        }
+        let r: Reg<C> = self.loaded(opcode.clone(), sources.clone());
+        self.numbering.add(&opcode, &sources, (C::ID, r.n));
+        r
+    }
+
+    /// What an instruction gives that depends on memory or other threads, too.
+    pub(super) fn loaded<C: Class>(&mut self, opcode: impl Into<String>, sources: Vec<Operand>) -> Reg<C> {
         let r = self.reg::<C>();
         let mut operands = vec![r.into()];
         operands.extend(sources);
         self.push(opcode, operands);
         r
+    }
+
+    /// A register that may be written more than once.
+    pub(super) fn variable<C: Class>(&mut self) -> Reg<C> {
+        let r = self.reg();
+        self.numbering.variable((C::ID, r.n));
+        r
+    }
+
+    /// The register is given another value.
+    pub(super) fn written<C: Class>(&mut self, r: Reg<C>) {
+        self.numbering.written((C::ID, r.n));
+    }
+
+    pub(super) fn jumped(&mut self, to: Label) {
+        self.numbering.jump(to.0);
     }
 }
 
@@ -270,13 +319,14 @@ impl fmt::Display for Func {
             }
         }
         for array in &self.shared {
-            writeln!(f, "    .shared .align 16 .b8 {}[{}];", array.name, array.bytes)?;
+            writeln!(f, "    .shared .align 128 .b8 {}[{}];", array.name, array.bytes)?;
         }
         let mut line = String::new();
         for l in &self.lines {
             line.clear();
             match l {
                 Line::Label(label) => write!(line, "$L{}:", label.0)?,
+                Line::Pragma(text) => write!(line, "    .pragma \"{text}\";")?,
                 Line::Comment(text) => write!(line, "    // {text}")?,
                 Line::Inst(i) => {
                     line.push_str("    ");

@@ -193,10 +193,7 @@ impl Func {
                 }
                 let first = Index { stride: 0, ..*a };
                 let q = self.index_op(op, &first, b, lanes)?;
-                return Some(match op {
-                    BinOp::Div => q,
-                    _ => Index { stride: 1, high: n - 1, ..q },
-                });
+                return Some(if op == BinOp::Div { q } else { Index { stride: 1, high: n - 1, ..q } });
             }
             _ => {}
         }
@@ -204,6 +201,9 @@ impl Func {
     }
 
     fn uniform_op(&mut self, op: BinOp, a: &Index, b: &Index) -> Index {
+        if let Some(known) = folded(op, a, b) {
+            return known;
+        }
         let ends = |f: fn(i128, i128) -> i128| {
             let v = [(a.low, b.low), (a.low, b.high), (a.high, b.low), (a.high, b.high)];
             bounds(v.map(|(x, y)| f(x as i128, y as i128)))
@@ -223,28 +223,41 @@ impl Func {
                 _ => (i64::MIN, i64::MAX),
             },
             BinOp::And if a.low >= 0 && b.low >= 0 => (0, a.high.min(b.high)),
-            _ => (i64::MIN, i64::MAX),
+            BinOp::Add | BinOp::Sub | BinOp::And | BinOp::Or | BinOp::Xor | BinOp::Shl | BinOp::Shr | BinOp::Pow => {
+                (i64::MIN, i64::MAX)
+            }
         };
         let multiple = match op {
             BinOp::Mul => divisor((a.multiple as i128 * b.multiple as i128) as u128),
             BinOp::Min | BinOp::Max => gcd(a.multiple, b.multiple),
             BinOp::Rem => gcd(a.multiple, b.multiple),
             BinOp::Div => constant.filter(|&n| n > 0 && a.multiple % n == 0).map_or(1, |n| (a.multiple / n).max(1)),
-            _ => 1,
+            BinOp::Add | BinOp::Sub | BinOp::And | BinOp::Or | BinOp::Xor | BinOp::Shl | BinOp::Shr | BinOp::Pow => 1,
         };
         if self.is_narrow(a) && self.is_narrow(b) && a.is_narrow() && b.is_narrow() && fits(low, high) {
             let positive = a.low >= 0 && b.low >= 0;
+            let power = constant.and_then(shift_of);
             let (x, y) = (self.narrow(a), self.narrow(b));
             let r = match op {
                 BinOp::Mul => self.mul_lo::<S32>(x, y),
                 BinOp::Min => self.min_int::<S32>(x, y),
                 BinOp::Max => self.max_int::<S32>(x, y),
                 BinOp::And => self.and(x, y),
+                BinOp::Div if let Some(shift) = power.filter(|_| positive) => self.shr::<U32>(x, shift),
+                BinOp::Rem if let Some(shift) = power.filter(|_| positive) => self.and(x, (1 << shift) - 1),
                 BinOp::Div if positive && constant.is_some() => self.div_int::<U32>(x, y),
                 BinOp::Rem if positive && constant.is_some() => self.rem::<U32>(x, y),
                 BinOp::Div if constant.is_some() => self.div_int::<S32>(x, y),
                 BinOp::Rem if constant.is_some() => self.rem::<S32>(x, y),
-                _ => return self.wide_op(op, a, b, multiple, (low, high)),
+                BinOp::Div
+                | BinOp::Rem
+                | BinOp::Add
+                | BinOp::Sub
+                | BinOp::Or
+                | BinOp::Xor
+                | BinOp::Shl
+                | BinOp::Shr
+                | BinOp::Pow => return self.wide_op(op, a, b, multiple, (low, high)),
             };
             return Index::register(IntReg::Narrow(r), multiple, low, high);
         }
@@ -254,6 +267,10 @@ impl Func {
     fn wide_op(&mut self, op: BinOp, a: &Index, b: &Index, multiple: i64, (low, high): (i64, i64)) -> Index {
         let (x, y) = (self.wide(a), self.wide(b));
         let r = self.int_op::<S64, B64>(op, x, y, b.as_constant());
+        if fits(low, high) {
+            // What follows has 32 bits.
+            return Index::register(IntReg::Narrow(self.cvt::<U32, U64>(Round::None, r)), multiple, low, high);
+        }
         Index::register(IntReg::Wide(r), multiple, low, high)
     }
 
@@ -326,6 +343,33 @@ impl Func {
         let (x, y) = (self.wide(a), self.wide(b));
         self.setp::<S64>(cmp, x, y)
     }
+}
+
+/// The result where constants or bounds decide it.
+fn folded(op: BinOp, a: &Index, b: &Index) -> Option<Index> {
+    let divisor = b.as_constant().filter(|&n| n > 0);
+    match (op, divisor) {
+        (BinOp::Div, Some(1)) => return Some(*a),
+        (BinOp::Rem, Some(1)) => return Some(Index::constant(0)),
+        (BinOp::Div, Some(n)) if a.low >= 0 && a.high < n => return Some(Index::constant(0)),
+        (BinOp::Rem, Some(n)) if a.low >= 0 && a.high < n => return Some(*a),
+        (BinOp::Min, _) if a.high <= b.low => return Some(*a),
+        (BinOp::Min, _) if b.high <= a.low => return Some(*b),
+        (BinOp::Max, _) if a.low >= b.high => return Some(*a),
+        (BinOp::Max, _) if b.low >= a.high => return Some(*b),
+        // What is left takes constants.
+        _ => {}
+    }
+    let (x, y) = (a.as_constant()?, b.as_constant()?);
+    let value = match op {
+        BinOp::Div if y > 0 => x / y,
+        BinOp::Rem if y > 0 => x % y,
+        BinOp::And => x & y,
+        BinOp::Or => x | y,
+        BinOp::Xor => x ^ y,
+        _ => return None,
+    };
+    Some(Index::constant(value))
 }
 
 fn shift_of(by: i64) -> Option<i32> {

@@ -8,15 +8,16 @@ impl Func {
     // Moves.
 
     pub fn mov<C: Class>(&mut self, a: impl Into<Src<C>>) -> Reg<C> {
-        let r = self.reg::<C>();
+        let r = self.variable::<C>();
         self.set(r, a);
         r
     }
 
-    /// Gives a register a new value.
+    /// Gives a register of [`mov`](Func::mov) a new value.
     pub fn set<C: Class>(&mut self, r: Reg<C>, a: impl Into<Src<C>>) {
         let a: Src<C> = a.into();
         let bits = C::ID.declared();
+        self.written(r);
         self.push(format!("mov{bits}"), vec![r.into(), a.into()]);
     }
 
@@ -52,6 +53,13 @@ impl Func {
         let (low, high) = (self.reg(), self.reg());
         self.push("mov.b64", vec![Operand::Vector(vec![low.into(), high.into()]), a.into()]);
         (low, high)
+    }
+
+    /// The low and high halves of a word.
+    pub fn halves(&mut self, a: Reg<B32>) -> [Reg<B16>; 2] {
+        let (low, high) = (self.reg(), self.reg());
+        self.push("mov.b32", vec![Operand::Vector(vec![low.into(), high.into()]), a.into()]);
+        [low, high]
     }
 
     pub fn join(&mut self, low: Reg<B32>, high: Reg<B32>) -> Reg<B64> {
@@ -116,6 +124,7 @@ impl Func {
 
     /// `sum += a * b`, rounded once.
     pub fn accumulate(&mut self, sum: Reg<F32>, a: Reg<F32>, b: Reg<F32>) {
+        self.written(sum);
         self.push("fma.rn.f32", vec![sum.into(), a.into(), b.into(), sum.into()]);
     }
 
@@ -268,7 +277,7 @@ impl Func {
     }
 
     /// Likewise a pair of f16 or bf16; `low` is the element with the lower index.
-    pub fn round_to_pair(&mut self, t: MmaType, low: Reg<F32>, high: Reg<F32>) -> Reg<B32> {
+    pub fn round_to_pair(&mut self, t: MmaType, low: Src<F32>, high: Src<F32>) -> Reg<B32> {
         let name = if t == MmaType::Bf16 { "bf16x2" } else { "f16x2" };
         self.result(format!("cvt.rn.{name}.f32"), vec![high.into(), low.into()])
     }
@@ -289,7 +298,7 @@ impl Func {
     }
 
     pub fn ld<S: Space, E: Element>(&mut self, base: Reg<S::Base>, offset: i64) -> Reg<E::Class> {
-        self.result(format!("ld.{}.{}", S::NAME, E::NAME), vec![Self::address::<S>(base, offset)])
+        self.loaded(format!("ld.{}.{}", S::NAME, E::NAME), vec![Self::address::<S>(base, offset)])
     }
 
     /// 2 or 4 neighbouring elements, aligned to all of them.
@@ -298,6 +307,30 @@ impl Func {
         let regs: Vec<Reg<E::Class>> = (0..n).map(|_| self.reg()).collect();
         let vector = Operand::Vector(regs.iter().map(|&r| r.into()).collect());
         self.push(format!("ld.{}.v{n}.{}", S::NAME, E::NAME), vec![vector, Self::address::<S>(base, offset)]);
+        regs
+    }
+
+    /// Into [variables](Func::variable): one element, or 2 or 4 neighbouring ones.
+    pub fn ld_into<S: Space, E: Element>(&mut self, to: &[Reg<E::Class>], base: Reg<S::Base>, offset: i64) {
+        to.iter().for_each(|&r| self.written(r));
+        let from = Self::address::<S>(base, offset);
+        let regs: Vec<Operand> = to.iter().map(|&r| r.into()).collect();
+        match <[Operand; 1]>::try_from(regs) {
+            Ok([one]) => self.push(format!("ld.{}.{}", S::NAME, E::NAME), vec![one, from]),
+            Err(regs) => {
+                assert!(matches!(regs.len(), 2 | 4), "vectors have 2 or 4 elements");
+                let opcode = format!("ld.{}.v{}.{}", S::NAME, regs.len(), E::NAME);
+                self.push(opcode, vec![Operand::Vector(regs), from]);
+            }
+        }
+    }
+
+    /// Four matrices of 8x8 elements of 16 bits: lane l has the address of row `l % 8` of matrix `l / 8`, 16 bytes, and gets, of each
+    /// matrix, the two elements `2 * (l % 4)` on of row `l / 4`.
+    pub fn ldmatrix(&mut self, base: Reg<B32>, offset: i64) -> [Reg<B32>; 4] {
+        let regs: [Reg<B32>; 4] = std::array::from_fn(|_| self.reg());
+        let vector = Operand::Vector(regs.iter().map(|&r| r.into()).collect());
+        self.push("ldmatrix.sync.aligned.m8n8.x4.shared.b16", vec![vector, Self::address::<Shared>(base, offset)]);
         regs
     }
 
@@ -355,7 +388,7 @@ impl Func {
 
     /// The value of the lane whose number differs by `mask`, in a whole warp.
     pub fn shuffle_xor(&mut self, a: Reg<B32>, mask: u32) -> Reg<B32> {
-        self.result(
+        self.loaded(
             "shfl.sync.bfly.b32",
             vec![a.into(), Operand::Literal(mask as i64), Operand::Literal(0x1f), Operand::Literal(0xffff_ffff)],
         )
@@ -368,6 +401,7 @@ impl Func {
             MmaType::F16 => "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32",
             MmaType::Bf16 => "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32",
         };
+        sums.iter().for_each(|&r| self.written(r));
         let vector = |regs: Vec<Operand>| Operand::Vector(regs);
         let sums = vector(sums.iter().map(|&r| r.into()).collect());
         let a = vector(a.iter().map(|&r| r.into()).collect());
@@ -378,6 +412,7 @@ impl Func {
     // Control.
 
     pub fn jump(&mut self, to: Label) {
+        self.jumped(to);
         self.push("bra", vec![Operand::Label(to.0)]);
     }
 

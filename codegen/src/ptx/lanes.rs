@@ -325,7 +325,12 @@ fn reduced_by(body: &[Stmt], var: Var) -> Option<BinOp> {
         Stmt::Set { var: v, value: Expr::Binary(op, ..) } if *v == var => Some(*op),
         Stmt::For { body, .. } | Stmt::While { body, .. } => reduced_by(body, var),
         Stmt::If { then, otherwise, .. } => reduced_by(then, var).or_else(|| reduced_by(otherwise, var)),
-        _ => None,
+        Stmt::Let { .. }
+        | Stmt::Set { .. }
+        | Stmt::Store { .. }
+        | Stmt::Fault(_)
+        | Stmt::Leaf { .. }
+        | Stmt::Contract(_) => None,
     })
 }
 

@@ -1,7 +1,7 @@
 //! Loads, stores and the barriers between them.
 
 use super::emit::{Emit, in_reg};
-use super::func::{Cmp, Func, Global, ReadOnly, Space};
+use super::func::{Cmp, Func, Global, MmaType, ReadOnly, Space};
 use super::index::{Index, IntReg};
 use super::reg::*;
 use super::schedule::Group;
@@ -58,6 +58,9 @@ impl Emit<'_> {
             if let Some(n) = self.vector_of(stored, &i) {
                 self.vectors += 1;
                 let (address, offset) = self.address(buf, &i);
+                if self.is_words(stored) {
+                    return Val::Lanes(self.load_words(buf, stored, address, offset));
+                }
                 let size = stored.size() as i64;
                 let parts = (0..self.width / n).flat_map(|k| {
                     let offset = offset + (k * n) as i64 * size;
@@ -82,10 +85,40 @@ impl Emit<'_> {
         [4, 2].into_iter().find(|&n| self.width.is_multiple_of(n) && n * stored.size() <= 16)
     }
 
+    /// Whether the thread's lanes are eight elements of 16 bits: four words then, for there are no vectors of eight.
+    fn is_words(&self, stored: DType) -> bool {
+        self.width == 8 && matches!(stored, DType::F16 | DType::BF16)
+    }
+
+    fn load_words(&mut self, buf: u32, t: DType, address: Reg<B64>, offset: i64) -> Vec<Scalar> {
+        let words = match self.k.params[buf as usize].access {
+            Access::Read => self.f.ld_vector::<ReadOnly, B32>(4, address, offset),
+            Access::Write | Access::ReadWrite => self.f.ld_vector::<Global, B32>(4, address, offset),
+        };
+        let f = &mut self.f;
+        let two = |w: Reg<B32>| match t {
+            DType::BF16 => {
+                let high = f.and(w, 0xffff_0000u32 as i32);
+                [widen_bf16(f, w), f.bits::<F32, B32>(high)]
+            }
+            DType::F16 => f.halves(w).map(|h| f.f16_to_f32(h)),
+            other => unreachable!("{other} is not read by words"),
+        };
+        words.into_iter().flat_map(two).map(|v| Scalar::F32(v.into())).collect()
+    }
+
     pub fn load_at(&mut self, buf: u32, t: DType, address: Reg<B64>, offset: i64) -> Scalar {
         match self.k.params[buf as usize].access {
             Access::Read => self.load_from::<ReadOnly>(t, address, offset),
             Access::Write | Access::ReadWrite => self.load_from::<Global>(t, address, offset),
+        }
+    }
+
+    /// One or four f32 into variables, where `p` is true.
+    pub fn load_into(&mut self, buf: u32, to: &[Reg<F32>], (address, offset): (Reg<B64>, i64), p: Option<Reg<Pred>>) {
+        match self.k.params[buf as usize].access {
+            Access::Read => self.when(p, |f| f.ld_into::<ReadOnly, F32>(to, address, offset)),
+            Access::Write | Access::ReadWrite => self.when(p, |f| f.ld_into::<Global, F32>(to, address, offset)),
         }
     }
 
@@ -168,6 +201,15 @@ impl Emit<'_> {
         {
             self.vectors += 1;
             let (address, offset) = self.address(buf, &i);
+            if self.is_words(stored) {
+                let rounded = if stored == DType::BF16 { MmaType::Bf16 } else { MmaType::F16 };
+                let pair = |k: usize| {
+                    let [low, high] = [2 * k, 2 * k + 1].map(|l| in_reg(&mut self.f, v.lane(l).f32()));
+                    self.f.round_to_pair(rounded, low.into(), high.into())
+                };
+                let words: Vec<Reg<B32>> = (0..4).map(pair).collect();
+                return self.f.st_vector::<Global, B32>(address, offset, &words);
+            }
             for k in 0..self.width / n {
                 let lanes: Vec<Scalar> = (k * n..(k + 1) * n).map(|l| v.lane(l)).collect();
                 self.store_vector(stored, address, offset + (k * n * stored.size()) as i64, &lanes);

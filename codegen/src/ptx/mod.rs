@@ -13,20 +13,25 @@ mod copy;
 mod emit;
 mod expr;
 mod func;
+mod halves;
 mod index;
 mod inst;
 mod lanes;
 mod math;
 mod memory;
+mod numbering;
+mod occupancy;
 mod plan;
 mod reg;
 mod schedule;
 mod value;
 
+pub use occupancy::side_by_side;
 pub use plan::{BufferPlan, KernelPlan, LaunchPlan, Step};
 pub use schedule::{Group, Schedule};
 
 use crate::program::Program;
+use lehr_ir::DType;
 use std::collections::{BTreeSet, HashSet};
 use std::fmt::{self, Write};
 
@@ -117,6 +122,15 @@ impl Precision {
         }
     }
 
+    /// What factors are rounded to, where they are in memory already.
+    pub fn factor_type(self) -> Option<DType> {
+        match self {
+            Precision::Fp32 | Precision::Tf32 => None,
+            Precision::F16 => Some(DType::F16),
+            Precision::Bf16 => Some(DType::BF16),
+        }
+    }
+
     /// Largest error of one layer's results, relative to the sum of the absolute values of the products.
     pub fn error(self) -> f64 {
         match self {
@@ -162,7 +176,7 @@ pub fn emit(program: &Program, gpu: Gpu) -> Module {
         let name = format!("k{i}_{}", identifier(&k.name));
         let schedule = Schedule::of(k);
         let mut e = emit::Emit::new(k, name.clone(), schedule, gpu.precision);
-        e.f.heading = heading(program, i, &schedule);
+        e.f.heading = heading(program, i, &schedule, gpu);
         e.kernel();
         // Writing to a string cannot fail.
         let _ = writeln!(bodies, "\n{}", e.f);
@@ -173,7 +187,7 @@ pub fn emit(program: &Program, gpu: Gpu) -> Module {
             threads: schedule.threads,
             shared_bytes: e.f.shared.iter().map(|a| a.bytes).sum(),
             has_faults: !k.faults.is_empty(),
-            schedule: schedule.describe(),
+            schedule: schedule.describe(gpu),
         });
     }
     let plan = LaunchPlan::new(program, gpu, kernels);
@@ -203,7 +217,7 @@ fn write_head(text: &mut String, program: &Program, gpu: Gpu, plan: &LaunchPlan)
 }
 
 /// The nodes of every step that runs the kernel, and how it runs.
-fn heading(program: &Program, kernel: usize, schedule: &Schedule) -> Vec<String> {
+fn heading(program: &Program, kernel: usize, schedule: &Schedule, gpu: Gpu) -> Vec<String> {
     let mut lines = vec![];
     for step in program.steps.iter().filter(|s| s.kernel == kernel) {
         for o in &step.origins {
@@ -218,7 +232,7 @@ fn heading(program: &Program, kernel: usize, schedule: &Schedule) -> Vec<String>
             }
         }
     }
-    lines.push(schedule.describe());
+    lines.push(schedule.describe(gpu));
     lines
 }
 

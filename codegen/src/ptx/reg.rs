@@ -13,7 +13,7 @@ use std::fmt;
 use std::marker::PhantomData;
 
 /// A register class as a value: what declarations and printing go by.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ClassId {
     Pred,
     B16,
@@ -227,7 +227,7 @@ impl From<f64> for Src<F64> {
 }
 
 /// An operand with its class forgotten: what an instruction keeps for printing. Only the typed builder makes them.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Operand {
     Reg(ClassId, u32),
     Imm(ClassId, u64),

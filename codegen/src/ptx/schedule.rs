@@ -3,6 +3,7 @@
 //! Vector loops are independent iterations or reductions by the kernel IR's promise. Where they are long, the threads of a
 //! group share them, neighbours taking neighbouring elements; where there are none, or short ones, an iteration is a thread's own.
 
+use super::Gpu;
 use crate::kernel::{BinOp, Contract, Expr, Kernel, LoopKind, Stmt, Tile};
 
 /// Threads that run one iteration together.
@@ -37,6 +38,8 @@ const LONG: i64 = 1024;
 const MANY: i64 = 1 << 14;
 /// Iterations that fill a GPU with a warp each.
 const WARPS: i64 = 1 << 9;
+/// Statements of a loop that is written out: short windows, whose taps are then constant offsets from one address.
+const UNROLLED: i64 = 96;
 /// What is taken for the length of a loop whose bounds are computed.
 const UNKNOWN: i64 = 64;
 
@@ -66,13 +69,16 @@ impl Schedule {
             };
         }
         if longest >= LONG || (longest >= LONG / 4 && extent < WARPS) {
-            let threads = if longest >= 8 * LONG { 1024 } else { 256 };
+            let most = if longest >= 8 * LONG { 1024 } else { 256 };
+            // Each has a vector of four at least.
+            let threads = (longest as u32 / 4).next_power_of_two().clamp(64, most);
             return Schedule { group: Group::Block, tile: None, threads, grid: [blocks(extent, 1), 1, 1] };
         }
-        Schedule { group: Group::Warp, tile: None, threads: 128, grid: [blocks(extent, 4), 1, 1] }
+        let warps = extent.min(4);
+        Schedule { group: Group::Warp, tile: None, threads: 32 * warps as u32, grid: [blocks(extent, warps), 1, 1] }
     }
 
-    pub fn describe(&self) -> String {
+    pub fn describe(&self, gpu: Gpu) -> String {
         let blocks = self.grid.iter().product::<u32>();
         let what = match (self.group, self.tile) {
             (Group::Thread, _) => "a thread per iteration".into(),
@@ -87,7 +93,12 @@ impl Schedule {
                 )
             }
         };
-        format!("{what}, {blocks} blocks of {} threads", self.threads)
+        let room = self.tile.map_or(String::new(), |t| {
+            let (each, all) = (super::side_by_side(&t, gpu.precision, gpu.sm), gpu.sm.multiprocessors());
+            let waves = blocks as f64 / (each as usize * all) as f64;
+            format!(": {waves:.2} waves of {each} on each of {all} multiprocessors")
+        });
+        format!("{what}, {blocks} blocks of {} threads{room}", self.threads)
     }
 }
 
@@ -112,6 +123,25 @@ pub fn trip(start: &Expr, end: &Expr, step: i64) -> Option<i64> {
     match end {
         Expr::Binary(BinOp::Add, a, n) if **a == *start => n.as_i64().map(|n| (n.max(0) + step - 1) / step),
         _ => None,
+    }
+}
+
+/// Whether a loop is written out, iteration by iteration.
+pub fn unrolled(s: &Stmt) -> bool {
+    written_out(s).is_some_and(|n| n <= UNROLLED)
+}
+
+/// Statements of a loop that is written out with all the loops in it; `None` if one has no bounds that are numbers.
+fn written_out(s: &Stmt) -> Option<i64> {
+    let all = |body: &[Stmt]| body.iter().try_fold(0i64, |n, s| Some(n.saturating_add(written_out(s)?)));
+    match s {
+        Stmt::For { start, end, step, body, .. } => {
+            let n = trip(start, end, *step).filter(|_| start.as_i64().is_some() && end.as_i64().is_some())?;
+            Some(n.saturating_mul(all(body)?))
+        }
+        Stmt::If { then, otherwise, .. } => Some(1 + all(then)? + all(otherwise)?),
+        Stmt::Let { .. } | Stmt::Set { .. } | Stmt::Store { .. } | Stmt::Fault(_) => Some(1),
+        Stmt::While { .. } | Stmt::Leaf { .. } | Stmt::Contract(_) => None,
     }
 }
 

@@ -28,7 +28,7 @@ pub(super) fn arc(e: &mut Emit, op: UnOp, x: D) -> D {
             let inside = m.dd(inside);
             m.div_dd(inside, cosine)
         }
-        _ => {
+        UnOp::Acos => {
             // Half the angle: tan(acos(x) / 2) = sqrt((1 - x) / (1 + x))
             let inside = limited(m, x, -1.0 + f64::EPSILON / 2.0, 1.0);
             let minus = m.neg(inside);
@@ -36,6 +36,7 @@ pub(super) fn arc(e: &mut Emit, op: UnOp, x: D) -> D {
             let ratio = m.div_dd(over, under);
             m.sqrt_dd(ratio)
         }
+        other => unreachable!("{other:?} is no arc"),
     };
     let y = atan_dd(e, argument);
     let m = &mut Calc(&mut e.f);
@@ -56,10 +57,11 @@ pub(super) fn arc(e: &mut Emit, op: UnOp, x: D) -> D {
     let y = keep_tiny(m, x, 1e-9, y);
     match op {
         UnOp::Asin => outside_one(m, a, y),
-        _ => {
+        UnOp::Atan => {
             let nan = m.is_nan(x);
             m.pick(nan, x, y)
         }
+        other => unreachable!("{other:?} has returned, or is no arc"),
     }
 }
 

@@ -15,6 +15,7 @@ pub(super) fn emit(e: &mut Emit, op: UnOp, x: Src<F64>) -> D {
     match op {
         UnOp::Erf => return arcs::erf(e, x),
         UnOp::Atan | UnOp::Asin | UnOp::Acos => return arcs::arc(e, op, x),
+        // The match below has the others, by name.
         _ => {}
     }
     let m = &mut Calc(&mut e.f);
@@ -152,7 +153,7 @@ fn hyperbolic(m: &mut Calc, op: UnOp, x: D) -> D {
             let y = m.div_dd(e, under);
             m.value(y)
         }
-        _ => {
+        UnOp::Sinh | UnOp::Cosh => {
             let far = half_exp(m, a);
             let inside = limited(m, a, 0.0, 40.0);
             let near = if op == UnOp::Sinh {
@@ -177,6 +178,7 @@ fn hyperbolic(m: &mut Calc, op: UnOp, x: D) -> D {
             let large = m.is(a, Cmp::Gt, 40.0);
             m.pick(large, far, near)
         }
+        other => unreachable!("{other:?} is not hyperbolic"),
     };
     if op == UnOp::Cosh {
         return y;
@@ -468,7 +470,8 @@ pub(in crate::ptx) fn fmod(e: &mut Emit, x: Src<F64>, y: Src<F64>) -> D {
     f.jump_if(smaller, true, done);
     let (rest, exponent) = parts(f, a);
     let (divisor, last) = parts(f, b);
-    let left = f.sub::<S32>(exponent, last);
+    let (rest, left) = (f.mov(rest), f.sub::<S32>(exponent, last));
+    let left = f.mov(left);
     let again = f.label();
     let end = f.label();
     f.place(again);

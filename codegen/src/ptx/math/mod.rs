@@ -31,7 +31,16 @@ pub(super) fn unary_f32(e: &mut Emit, op: UnOp, x: Src<F32>) -> Reg<F32> {
         UnOp::Exp | UnOp::Expm1 | UnOp::Log | UnOp::Log1p | UnOp::Tanh | UnOp::Erf | UnOp::Sin | UnOp::Cos => {
             single::emit(e, op, x)
         }
-        _ => {
+        UnOp::Not => unreachable!("Not is not of floats"),
+        UnOp::Tan
+        | UnOp::Asin
+        | UnOp::Acos
+        | UnOp::Atan
+        | UnOp::Sinh
+        | UnOp::Cosh
+        | UnOp::Asinh
+        | UnOp::Acosh
+        | UnOp::Atanh => {
             let wide = e.f.cvt::<F64, F32>(Round::None, x);
             let y = unary_f64(e, op, wide.into());
             e.f.cvt::<F32, F64>(Round::Nearest, y)
@@ -51,7 +60,20 @@ pub(super) fn unary_f64(e: &mut Emit, op: UnOp, x: Src<F64>) -> Reg<F64> {
         UnOp::Round => whole(e, Round::NearestInt),
         UnOp::Not => unreachable!("Not is not of floats"),
         UnOp::Sin | UnOp::Cos | UnOp::Tan => trig::emit(e, op, x),
-        _ => double::emit(e, op, x),
+        UnOp::Exp
+        | UnOp::Expm1
+        | UnOp::Log
+        | UnOp::Log1p
+        | UnOp::Asin
+        | UnOp::Acos
+        | UnOp::Atan
+        | UnOp::Sinh
+        | UnOp::Cosh
+        | UnOp::Tanh
+        | UnOp::Asinh
+        | UnOp::Acosh
+        | UnOp::Atanh
+        | UnOp::Erf => double::emit(e, op, x),
     }
 }
 

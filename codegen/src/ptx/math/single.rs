@@ -14,6 +14,7 @@ pub(super) fn emit(e: &mut Emit, op: UnOp, x: Src<F32>) -> R {
     let x = crate::ptx::emit::in_reg(&mut e.f, x);
     match op {
         UnOp::Sin | UnOp::Cos => return sin_cos(e, op, x),
+        // The match below has the others, by name.
         _ => {}
     }
     let f = &mut e.f;
@@ -240,7 +241,8 @@ fn sin_cos(e: &mut Emit, op: UnOp, x: R) -> R {
     let sign = f.and(sign, i32::MIN);
     let bits = int_bits(f, y);
     let bits = f.xor(bits, sign);
-    let result = float_of(f, bits);
+    let near_value = float_of(f, bits);
+    let result = f.mov(near_value);
 
     let size = f.abs::<F32>(x);
     let near = f.setp::<F32>(Cmp::Le, size, NEAR);

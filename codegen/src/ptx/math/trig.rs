@@ -22,7 +22,7 @@ pub(super) fn emit(e: &mut Emit, op: UnOp, x: Src<F64>) -> D {
             let y = m.div_dd(over, under);
             m.value(y)
         }
-        _ => {
+        UnOp::Sin | UnOp::Cos => {
             let quadrant = if op == UnOp::Cos { m.0.add::<S32>(quadrant, 1) } else { quadrant };
             let odd = bit(m.0, quadrant, 1);
             let y = m.pick_dd(odd, cosine, sine);
@@ -31,6 +31,7 @@ pub(super) fn emit(e: &mut Emit, op: UnOp, x: Src<F64>) -> D {
             let minus = m.neg(y);
             m.pick(negative, minus, y)
         }
+        other => unreachable!("{other:?} is not trigonometric"),
     };
     // Infinities have no sine; tiny arguments keep the sign of zero.
     let size = m.abs(x);
@@ -61,6 +62,8 @@ fn reduce(e: &mut Emit, x: D) -> (Reg<B32>, Dd) {
     let third = m.fma(q, -HALF_PI[2], head.lo);
     let r = m.sum(head.hi, third);
     let large = m.is(a, Cmp::Ge, 2048.0);
+    let quadrant = m.0.mov(quadrant);
+    let r = Dd { hi: m.0.mov(r.hi), lo: m.0.mov(r.lo) };
     let done = m.0.label();
     m.0.jump_if(large, false, done);
     let (q, far) = reduce_large(e, a);

@@ -94,7 +94,7 @@ impl Machine<'_> {
                 }
                 Ok(())
             }
-            _ => {
+            Space::Global | Space::Const | Space::Param | Space::Generic => {
                 let Some(allocation) = self.global.find(spot.address, u64::from(spot.size)) else {
                     return self.outside(spot);
                 };
@@ -139,7 +139,7 @@ impl Machine<'_> {
                 let at = local_check(warp, spot)?;
                 warp.local[spot.lane as usize].write(at, bytes);
             }
-            _ => {
+            Space::Global | Space::Const | Space::Param | Space::Generic => {
                 let Some(allocation) = self.global.find(spot.address, u64::from(spot.size)) else {
                     return self.outside(spot);
                 };
@@ -171,13 +171,13 @@ impl Machine<'_> {
         let (mut global, mut shared) = match space {
             Space::Global => (lanes, 0),
             Space::Shared => (0, lanes),
-            _ => (0, 0),
+            Space::Generic | Space::Const | Space::Local | Space::Param => (0, 0),
         };
         for lane in each(if space == Space::Generic { lanes } else { 0 }) {
             match Self::place(space, addresses[lane as usize]).0 {
                 Space::Global => global |= 1 << lane,
                 Space::Shared => shared |= 1 << lane,
-                _ => {}
+                Space::Generic | Space::Const | Space::Local | Space::Param => {}
             }
         }
         self.stats.count(MemoryKind::Global, line, &Request { addresses, lanes: global, size });
@@ -319,7 +319,7 @@ impl Machine<'_> {
         let window = match space {
             Space::Shared => SHARED_WINDOW,
             Space::Local => LOCAL_WINDOW,
-            _ => 0,
+            Space::Generic | Space::Global | Space::Const | Space::Param => 0,
         };
         let values = self.addresses(warp, a, lanes)?;
         let values = values.map(|v| if to_space { v.wrapping_sub(window) } else { v.wrapping_add(window) });
