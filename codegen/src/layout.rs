@@ -11,6 +11,7 @@
 //! grouped    as it comes      blocked                                  blocked    groups that end inside blocks, loose orders
 //! window     blocked          blocked                                  blocked    pools, depthwise convolutions
 //! map        blocked          blocked                                  blocked    elementwise, one operand of its shape blocked
+//! wide       plain            plain                                    plain      elementwise, with rows long enough for vectors
 //! concat     blocked          blocked                                  blocked    of channels
 //! mean       blocked          -                                        plain      over all spatial axes
 //! lrn        blocked          blocked                                  blocked    channels in whole blocks
@@ -55,6 +56,8 @@ pub enum Role {
     Grouped,
     Window,
     Map,
+    /// An elementwise group on plain values.
+    Wide,
     Concat,
     Mean,
     Lrn,
@@ -178,6 +181,7 @@ impl Layouts {
             Role::Grouped => "convolution of gathered channels",
             Role::Window => "window",
             Role::Map => "map",
+            Role::Wide => "wide map",
             Role::Concat => "concatenation",
             Role::Mean => "mean",
             Role::Lrn => "local response normalisation",
@@ -297,13 +301,13 @@ impl<'g> Group<'g> {
     }
 
     /// What the group computes from `start` on, as a program; gives its operands.
-    fn epilogue(&self, start: ValueId, channel_axis: usize, padded: bool) -> Option<Vec<Operand>> {
+    fn epilogue(&self, start: ValueId, channel_axis: impl Into<Option<usize>>, padded: bool) -> Option<Vec<Operand>> {
         let body = Body {
             graph: self.graph,
             start,
             divisor: None,
             result: self.result,
-            channel_axis,
+            channel_axis: channel_axis.into(),
             padded,
             outside: &|v| self.outside(v),
             constant: &|v| self.constant(v),
@@ -312,7 +316,7 @@ impl<'g> Group<'g> {
         // A value that differs by image is read as it lies: whole blocks, or the next channel's would be in the padding.
         let whole = e.operands.iter().all(|o| match o {
             Operand::Channel { value, .. } => !padded || self.constant(*value).is_some(),
-            Operand::Same(_) | Operand::Splat(_) => true,
+            Operand::Same(_) | Operand::Splat(_) | Operand::Spread(_) => true,
         });
         whole.then_some(e.operands)
     }

@@ -14,6 +14,7 @@ mod operands;
 pub(crate) mod product;
 mod right_operand;
 pub(crate) mod rows;
+pub(crate) mod wide;
 pub(crate) mod window;
 pub(crate) mod winograd;
 
@@ -32,6 +33,7 @@ pub(super) fn lower(role: Role, cx: &mut NodeCx) -> Result<(), Diag> {
         Role::Grouped => grouped::lower(cx),
         Role::Winograd(kind) => winograd::lower(cx, kind),
         Role::Map => map::lower(cx),
+        Role::Wide => wide::lower(cx),
         Role::Window => window::lower(cx),
         Role::Mean => window::mean(cx),
         Role::Lrn => lrn::lower(cx),
