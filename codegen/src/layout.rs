@@ -16,7 +16,8 @@
 //! mean       blocked          -                                        plain      over all spatial axes
 //! lrn        blocked          blocked                                  blocked    channels in whole blocks
 //! product    plain            plain                                    plain      matrix product
-//! rows       plain            plain                                    plain      softmax, normalisations, sums over the last axes
+//! rows       plain            plain                                    plain      softmax, normalisations
+//! reduce     plain            plain                                    plain      reductions over any axes
 //! other      plain            plain                                    plain
 //! ```
 //!
@@ -63,6 +64,8 @@ pub enum Role {
     Lrn,
     Product,
     Rows,
+    /// A reduction over any axes.
+    Reduce,
     #[default]
     Other,
 }
@@ -187,6 +190,7 @@ impl Layouts {
             Role::Lrn => "local response normalisation",
             Role::Product => "product",
             Role::Rows => "rows",
+            Role::Reduce => "reduction",
             Role::Other => return None,
         };
         let lanes = self.isa.map_or(1, Isa::lanes);
