@@ -12,8 +12,10 @@ mod lrn;
 mod map;
 mod operands;
 pub(crate) mod product;
+pub(crate) mod reduce;
 mod right_operand;
 pub(crate) mod rows;
+pub(crate) mod wide;
 pub(crate) mod window;
 pub(crate) mod winograd;
 
@@ -34,10 +36,12 @@ pub(super) fn lower(role: Role, cx: &mut NodeCx) -> Result<(), Diag> {
         Role::Winograd(kind) => winograd::lower(cx, kind),
         Role::Map => map::lower(cx),
         Role::Prologue => map::postpone(cx),
+        Role::Wide => wide::lower(cx),
         Role::Window => window::lower(cx),
         Role::Mean => window::mean(cx),
         Role::Lrn => lrn::lower(cx),
         Role::Rows => rows::lower(cx),
+        Role::Reduce => reduce::lower(cx),
         Role::Concat => concat::lower(cx),
         Role::Product => product::lower(cx),
         Role::Other => unreachable!("lowered to plain loops"),
