@@ -201,9 +201,16 @@ impl Alloc<'_> {
             }
             Node::Un(op, a) => {
                 let ra = self.need(a, i, &keep)?;
-                self.release_dead(&keep, i);
+                // These write the destination while the operand is still to be read.
+                let early = matches!(op, Un::HugeSine | Un::HugeCosine);
+                if !early {
+                    self.release_dead(&keep, i);
+                }
                 let d = self.fresh(i, &keep)?;
                 self.code.push(Inst::Un(op, d, ra));
+                if early {
+                    self.release_dead(&keep, i);
+                }
                 d
             }
             Node::Fma(a, b, c) => self.fma(i, a, b, c)?,

@@ -63,6 +63,7 @@
 //! - Max and min follow numpy: NaN wins. Denormals are computed as such unless the caller has set FTZ or DAZ.
 
 mod alloc;
+mod angle;
 mod asm;
 mod brgemm;
 mod gather;
@@ -73,10 +74,12 @@ mod pack;
 mod panel;
 mod prefetch;
 mod rows;
+mod shuffle;
 mod stamp;
 mod tile;
 mod vmath;
 mod vprog;
+mod vtrig;
 mod winograd;
 
 pub use asm::Pred;
