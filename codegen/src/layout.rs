@@ -12,6 +12,7 @@
 //! window     blocked          blocked                                  blocked    pools, depthwise convolutions
 //! map        blocked          blocked                                  blocked    elementwise, one operand of its shape blocked
 //! prologue   blocked          -                                        blocked    a map that its only reader computes
+//! wide       plain            plain                                    plain      elementwise, with rows long enough for vectors
 //! concat     blocked          blocked                                  blocked    of channels
 //! mean       blocked          -                                        plain      over all spatial axes
 //! lrn        blocked          blocked                                  blocked    channels in whole blocks
@@ -59,6 +60,8 @@ pub enum Role {
     Map,
     /// A map that the convolution which reads it computes; its value is nowhere.
     Prologue,
+    /// An elementwise group on plain values.
+    Wide,
     Concat,
     Mean,
     Lrn,
@@ -183,6 +186,7 @@ impl Layouts {
             Role::Window => "window",
             Role::Map => "map",
             Role::Prologue => "map, computed by the convolution that reads it",
+            Role::Wide => "wide map",
             Role::Concat => "concatenation",
             Role::Mean => "mean",
             Role::Lrn => "local response normalisation",
@@ -302,13 +306,13 @@ impl<'g> Group<'g> {
     }
 
     /// What the group computes from `start` on, as a program; gives its operands.
-    fn epilogue(&self, start: ValueId, channel_axis: usize, padded: bool) -> Option<Vec<Operand>> {
+    fn epilogue(&self, start: ValueId, channel_axis: impl Into<Option<usize>>, padded: bool) -> Option<Vec<Operand>> {
         let body = Body {
             graph: self.graph,
             start,
             divisor: None,
             result: self.result,
-            channel_axis,
+            channel_axis: channel_axis.into(),
             padded,
             outside: &|v| self.outside(v),
             constant: &|v| self.constant(v),
@@ -317,7 +321,7 @@ impl<'g> Group<'g> {
         // A value that differs by image is read as it lies: whole blocks, or the next channel's would be in the padding.
         let whole = e.operands.iter().all(|o| match o {
             Operand::Channel { value, .. } => !padded || self.constant(*value).is_some(),
-            Operand::Same(_) | Operand::Splat(_) => true,
+            Operand::Same(_) | Operand::Splat(_) | Operand::Spread(_) => true,
         });
         whole.then_some(e.operands)
     }

@@ -5,6 +5,7 @@ use crate::lower::blocked::epilogue::Operand;
 use crate::lower::blocked::grouped;
 use crate::lower::blocked::product::Sizes;
 use crate::lower::blocked::rows::{parameters as parameters_of, row_len};
+use crate::lower::blocked::wide::{long_enough, streamed};
 use crate::lower::blocked::window::{Axis, axes, runs};
 use crate::lower::blocked::winograd::{self, Candidate};
 use crate::lower::order::Order;
@@ -27,7 +28,7 @@ pub(super) struct Plan {
 }
 
 pub(super) fn choose(group: &Group, layouts: &Layouts) -> Option<Plan> {
-    let Some(anchor) = group.anchor else { return map(group, layouts) };
+    let Some(anchor) = group.anchor else { return map(group, layouts).or_else(|| wide(group)) };
     let op = &group.graph.node(anchor).op;
     match op {
         Op::Conv(c) if c.groups > 1 && is_depthwise(group, c) => window(group, op, layouts),
@@ -57,7 +58,7 @@ fn is_local(x: &[usize], strides: &[usize], pads: &[usize], dilations: &[usize])
 pub(super) fn same_shaped(operands: Vec<Operand>) -> impl Iterator<Item = ValueId> {
     operands.into_iter().filter_map(|o| match o {
         Operand::Same(v) => Some(v),
-        Operand::Channel { .. } | Operand::Splat(_) => None,
+        Operand::Channel { .. } | Operand::Splat(_) | Operand::Spread(_) => None,
     })
 }
 
@@ -131,6 +132,31 @@ fn map(group: &Group, layouts: &Layouts) -> Option<Plan> {
     let wanted = same_shaped(operands).chain([start]);
     let blocked = wanted.map(|v| (v, order.clone())).collect();
     Some(Plan { role: Role::Map, gives_blocks: Some(order), blocked, border: None, candidates: vec![] })
+}
+
+/// An elementwise group on plain values, where operands step through the last axes as the result does, or stay, far enough.
+fn wide(group: &Group) -> Option<Plan> {
+    let shape = group.shape(group.result);
+    let bytes = shape.iter().fold(4usize, |n, &d| n.saturating_mul(d));
+    let one_result = group.outer.node(group.id).results.len() == 1;
+    if group.graph.ty(group.result).dtype != DType::F32 || bytes > MAX_BYTES || !one_result {
+        return None;
+    }
+    let inputs = group.outer.node(group.id).inputs.iter().enumerate();
+    let inner = inputs.filter_map(|(i, v)| match std::ptr::eq(group.outer, group.graph) {
+        true => *v,
+        false => v.map(|_| group.graph.inputs()[i]),
+    });
+    let start = streamed(inner, &|v| group.graph.ty(v).dtype == DType::F32 && group.shape(v) == shape)?;
+    let operands = group.epilogue(start, None, false)?;
+    let shapes: Vec<Vec<usize>> = operands.iter().map(|o| group.shape(o.value())).collect();
+    long_enough(&shape, &shapes).then_some(Plan {
+        role: Role::Wide,
+        gives_blocks: None,
+        blocked: vec![],
+        border: None,
+        candidates: vec![],
+    })
 }
 
 /// The operand that a map streams.

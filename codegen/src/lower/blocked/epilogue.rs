@@ -24,12 +24,14 @@ pub enum Operand {
     Channel { value: ValueId, per_image: bool },
     /// One number.
     Splat(ValueId),
+    /// It broadcasts in another way, or in any where there are no channels.
+    Spread(ValueId),
 }
 
 impl Operand {
     pub fn value(self) -> ValueId {
         match self {
-            Operand::Same(v) | Operand::Splat(v) | Operand::Channel { value: v, .. } => v,
+            Operand::Same(v) | Operand::Splat(v) | Operand::Spread(v) | Operand::Channel { value: v, .. } => v,
         }
     }
 }
@@ -48,8 +50,9 @@ pub struct Body<'g> {
     /// What the input is divided by to give `start`.
     pub divisor: Option<f32>,
     pub result: ValueId,
-    /// The axis of the result that channels, or the columns of a matrix, are on.
-    pub channel_axis: usize,
+    /// The axis of the result that channels, or the columns of a matrix, are on. Where there is none operands may broadcast in any
+    /// way.
+    pub channel_axis: Option<usize>,
     /// Whether there are lanes beyond the last channel. What is computed there must stay finite, since it meets zero weights.
     pub padded: bool,
     /// Whether a value comes from outside the group.
@@ -330,12 +333,15 @@ fn spread(body: &Body, v: ValueId) -> Option<Operand> {
         return None;
     }
     let skip = shape.len() - own.len();
-    let aligned: Vec<usize> = std::iter::repeat_n(1, skip).chain(own).collect();
-    let only_channels = |from: usize| (from..shape.len()).all(|d| d == body.channel_axis || aligned[d] == 1);
-    let per_channel = aligned[body.channel_axis] == shape[body.channel_axis];
+    let aligned: Vec<usize> = std::iter::repeat_n(1, skip).chain(own.iter().copied()).collect();
     if aligned.iter().all(|&n| n == 1) {
         return Some(Operand::Splat(v));
     }
+    let Some(channel_axis) = body.channel_axis else {
+        return Some(if own == shape { Operand::Same(v) } else { Operand::Spread(v) });
+    };
+    let only_channels = |from: usize| (from..shape.len()).all(|d| d == channel_axis || aligned[d] == 1);
+    let per_channel = aligned[channel_axis] == shape[channel_axis];
     // Constants are packed per channel; a value of the result's own shape lies as the result does.
     if only_channels(0) && per_channel && ((body.constant)(v).is_some() || aligned != shape) {
         return Some(Operand::Channel { value: v, per_image: false });
@@ -343,6 +349,6 @@ fn spread(body: &Body, v: ValueId) -> Option<Operand> {
     if aligned == shape {
         return (skip == 0).then_some(Operand::Same(v));
     }
-    let per_image = body.channel_axis == 1 && per_channel && aligned[0] == shape[0] && only_channels(1);
+    let per_image = channel_axis == 1 && per_channel && aligned[0] == shape[0] && only_channels(1);
     (per_image && (body.constant)(v).is_none()).then_some(Operand::Channel { value: v, per_image: true })
 }

@@ -14,6 +14,7 @@ mod operands;
 pub(crate) mod product;
 mod right_operand;
 pub(crate) mod rows;
+pub(crate) mod wide;
 pub(crate) mod window;
 pub(crate) mod winograd;
 
@@ -34,6 +35,7 @@ pub(super) fn lower(role: Role, cx: &mut NodeCx) -> Result<(), Diag> {
         Role::Winograd(kind) => winograd::lower(cx, kind),
         Role::Map => map::lower(cx),
         Role::Prologue => map::postpone(cx),
+        Role::Wide => wide::lower(cx),
         Role::Window => window::lower(cx),
         Role::Mean => window::mean(cx),
         Role::Lrn => lrn::lower(cx),
