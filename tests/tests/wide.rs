@@ -111,7 +111,7 @@ fn awkward_numbers_go_through_as_evaluated() {
         // Infinite results would hide the finite ones from the comparison.
         let body = format!("%y = {f} %x\n%z = clip %y, %l, %h\nreturn %z");
         let body = format!("%l = const f32[] [-50]\n%h = const f32[] [50]\n{body}");
-        check_on(Role::Wide, &graph("%x: f32[100]", &body), &[x.clone()], &body);
+        check_on(Role::Wide, &graph("%x: f32[100]", &body), std::slice::from_ref(&x), &body);
     }
     for test in ["is_nan %x", "is_inf %x", "is_inf %x {positive=0}", "is_inf %x {negative=0}"] {
         let body = format!(

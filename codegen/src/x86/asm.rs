@@ -527,6 +527,16 @@ impl Asm {
         self.try_push(Instruction::with2(Code::Add_rm64_imm32, d, small));
     }
 
+    /// `d = s * n`.
+    pub fn imul_imm(&mut self, d: Register, s: Register, n: i32) {
+        self.try_push(Instruction::with3(Code::Imul_r64_rm64_imm32, d, s, n));
+    }
+
+    /// The leaf cannot be encoded, because of this.
+    pub fn fail(&mut self, why: &str) {
+        self.failed = Some(why.to_string());
+    }
+
     pub fn add_imm_to_mem(&mut self, m: Mem, n: i64) {
         let Ok(small) = i32::try_from(n) else {
             self.failed = Some(format!("a step of {n} bytes is beyond 32 bits"));

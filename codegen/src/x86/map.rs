@@ -165,7 +165,7 @@ fn several(asm: &mut Asm, copies: &[Allocated], operands: &[Access], vector: i64
 }
 
 /// The mask of the first LEFT lanes, fewer than a vector's. Changes LEFT.
-fn tail_mask(asm: &mut Asm, isa: Isa) -> Mask {
+pub(super) fn tail_mask(asm: &mut Asm, isa: Isa) -> Mask {
     match isa {
         Isa::Avx512 => {
             // ~(-1 << left), by way of a push: no other register is free.

@@ -13,7 +13,7 @@
 //! The highest vector register holds the fold, with AVX2 the one below it the mask of the tail. Values lie on the stack.
 
 use super::alloc::{Allocated, Place, allocate};
-use super::asm::{Asm, Bin, Mask, Mem, Src, VReg, mem};
+use super::asm::{Asm, Bin, Mask, Mem, Pred, Src, VReg, mem};
 use super::map::{DONE, IN, LEFT, OPERANDS, OUT, current, enter, leave};
 use super::vprog::{Access, VProg};
 use super::{Isa, LeafError};
@@ -35,7 +35,7 @@ pub struct Pass {
     pub term: VProg,
     /// Whether terms go to the output, from where later passes and the result read.
     pub keep: bool,
-    /// From the total to the pass's value. Without operands.
+    /// From the total to the pass's value. Its operands are the values of earlier passes.
     pub value: VProg,
 }
 
@@ -44,6 +44,33 @@ pub enum Fold {
     Sum,
     /// NaN may be lost.
     Max,
+    /// The maximum; NaN if there is one.
+    Largest,
+    /// The minimum; NaN if there is one.
+    Smallest,
+}
+
+/// Sets a total to what does not count.
+pub(super) fn start_fold(asm: &mut Asm, fold: Fold, total: VReg) {
+    match fold {
+        Fold::Sum => asm.zero(total),
+        Fold::Max | Fold::Largest => asm.constant_to(total, f32::NEG_INFINITY.to_bits()),
+        Fold::Smallest => asm.constant_to(total, f32::INFINITY.to_bits()),
+    }
+}
+
+/// `total = fold(total, term)`, with two registers that are free.
+pub(super) fn fold_into(asm: &mut Asm, fold: Fold, total: VReg, term: VReg, [a, b]: [VReg; 2]) {
+    let op = match fold {
+        Fold::Sum => return asm.bin(Bin::Add, total, total, Src::Reg(term)),
+        Fold::Max => return asm.bin(Bin::Max, total, total, Src::Reg(term)),
+        Fold::Largest => Bin::Max,
+        Fold::Smallest => Bin::Min,
+    };
+    // The instruction gives its second operand where either is NaN: a total that is NaN stays, and a term is chosen.
+    asm.bin(op, a, term, Src::Reg(total));
+    asm.select(Pred::Unordered, b, term, Src::Reg(term), term, a);
+    asm.copy(total, b);
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -94,8 +121,8 @@ impl Rows {
         let mut terms = vec![];
         let mut values = vec![];
         for (i, pass) in self.passes.iter().enumerate() {
-            let (term, value) = (Ready::new(&pass.term, isa, i, 0)?, Ready::new(&pass.value, isa, 0, 0)?);
-            let misplaced = pass.keep && (pass.fold == Fold::Max || self.result == RowResult::Value);
+            let (term, value) = (Ready::new(&pass.term, isa, i, 0)?, Ready::new(&pass.value, isa, i, 0)?);
+            let misplaced = pass.keep && (pass.fold != Fold::Sum || self.result == RowResult::Value);
             if misplaced || !term.accesses.is_empty() || !value.accesses.is_empty() {
                 return Err(LeafError::Unsupported(
                     "passes with operands of their own, or terms kept of a maximum or for a value",
@@ -228,19 +255,10 @@ impl Emit<'_> {
     fn pass(&mut self, i: usize, from: Register, term: &Ready, value: &Ready) -> Register {
         let Pass { fold, keep, .. } = self.s.passes[i];
         let acc = fold_register(self.isa);
-        let op = match fold {
-            Fold::Sum => {
-                self.asm.zero(acc);
-                Bin::Add
-            }
-            Fold::Max => {
-                self.asm.constant_to(acc, f32::NEG_INFINITY.to_bits());
-                Bin::Max
-            }
-        };
+        start_fold(&mut self.asm, fold, acc);
         self.walk(|e, mask| {
-            if mask.is_some() && fold == Fold::Max {
-                // The row's last vector again, as far as it goes: a maximum does not mind.
+            if mask.is_some() && fold != Fold::Sum {
+                // The row's last vector again, as far as it goes: an extreme does not mind.
                 let back = e.vector() - 4 * i64::from(e.s.len) % e.vector();
                 e.asm.load(0, Mem { disp: -back, ..current(from) }, None);
                 e.run(term, None);
@@ -258,12 +276,13 @@ impl Emit<'_> {
             if let Some(mask) = mask.filter(|_| fold == Fold::Sum) {
                 e.asm.keep(result, mask);
             }
-            e.asm.bin(op, acc, acc, Src::Reg(result));
+            let free = if result < 2 { [2, 3] } else { [0, 1] };
+            fold_into(&mut e.asm, fold, acc, result, free);
         });
         let mut distance = self.isa.lanes() as u32 / 2;
         while distance > 0 {
             self.asm.align(0, acc, acc, distance);
-            self.asm.bin(op, acc, acc, Src::Reg(0));
+            fold_into(&mut self.asm, fold, acc, 0, [1, 2]);
             distance /= 2;
         }
         self.asm.copy(0, acc);
