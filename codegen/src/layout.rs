@@ -17,7 +17,8 @@
 //! mean       blocked          -                                        plain      over all spatial axes
 //! lrn        blocked          blocked                                  blocked    channels in whole blocks
 //! product    plain            plain                                    plain      matrix product
-//! rows       plain            plain                                    plain      softmax, normalisations, sums over the last axes
+//! rows       plain            plain                                    plain      softmax, normalisations
+//! reduce     plain            plain                                    plain      reductions over any axes
 //! other      plain            plain                                    plain
 //! ```
 //!
@@ -67,6 +68,8 @@ pub enum Role {
     Lrn,
     Product,
     Rows,
+    /// A reduction over any axes.
+    Reduce,
     #[default]
     Other,
 }
@@ -192,6 +195,7 @@ impl Layouts {
             Role::Lrn => "local response normalisation",
             Role::Product => "product",
             Role::Rows => "rows",
+            Role::Reduce => "reduction",
             Role::Other => return None,
         };
         let lanes = self.isa.map_or(1, Isa::lanes);

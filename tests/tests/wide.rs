@@ -121,3 +121,93 @@ fn awkward_numbers_go_through_as_evaluated() {
         check_on(Role::Wide, &g, &[x.clone(), seeded(DType::F32, vec![100], 3)], &body);
     }
 }
+
+#[test]
+fn reductions_over_any_axes() {
+    let shapes = [
+        ("f32[7,300]", vec!["0", "1", "0, 1"]),
+        ("f32[3,5,70]", vec!["0", "1", "2", "0, 2", "1, 2", "0, 1"]),
+        ("f32[40,6,9]", vec!["0", "2", "1, 2", "0, 2"]),
+        ("f32[2,33,4,31]", vec!["1", "1, 3", "0, 2", "0, 2, 3", "0, 1, 2, 3"]),
+        ("f32[70000]", vec!["0"]),
+        ("f32[16411]", vec!["0"]),
+        ("f32[4100,40]", vec!["0", "1", "0, 1"]),
+        ("f32[100,2]", vec!["0", "1"]),
+        ("f32[1,64,1,49]", vec!["3", "1", "1, 3"]),
+    ];
+    for f in ["sum", "mean", "max", "min", "l1", "l2", "sum_square", "log_sum_exp"] {
+        for (x, axes) in &shapes {
+            for axes in axes {
+                let body = format!("%y = reduce %x {{f={f}, axes=[{axes}]}}\nreturn %y");
+                check(Role::Reduce, 2.0, &format!("%x: {x}"), &body);
+            }
+        }
+    }
+    // A sum whose logarithm is that of a positive number; something fused behind; no axis kept.
+    let body = "%a = abs %x\n%y = reduce %a {f=log_sum, axes=[1]}\nreturn %y";
+    check(Role::Reduce, 1.0, "%x: f32[9,500,3]", body);
+    let body = "%y = reduce %x {f=mean, axes=[1, 2], keepdims=false}\n%z = mul %y, %s\n%w = sqrt %z\n%v = add %w, %z\nreturn %v";
+    check(Role::Reduce, 1.0, "%x: f32[9,50,30], %s: f32[9]", body);
+}
+
+/// Infinities, NaN, and numbers whose squares are beyond f32.
+#[test]
+fn awkward_numbers_are_reduced_as_evaluated() {
+    let rows = |special: &[f64]| -> Vec<f64> {
+        let row = |s: &f64| (0..40).map(|i| if i == 33 { *s } else { f64::from(i) / 16.0 - 1.0 }).collect::<Vec<_>>();
+        special.iter().flat_map(row).collect()
+    };
+    let mut values = rows(&[f64::NAN, f64::INFINITY, f64::NEG_INFINITY, 1e30, -3e38, 0.0, 200.0, -200.0]);
+    values.extend(vec![f64::NEG_INFINITY; 40]);
+    values.extend(vec![1e-42; 40]);
+    values.extend(vec![1e-25; 40]);
+    values.extend(vec![0.0; 40]);
+    let x = Tensor::from_f64(DType::F32, vec![12, 40], values.clone());
+    let transposed = Tensor::from_f64(DType::F32, vec![40, 12], (0..480).map(|i| values[i % 12 * 40 + i / 12]));
+    for f in ["max", "min", "sum", "l2", "log_sum_exp"] {
+        // Numbers are compared one by one: none hides another.
+        for row in 0..12 {
+            let row_of = Tensor::from_f64(DType::F32, vec![1, 40], values[40 * row..40 * row + 40].iter().copied());
+            let body = format!("%y = reduce %x {{f={f}, axes=[1]}}\nreturn %y");
+            check_on(Role::Reduce, &graph("%x: f32[1,40]", &body), &[row_of], &body);
+        }
+        for (params, axis, x) in [("%x: f32[12,40]", 1, &x), ("%x: f32[40,12]", 0, &transposed)] {
+            let body = format!("%y = reduce %x {{f={f}, axes=[{axis}]}}\nreturn %y");
+            check_on(Role::Reduce, &graph(params, &body), std::slice::from_ref(x), &body);
+        }
+    }
+}
+
+#[test]
+fn softmax_and_normalisations_of_rows_and_columns() {
+    let rows = |range: f64, params: &str, body: &str| check(Role::Rows, range, params, body);
+    for f in ["softmax", "log_softmax"] {
+        for x in [
+            "f32[200,2]",
+            "f32[37,5]",
+            "f32[64,16]",
+            "f32[50,17]",
+            "f32[33,64]",
+            "f32[5,65]",
+            "f32[3,1000]",
+            "f32[1,20000]",
+        ] {
+            rows(5.0, &format!("%x: {x}"), &format!("%y = {f} %x {{axis=1}}\nreturn %y"));
+        }
+        for (x, axis) in [("f32[2,21,5,70]", 1), ("f32[300,3,70]", 1), ("f32[19,90]", 0), ("f32[40,8,1,1]", 1)] {
+            rows(5.0, &format!("%x: {x}"), &format!("%y = {f} %x {{axis={axis}}}\nreturn %y"));
+        }
+    }
+    // With something behind: of the result's shape, per column, one number.
+    rows(2.0, "%x: f32[90,24], %r: f32[90,24]", "%y = softmax %x {axis=1}\n%z = add %y, %r\nreturn %z");
+    rows(2.0, "%x: f32[90,24], %r: f32[24]", "%y = softmax %x {axis=1}\n%z = mul %y, %r\nreturn %z");
+    rows(
+        2.0,
+        "%x: f32[2,24,99], %r: f32[2,24,99], %s: f32[1]",
+        "%y = softmax %x {axis=1}\n%z = add %y, %r\n%w = mul %z, %s\nreturn %w",
+    );
+    for n in [3, 8, 24, 64, 65, 300] {
+        let params = format!("%x: f32[70,{n}], %s: f32[{n}], %b: f32[{n}]");
+        rows(2.0, &params, "%y, %m, %i = layer_norm %x, %s, %b {axis=1}\nreturn %y");
+    }
+}

@@ -12,6 +12,7 @@ mod lrn;
 mod map;
 mod operands;
 pub(crate) mod product;
+pub(crate) mod reduce;
 mod right_operand;
 pub(crate) mod rows;
 pub(crate) mod wide;
@@ -40,6 +41,7 @@ pub(super) fn lower(role: Role, cx: &mut NodeCx) -> Result<(), Diag> {
         Role::Mean => window::mean(cx),
         Role::Lrn => lrn::lower(cx),
         Role::Rows => rows::lower(cx),
+        Role::Reduce => reduce::lower(cx),
         Role::Concat => concat::lower(cx),
         Role::Product => product::lower(cx),
         Role::Other => unreachable!("lowered to plain loops"),
