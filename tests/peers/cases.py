@@ -64,6 +64,17 @@ SIZES = {"L1": 3 << 10, "L2": 96 << 10, "memory": 8 << 20}
 # Functions that a model calls as one operator, and the opset that has them all.
 FUNCTIONS = ("Exp", "Log", "Tanh", "Sigmoid", "Erf", "Gelu", "Sin", "Softplus")
 FUNCTIONS_OPSET = 20
+# Shape and axes of what is reduced; shape and axis of softmax; shapes of x for normalisations.
+REDUCTIONS = (((1024, 1024), (1,)), ((1024, 1024), (0,)), ((64, 256, 64), (1,)), ((32, 64, 28, 28), (0, 2, 3)), ((1 << 18,), (0,)))
+REDUCERS = ("ReduceSum", "ReduceMean", "ReduceMax", "ReduceL2", "ReduceLogSumExp")
+SOFTMAXES = (
+    ((16384, 2), 1), ((8192, 8), 1), ((4096, 16), 1), ((2048, 24), 1), ((2048, 32), 1), ((2048, 64), 1), ((512, 128), 1),
+    ((256, 1000), 1), ((1, 21, 128, 128), 1),
+)  # fmt: skip
+NORMALISATIONS = {
+    "LayerNormalization": ((2048, 16), (2048, 64), (512, 768)),
+    "InstanceNormalization": ((1, 64, 56, 56),),
+}
 
 
 def networks(names: list[str]) -> dict[str, Path]:
@@ -91,6 +102,27 @@ def elementwise(_: list[str]) -> dict[str, Path]:
     return {f"{f} in {size}": _cached(f"{f}-{size}", lambda f=f, n=SIZES[size]: _function(f, n)) for f, size in cases}
 
 
+def cells(_: list[str]) -> dict[str, Path]:
+    """Reductions, softmax and normalisations."""
+    made: dict[str, Callable[[], ModelProto]] = {}
+    for shape, axes in REDUCTIONS:
+        for reducer in REDUCERS:
+            name = f"{reducer} {_sizes(shape)} over {','.join(map(str, axes))}"
+            made[name] = lambda r=reducer, s=shape, a=axes: _reduction(r, s, a)
+    for shape, axis in SOFTMAXES:
+        made[f"Softmax {_sizes(shape)} over {axis}"] = lambda s=shape, a=axis: _model(
+            [helper.make_node("Softmax", ["x"], ["y"], axis=a)], {"x": [*s]}, [*s], {}
+        )
+    for operator, shapes in NORMALISATIONS.items():
+        for shape in shapes:
+            made[f"{operator} {_sizes(shape)}"] = lambda o=operator, s=shape: _normalisation(o, s)
+    return {name: _cached(name.replace(" ", "-"), make) for name, make in made.items()}
+
+
+def _sizes(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape))
+
+
 ALL_PEERS = ("onnxruntime", "openvino", "mnn", "ncnn")
 TABLES = {
     "networks": Table("Latency", "Batch 1.", ALL_PEERS, networks, alone=True, footprint=True),
@@ -113,6 +145,12 @@ TABLES = {
         "One function of a tensor whose elements lie with the result's in a level of the cache, or in memory.",
         LOADERS_OF_TWO_INPUTS,
         elementwise,
+    ),
+    "cells": Table(
+        "Reductions, softmax and normalisations",
+        "One operator of a tensor.",
+        LOADERS_OF_TWO_INPUTS,
+        cells,
     ),
 }
 
@@ -179,6 +217,19 @@ def _layer(layer: Layer) -> ModelProto:
 def _function(function: str, elements: int) -> ModelProto:
     x = POSITIVE if function == "Log" else "x"
     return _model([helper.make_node(function, [x], ["y"])], {x: [elements]}, [elements], {}, FUNCTIONS_OPSET)
+
+
+def _reduction(reducer: str, shape: tuple[int, ...], axes: tuple[int, ...]) -> ModelProto:
+    nodes = [helper.make_node(reducer, ["x", "axes"], ["y"])]
+    left = [1 if axis in axes else size for axis, size in enumerate(shape)]
+    return _model(nodes, {"x": [*shape]}, left, {"axes": np.array(axes, np.int64)}, FUNCTIONS_OPSET)
+
+
+def _normalisation(operator: str, shape: tuple[int, ...]) -> ModelProto:
+    size = shape[-1] if operator == "LayerNormalization" else shape[1]
+    rng = np.random.default_rng(4)
+    weights = {"scale": rng.standard_normal(size, np.float32), "bias": rng.standard_normal(size, np.float32)}
+    return _model([helper.make_node(operator, ["x", "scale", "bias"], ["y"])], {"x": [*shape]}, [*shape], weights)
 
 
 def _model(

@@ -63,6 +63,11 @@ impl VProg {
     /// x = n ln 2 + r; gives n and e^r - 1.
     pub(super) fn exp_parts(&mut self, x: Val) -> (Val, Val) {
         let x = self.clamp(x, EXP_LEAST, EXP_MOST);
+        self.exp_parts_within(x)
+    }
+
+    /// Likewise for what needs no clamp.
+    fn exp_parts_within(&mut self, x: Val) -> (Val, Val) {
         let log2_e = self.constant(LOG2_E);
         let n = self.mul(x, log2_e);
         let n = self.round(n);
@@ -82,9 +87,21 @@ impl VProg {
         self.bin(Bin::Scale, p, n)
     }
 
+    /// e^x for x <= 0, as [`VProg::exp`].
+    pub fn exp_negative(&mut self, x: Val) -> Val {
+        let least = self.constant(EXP_LEAST);
+        let x = self.max(least, x);
+        let (n, p) = self.exp_parts_within(x);
+        let one = self.constant(1.0);
+        let p = self.add(p, one);
+        self.bin(Bin::Scale, p, n)
+    }
+
     /// e^x - 1 without cancellation, for x <= 0.
     pub fn expm1_negative(&mut self, x: Val) -> Val {
-        let (n, p) = self.exp_parts(x);
+        let least = self.constant(EXP_LEAST);
+        let x = self.max(least, x);
+        let (n, p) = self.exp_parts_within(x);
         let one = self.constant(1.0);
         let s = self.bin(Bin::Scale, one, n);
         let s1 = self.sub(s, one);
@@ -163,7 +180,7 @@ impl VProg {
         let magnitude = self.abs(x);
         let a = self.min(four, magnitude);
         let ln = self.horner(a, &LN_ERFC);
-        let far = self.exp(ln);
+        let far = self.exp_negative(ln);
         let far = self.sub(one, far);
         let s = self.bin(Bin::And, x, sign);
         let far = self.bin(Bin::Or, far, s);
@@ -175,7 +192,7 @@ impl VProg {
         let (zero, one) = (self.constant(0.0), self.constant(1.0));
         let magnitude = self.abs(x);
         let magnitude = self.neg(magnitude);
-        let e = self.exp(magnitude);
+        let e = self.exp_negative(magnitude);
         let top = self.select(Pred::Lt, x, zero, e, one);
         let bottom = self.add(e, one);
         self.div(top, bottom)
@@ -285,7 +302,7 @@ impl VProg {
         let zero = self.constant(0.0);
         let magnitude = self.abs(x);
         let magnitude = self.neg(magnitude);
-        let e = self.exp(magnitude);
+        let e = self.exp_negative(magnitude);
         let l = self.log1p_unit(e);
         let positive = self.max(zero, x);
         self.add(positive, l)

@@ -17,9 +17,15 @@ use crate::x86::{Access, Cells, Columns, Fold, LeafSpec, Pass, Pred, RowResult, 
 use lehr_ir::ops::{Reduce, ReduceFn};
 use lehr_ir::{DType, Diag, Op};
 
-/// A stage folds so many elements at most, where that divides: of a row, and of a column, whose elements one lane takes alone.
+/// A stage folds so many elements at most, where that divides: of a row, of one that is read twice, and of a column, whose elements
+/// one lane takes alone.
 const MAX_ROW: usize = 1 << 14;
+const MAX_TWICE: usize = 1 << 12;
 const MAX_COLUMN: usize = 1 << 11;
+/// Columns side by side should have so many elements, which stay in the L2 cache: what is fetched beside one serves the next.
+const MAX_AREA: usize = 1 << 16;
+/// But not less than so many of each.
+const MIN_COLUMN: usize = 32;
 /// Rows so short are transposed, one to a lane.
 const SHORT_ROW: usize = 32;
 /// Iterations that threads share out, and elements from which on they are wanted.
@@ -60,7 +66,7 @@ pub fn stages(op: &Reduce, shape: &[usize], lanes: usize) -> Option<Vec<Stage>> 
     while let Some(at) = axes.iter().rposition(|a| a.1) {
         let product = |axes: &[(usize, bool)]| axes.iter().map(|a| a.0).product::<usize>();
         let (outer, size, inner) = (product(&axes[..at]), axes[at].0, product(&axes[at + 1..]));
-        let parts = parts_of(outer, size, inner)?;
+        let parts = parts_of(op.f, outer, size, inner)?;
         let stage = Stage { f: op.f, divisor: 1, outer: outer * parts, len: size / parts, inner };
         let small = match inner {
             1 => stage.len < lanes && stage.outer < lanes,
@@ -86,13 +92,19 @@ pub fn stages(op: &Reduce, shape: &[usize], lanes: usize) -> Option<Vec<Stage>> 
 }
 
 /// In how many parts an axis is folded; 1 for all at once. `None` where it is too long for that and nothing divides it.
-fn parts_of(outer: usize, size: usize, inner: usize) -> Option<usize> {
-    let most = if inner == 1 { MAX_ROW } else { MAX_COLUMN };
+fn parts_of(f: ReduceFn, outer: usize, size: usize, inner: usize) -> Option<usize> {
+    let twice = matches!(f, ReduceFn::L2 | ReduceFn::LogSumExp);
+    let most = match inner {
+        1 if twice => MAX_TWICE,
+        1 => MAX_ROW,
+        _ => (MAX_AREA / inner).clamp(MIN_COLUMN, MAX_COLUMN),
+    };
     let few = outer * inner.div_ceil(64) < PARTS / 2;
     let wanted = if few && outer * size * inner >= MANY { PARTS / 2 } else { 1 };
     let least = size.div_ceil(most).max(wanted);
     let divides = (least..=8 * least).find(|&p| size.is_multiple_of(p) && size / p > 1);
-    divides.or((size <= 4 * most).then_some(1))
+    let bound = if inner == 1 { MAX_ROW } else { MAX_COLUMN };
+    divides.or((size <= 4 * bound).then_some(1))
 }
 
 /// What a stage computes of what the stage before gave.

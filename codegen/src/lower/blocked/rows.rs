@@ -19,8 +19,8 @@ use lehr_ir::{Diag, Op};
 const CHUNKS: usize = 16;
 /// Longer rows are plain loops', which sum in parts.
 const MAX_LEN: usize = 1 << 16;
-/// Rows up to so long are transposed, one to a lane.
-const SHORT: usize = 64;
+/// Rows up to so long are transposed, one to a lane; those of a normalisation, which computes less, up to twice that.
+const SHORT: usize = 32;
 
 /// How the elements lie: `outer` x `len` x `inner`, of which cells of `len` are computed together.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -59,7 +59,11 @@ pub fn form(op: &Op, e: Extent, lanes: usize, same: bool, by_column: bool) -> Op
         return (!by_column && e.len * e.inner >= 4 * lanes && e.len > 0).then_some(Form::Beside);
     }
     // Rows of an instance normalisation have parameters each.
-    let behind = !same && e.outer >= lanes && (1..=SHORT).contains(&e.len) && !matches!(op, Op::InstanceNorm(_));
+    let short = match op {
+        Op::LayerNorm(_) => 2 * SHORT,
+        _ => SHORT,
+    };
+    let behind = !same && e.outer >= lanes && (1..=short).contains(&e.len) && !matches!(op, Op::InstanceNorm(_));
     if behind {
         return Some(Form::Behind);
     }
@@ -124,7 +128,7 @@ fn programs(op: &Op, len: usize, bias: bool, parameter: Access) -> (Vec<Pass>, V
     let shifted_exp = VProg::build(|p, x| {
         let max = p.operand(Access::Channel);
         let shifted = p.sub(x, max);
-        p.exp(shifted)
+        p.exp_negative(shifted)
     });
     let normalised = |eps: f32| {
         let square = VProg::build(|p, x| {
