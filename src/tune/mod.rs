@@ -83,7 +83,9 @@ fn tune(bench: &mut dyn Bench) -> Result<Records, CompileError> {
                 }
                 let all = ratios(&pair, signature).map(|r| middle(&r));
                 let level = level.get(signature).copied().unwrap_or(1.0);
-                seen.entry(signature.clone()).or_default().extend(all.map(|r| (strategy.to_string(), r * level)));
+                seen.entry(signature.clone())
+                    .or_default()
+                    .extend(all.map(|r| (strategy.to_string(), rounded(r * level))));
                 let Some(ratio) = gain(&pair, signature) else { continue };
                 let known = won.get(signature).map_or(1.0, |(r, _)| *r);
                 if ratio < known {
@@ -130,6 +132,11 @@ fn gain(pair: &Pair, signature: &str) -> Option<f64> {
     (middle < 1.0 - MIN_GAIN.max(ERRORS * error)).then_some(middle)
 }
 
+/// To a few digits, which come back from json as they were.
+fn rounded(value: f64) -> f64 {
+    (value * 1e6).round() / 1e6
+}
+
 /// Run by run.
 fn ratios(pair: &Pair, signature: &str) -> Option<Vec<f64>> {
     let (base, other) = (pair.base.get(signature)?, pair.other.get(signature)?);
@@ -156,7 +163,7 @@ fn confirm(bench: &mut dyn Bench, first: &[Decision], proposed: &Tuned, best: Tu
         let layers: Vec<&Decision> = first.iter().filter(|d| d.signature == *signature).collect();
         let Some(decision) = layers.first() else { continue };
         let keep = decision.chosen.strategy == *strategy || gain(&pair, signature).is_some();
-        let ms = |times: &BTreeMap<String, Vec<f64>>| times.get(signature).map_or(0.0, |t| middle(t));
+        let ms = |times: &BTreeMap<String, Vec<f64>>| rounded(times.get(signature).map_or(0.0, |t| middle(t)));
         let proposed_ms = ms(&pair.base);
         records.layers.push(Record {
             signature: signature.clone(),

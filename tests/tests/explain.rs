@@ -93,7 +93,11 @@ fn coarse(text: &str) -> String {
         }
     };
     let line = |line: &str| line.split(' ').map(word).collect::<Vec<_>>().join(" ");
-    let generated = |line: &&str| ["  kernels ", "  computed ", "  weighed "].iter().any(|word| line.starts_with(word));
+    let generated = |line: &&str| {
+        ["  kernels ", "  computed ", "  chosen ", "            not ", "            and "]
+            .iter()
+            .any(|word| line.starts_with(word))
+    };
     text.lines().filter(|l| !generated(l)).map(line).collect::<Vec<_>>().join("\n")
 }
 
