@@ -1,9 +1,11 @@
 //! Passes, lowering and code generation in one place, with the options that steer them.
 
 use crate::stopwatch::Stopwatch;
+use crate::tune::Records;
 use lehr_codegen::artefact::{Artefact, Linker, SoOptions};
 use lehr_codegen::compile::{self as code, GpuReport};
 use lehr_codegen::lower::{LowerOptions, lower_owned};
+use lehr_codegen::machine::Caches;
 use lehr_codegen::program::Program;
 use lehr_codegen::ptx::Gpu;
 use lehr_ir::graph::Graph;
@@ -14,6 +16,7 @@ use lehr_passes::{Approximation, Manager, Pass, Report, approximate_pipeline, pi
 use serde_json::json;
 use std::fmt;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// How results may be rounded.
@@ -46,6 +49,10 @@ pub struct CompileOptions {
     /// Name of the model in the descriptor symbol; from the output file's name if `None`.
     pub prefix: Option<String>,
     pub linker: Linker,
+    /// Sizes of caches to choose algorithms for, instead of this machine's or, for a CPU by name, typical ones.
+    pub caches: Option<Caches>,
+    /// Strategies of layers that were measured, instead of the cost model's; kept in the artefact's metadata.
+    pub tuned: Option<Arc<Records>>,
     /// The GPU to generate code for, instead of a CPU.
     pub gpu: Option<Gpu>,
     /// With a GPU: also generate code for the CPU, which runs where there is no GPU that can.
@@ -62,6 +69,8 @@ impl Default for CompileOptions {
             cpu: "native".into(),
             prefix: None,
             linker: Linker::Builtin,
+            caches: None,
+            tuned: None,
             gpu: None,
             cpu_fallback: false,
             approximate: None,
@@ -196,7 +205,7 @@ fn lower_for_gpu(graph: Graph, options: &CompileOptions) -> Result<(Program, Opt
 /// What the artefact says of itself, in json: the work of one run, and how it was compiled.
 fn metadata(graph: &Graph, options: &CompileOptions) -> String {
     let (flops, level) = (total_flops(graph), options.level.to_string());
-    match options.gpu {
+    let mut all = match options.gpu {
         None => json!({ "flops": flops, "level": level, "cpu": options.cpu }),
         Some(gpu) => {
             let cpu = options.cpu_fallback.then_some(&options.cpu);
@@ -204,8 +213,11 @@ fn metadata(graph: &Graph, options: &CompileOptions) -> String {
                 "flops": flops, "level": level, "target": gpu.sm.name(), "precision": gpu.precision.name(), "cpu_fallback": cpu,
             })
         }
+    };
+    if let Some(records) = &options.tuned {
+        all["tuned"] = json!(**records);
     }
-    .to_string()
+    all.to_string()
 }
 
 /// Arithmetic operations of one run of the graph as it is; `None` while dimensions are open.
@@ -243,13 +255,18 @@ impl CompileOptions {
         if let Some(gpu) = self.gpu {
             return LowerOptions::for_gpu(gpu);
         }
-        match self.level {
-            OptLevel::O0 => LowerOptions::default(),
-            OptLevel::O1 | OptLevel::Os => LowerOptions::for_cpu(&self.cpu),
-            OptLevel::O2 => {
-                LowerOptions { winograd: self.numerics == Numerics::Fast, ..LowerOptions::for_cpu(&self.cpu) }
-            }
+        if self.level == OptLevel::O0 {
+            return LowerOptions::default();
         }
+        let mut options = LowerOptions::for_cpu(&self.cpu);
+        options.winograd = self.level == OptLevel::O2 && self.numerics == Numerics::Fast;
+        if let Some(caches) = self.caches {
+            options.machine.caches = caches;
+        }
+        if let Some(records) = &self.tuned {
+            options.tuned = Arc::new(records.tuned());
+        }
+        options
     }
 }
 

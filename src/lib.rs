@@ -17,9 +17,11 @@ pub mod cli;
 mod compile;
 pub mod explain;
 mod load;
+mod profiled;
 mod ptx;
 mod runner;
 mod stopwatch;
+pub mod tune;
 
 pub use compile::{
     CompileError, CompileOptions, Compiled, Numerics, OptLevel, compile_jit, compile_so, lower, optimize,

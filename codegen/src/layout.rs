@@ -37,9 +37,10 @@ use roles::{choose, same_shaped};
 
 use crate::lower::LowerOptions;
 use crate::lower::blocked::epilogue::{Body, Operand, translate};
-use crate::lower::blocked::winograd::Candidate;
 use crate::lower::cx::{is_elementwise, shape_of};
 use crate::lower::order::Order;
+use crate::machine::Machine;
+use crate::strategy::{Tuned, Weighed};
 use crate::x86::{Access, Isa, Winograd};
 use lehr_ir::graph::{Graph, NodeId, ValueId};
 use lehr_ir::{ConstValue, DType, Op};
@@ -79,6 +80,8 @@ pub enum Role {
 pub struct Layouts {
     isa: Option<Isa>,
     winograd: bool,
+    machine: Machine,
+    tuned: Arc<Tuned>,
     roles: HashMap<NodeId, Role>,
     /// Values that are produced in blocks.
     blocked: HashSet<ValueId>,
@@ -87,7 +90,7 @@ pub struct Layouts {
     /// Operands that are wanted in blocks, and their order.
     wants: HashMap<(NodeId, usize), Order>,
     borders: HashMap<ValueId, Border>,
-    candidates: HashMap<NodeId, Vec<Candidate>>,
+    weighed: HashMap<NodeId, Vec<Weighed>>,
     /// Values that are produced inside the concatenation they go into, and their first block in it.
     placed: HashMap<ValueId, (ValueId, usize)>,
     /// Values that are channels of another one, and their first block there.
@@ -162,16 +165,15 @@ impl Layouts {
         graph.order().into_iter().filter_map(line).collect()
     }
 
-    /// The algorithms that were weighed for a convolution, the cheapest first, with their predicted costs in multiples of the
-    /// first one's and the megabytes of their weights: `F(4x4,3x3) 1.00 (2.4 MB), direct 2.10 (0.6 MB)`. `None` where there was
-    /// no choice.
-    pub fn describe_choice(&self, id: NodeId) -> Option<String> {
-        let candidates = self.candidates.get(&id).filter(|c| c.len() > 1)?;
-        let one = |c: &Candidate| {
-            let name = c.kind.map_or_else(|| "direct".to_string(), Winograd::name);
-            format!("{name} {:.2} ({:.1} MB)", c.cost / candidates[0].cost, c.weights as f64 / 1e6)
-        };
-        Some(candidates.iter().map(one).collect::<Vec<_>>().join(", "))
+    /// Whether convolutions may be computed by Winograd's algorithm.
+    pub fn may_use_winograd(&self) -> bool {
+        self.winograd
+    }
+
+    /// The algorithms that were weighed for a convolution, also those that may not be used, each as the cost model would cut it, the cheapest
+    /// first; none where there was no choice.
+    pub fn weighed(&self, id: NodeId) -> &[Weighed] {
+        self.weighed.get(&id).map_or(&[], |w| w)
     }
 
     /// The decision for one operator as text, `convolution, plain -> blocks of 16, border (1,1) x (1,1)`; `None` for plain loops.
@@ -333,7 +335,13 @@ impl<'g> Group<'g> {
 
 /// Decides for a graph whose dimensions are numbers. Without an instruction set everything is plain.
 pub fn decide(graph: &Graph, options: &LowerOptions) -> Layouts {
-    let mut layouts = Layouts { isa: options.leaves, winograd: options.winograd, ..Layouts::default() };
+    let mut layouts = Layouts {
+        isa: options.leaves,
+        winograd: options.winograd,
+        machine: options.machine,
+        tuned: options.tuned.clone(),
+        ..Layouts::default()
+    };
     if options.leaves.is_none() {
         return layouts;
     }
@@ -357,8 +365,8 @@ pub fn decide(graph: &Graph, options: &LowerOptions) -> Layouts {
             if let Some((v, border)) = plan.border {
                 layouts.widen(v, &border);
             }
-            if !plan.candidates.is_empty() {
-                layouts.candidates.insert(id, plan.candidates);
+            if !plan.weighed.is_empty() {
+                layouts.weighed.insert(id, plan.weighed);
             }
             if plan.role == Role::Concat {
                 layouts.place_operands(graph, id);

@@ -1,6 +1,7 @@
 //! A lowered model before machine code: kernels, the order they run in, and where every buffer lies.
 
 use crate::kernel::{Kernel, Stmt};
+use crate::strategy::Decision;
 use bytes::Bytes;
 use lehr_ir::DType;
 use lehr_ir::graph::{NodeId, Provenance};
@@ -91,6 +92,8 @@ pub struct Program {
     pub steps: Vec<Step>,
     /// The steps that compute each node of the graph, conversions of its operands included. Copies to outputs belong to none.
     pub node_steps: Vec<(NodeId, Range<usize>)>,
+    /// How layers are computed for which there was a choice, in the order of their nodes.
+    pub decisions: Vec<Decision>,
     pub weights: Vec<Weight>,
     pub weights_bytes: u64,
     /// Peak of the arena, set by the plan.

@@ -2,6 +2,7 @@
 
 use crate::compile::Numerics;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use lehr_codegen::machine::Caches;
 use lehr_codegen::ptx::{Gpu, Precision, Sm};
 use std::path::PathBuf;
 
@@ -95,6 +96,16 @@ pub struct CodeArgs {
     #[arg(long, value_enum)]
     pub numerics: Option<Numerics>,
 
+    /// Sizes of the caches that algorithms and blocking are chosen for, of first, second and third level, like 48K,2M,32M [default: this
+    /// machine's with --target-cpu native, else 32K,1M,16M].
+    #[arg(long, value_name = "L1,L2,L3")]
+    pub caches: Option<Caches>,
+
+    /// Compute layers as `lehr compile --tune` has found it to be the fastest: FILE.so that was made so, or FILE.json. Nothing is
+    /// measured; layers that it has no record of are left to the cost model.
+    #[arg(long, value_name = "FILE")]
+    pub tuned: Option<PathBuf>,
+
     /// Replace a convolution by smaller ones (two 3x3 for a 5x5, k x 1 and 1 x k, depthwise and 1x1) where the relative error on its
     /// weights and outputs is at most TOL and it is measured to be faster on this machine, on one thread. `inspect` says where and why
     /// not. Measured: two compilations may differ [default: nothing is approximated].
@@ -186,6 +197,15 @@ pub struct CompileArgs {
     /// What links the library: our own writer, or the C compiler `cc`.
     #[arg(long, value_enum, default_value_t = Linker::Builtin)]
     pub linker: Linker,
+
+    /// Measure, on one thread, how each convolution is fastest: algorithm, tile, blocking. The result is kept in the library's
+    /// metadata, which `lehr inspect FILE.so` shows and --tuned uses again. Two compilations with --tune may differ.
+    #[arg(long, conflicts_with_all = ["target", "approximate"])]
+    pub tune: bool,
+
+    /// Seconds to measure at most, compiling of candidates included.
+    #[arg(long, default_value_t = 60.0, value_name = "N", value_parser = seconds, requires = "tune")]
+    pub tune_seconds: f64,
 
     /// Print seconds by stage.
     #[arg(long)]
@@ -323,9 +343,15 @@ pub enum Backend {
                   fuse-epilogues, fuse-elementwise. With --approximate TOL, approximate runs before fuse-epilogues.\n\n\
                   A layer's bytes are those of its results. 'plain' is row-major; 'blocks of N' is channels in blocks of N, \
                   innermost. Layouts and the memory plan need numbers: open dimensions are taken as 1 for them.\n\n\
-                  Of a compiled library it shows the interface, sizes, what it needs of CPU and GPU, and what would run it here.\n\nExamples:\n  \
+                  Of a compiled library it shows the interface, sizes, what it needs of CPU and GPU, and what would run it here.\n\n\
+                  A table says how each layer is computed, how long that should take on one thread of this machine (with \
+                  --target-cpu, of one that runs at 3 GHz), and what was rejected: the best of each other algorithm, and one \
+                  other way to cut the work; json has all. With --measure it has the measured time and the share of the FMA peak; \
+                  Winograd's algorithm may exceed it, for it needs fewer operations.\n\nExamples:\n  \
                   lehr inspect net.onnx                          # after all passes of -O2\n  \
                   lehr inspect net.onnx -O0                      # as imported\n  \
+                  lehr inspect net.onnx --table --measure        # why is a layer slow?\n  \
+                  lehr inspect net.so                            # a library: how it was compiled and tuned\n  \
                   lehr inspect net.onnx --after fold-into-weights\n  \
                   lehr inspect net.onnx --print-changed --filter conv_7\n  \
                   lehr inspect net.onnx --approximate 0.01 | grep -E 'factorize|separate'\n  \
@@ -364,6 +390,32 @@ pub struct InspectArgs {
     /// Text, json (figures by layer), or Graphviz's dot.
     #[arg(long, value_enum, default_value_t = Format::Text)]
     pub format: Format,
+
+    /// The same as --format json.
+    #[arg(long, conflicts_with = "format")]
+    pub json: bool,
+
+    /// Print the table of layers alone.
+    #[arg(long, conflicts_with_all = ["print_changed", "json"])]
+    pub table: bool,
+
+    /// Also measure the time of every layer, on random inputs.
+    #[arg(long, conflicts_with = "target")]
+    pub measure: bool,
+
+    /// Threads to measure with; 0 means as many as this process may use.
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(..=1024), requires = "measure")]
+    pub threads: u32,
+
+    /// Seconds to measure.
+    #[arg(long, default_value_t = 3.0, value_name = "S", value_parser = seconds, requires = "measure")]
+    pub seconds: f64,
+}
+
+impl InspectArgs {
+    pub fn format(&self) -> Format {
+        if self.json { Format::Json } else { self.format }
+    }
 }
 
 #[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]

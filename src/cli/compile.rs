@@ -3,14 +3,17 @@
 use super::args::{CompileArgs, Emit, Linker};
 use super::progress::Progress;
 use super::{CliResult, Failure, say, warn};
-use crate::explain::units::size;
+use crate::explain::units::{ms, size};
+use crate::tune::{Records, tune_model};
 use crate::{
     CompileError, CompileOptions, Compiled, PtxFiles, compile_ptx, compile_so, load, lower, optimize_with, write_ptx,
 };
 use lehr_codegen::artefact;
 use lehr_codegen::compile::{self as code, GpuReport};
 use lehr_codegen::program::{BufferId, Program};
+use lehr_ir::graph::Graph;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 pub fn run(args: &CompileArgs) -> CliResult {
@@ -25,8 +28,8 @@ pub fn run(args: &CompileArgs) -> CliResult {
         Linker::Builtin => artefact::Linker::Builtin,
         Linker::Cc => artefact::Linker::Cc("cc".into()),
     };
+    let mut tuned = None;
     let codegen = options.codegen("{}".into());
-    let listing = |graph| Ok::<_, CompileError>(code::listing(&mut lower(graph, &options)?, &codegen)?);
     let text = match args.emit {
         Emit::So if let Some(gpu) = options.gpu.filter(|_| !is_so(args)) => {
             let (program, module) = compile_ptx(loaded.graph, &options, gpu)?;
@@ -40,6 +43,11 @@ pub fn run(args: &CompileArgs) -> CliResult {
         }
         Emit::So => {
             let import = started.elapsed();
+            if args.tune {
+                let records = tune_model(loaded.graph.clone(), &options, args.tune_seconds)?;
+                tuned = Some(tune_summary(&records));
+                options.tuned = Some(Arc::new(records));
+            }
             let mut done = compile_so(loaded.graph, &options, &args.output)?;
             done.timings.insert(0, ("import", import));
             if let Some(header) = &args.header {
@@ -47,6 +55,7 @@ pub fn run(args: &CompileArgs) -> CliResult {
             }
             drop(progress);
             if !args.quiet {
+                tuned.map_or(Ok(()), say)?;
                 say(summary(&args.output, &done, started.elapsed().as_secs_f64()))?;
                 if let Some(gpu) = &done.gpu {
                     say(gpu_summary(gpu, &options))?;
@@ -63,8 +72,8 @@ pub fn run(args: &CompileArgs) -> CliResult {
             lehr_ir::text::print(&optimize_with(loaded.graph, &options)?.0, &lehr_ir::text::PrintOptions::default())
         }
         Emit::Kernels => kernels(&lower(loaded.graph, &options)?),
-        Emit::Clif => listing(loaded.graph)?.0,
-        Emit::Asm => listing(loaded.graph)?.1,
+        Emit::Clif => listing(loaded.graph, &options)?.0,
+        Emit::Asm => listing(loaded.graph, &options)?.1,
         Emit::Obj => {
             let mut program = lower(loaded.graph, &options)?;
             let (object, _, _) = code::object(&mut program, &codegen).map_err(CompileError::from)?;
@@ -76,6 +85,10 @@ pub fn run(args: &CompileArgs) -> CliResult {
         return say(text.trim_end());
     }
     write(&args.output, text.as_bytes())
+}
+
+fn listing(graph: Graph, options: &CompileOptions) -> Result<(String, String), CompileError> {
+    Ok(code::listing(&mut lower(graph, options)?, &options.codegen("{}".into()))?)
 }
 
 /// Every kernel, then what their leaves are and the steps of a run, with the buffers that they get for `b0`, `b1`, ...
@@ -119,8 +132,12 @@ fn check_args(args: &CompileArgs) -> CliResult {
     if args.device.gpu.target.is_some() && matches!(args.emit, Emit::Clif | Emit::Asm | Emit::Obj) {
         return Err(Failure::usage("--emit clif, asm and obj are for CPUs; with --target, leave --emit away for PTX"));
     }
-    let ignored =
-        [("--header", args.header.is_some()), ("--linker", args.linker == Linker::Cc), ("--timings", args.timings)];
+    let ignored = [
+        ("--header", args.header.is_some()),
+        ("--linker", args.linker == Linker::Cc),
+        ("--timings", args.timings),
+        ("--tune", args.tune),
+    ];
     if let Some((flag, _)) = ignored.iter().find(|(_, given)| *given && !is_so) {
         return Err(Failure::usage(format!("{flag} is for libraries: give -o FILE.so, and leave --emit away")));
     }
@@ -186,6 +203,17 @@ fn gpu_summary(gpu: &GpuReport, options: &CompileOptions) -> String {
         );
     }
     text
+}
+
+fn tune_summary(records: &Records) -> String {
+    let (proposed, tuned) = records.total();
+    let changed = records.layers.iter().filter(|r| r.strategy != r.proposed).count();
+    format!(
+        "tuned: {changed} of {} kinds of convolutions are computed otherwise than proposed; all together {} instead of {}",
+        records.layers.len(),
+        ms(tuned),
+        ms(proposed),
+    )
 }
 
 fn ptx_summary(path: &Path, files: &PtxFiles, time: Duration) -> String {

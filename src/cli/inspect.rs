@@ -4,7 +4,9 @@ use super::args::{Format, InspectArgs};
 use super::progress::Progress;
 use super::{CliResult, Failure, library, say, warn};
 use crate::explain::layers::{Amount, Generated, Layer, layer, node_names, params_of};
-use crate::explain::units::size;
+use crate::explain::table::table;
+use crate::explain::units::{ms, size};
+use crate::explain::{Measure, Timing, measure};
 use crate::{CompileError, load};
 use lehr_codegen::plan;
 use lehr_ir::Dim;
@@ -20,6 +22,11 @@ struct Overview {
     params: u64,
     flops: Amount,
     layers: Vec<Layer>,
+    /// The nodes behind the layers.
+    #[serde(skip)]
+    ids: Vec<NodeId>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    timing: Option<Timing>,
     applied: Vec<String>,
     declined: Vec<String>,
     /// Dimensions that layouts, leaves and memory are shown for the size 1 of.
@@ -30,7 +37,7 @@ struct Overview {
 }
 
 pub fn run(args: &InspectArgs) -> CliResult {
-    if args.print_changed && args.format != Format::Text {
+    if args.print_changed && args.format() != Format::Text {
         return Err(Failure::usage("--print-changed prints text; leave --format away"));
     }
     if args.model.is_library() {
@@ -62,15 +69,28 @@ pub fn run(args: &InspectArgs) -> CliResult {
     {
         return Err(Failure::usage(format!("--filter: no node or value has '{filter}' in its name")));
     }
-    if args.format == Format::Dot {
+    if args.format() == Format::Dot {
         drop(progress);
         return say(dot(&graph, args));
     }
     let generated = Generated::new(&graph, &options);
+    let mut overview = overview(&graph, &report, &generated, args);
+    let plan = plan_text(&generated);
+    if args.measure {
+        let program = generated.program.map_err(CompileError)?;
+        let how = Measure { threads: args.threads, seconds: args.seconds };
+        let (timing, times) = measure(program, &options.codegen("{}".into()), how)?;
+        for (layer, id) in overview.layers.iter_mut().zip(&overview.ids) {
+            layer.ms = times.get(id).copied();
+        }
+        overview.timing = Some(timing);
+    }
     drop(progress);
-    let overview = overview(&graph, &report, &generated, args);
-    if args.format == Format::Json {
+    if args.format() == Format::Json {
         return say(serde_json::to_string_pretty(&overview).map_err(|e| Failure::usage(e.to_string()))?);
+    }
+    if args.table {
+        return print_table(&overview, args.max_nodes);
     }
     if args.print_changed {
         for change in changes {
@@ -80,7 +100,8 @@ pub fn run(args: &InspectArgs) -> CliResult {
         say(print(&graph, &print_options))?;
     }
     print_overview(&overview, args.max_nodes)?;
-    print_plan(&generated)
+    print_table(&overview, args.max_nodes)?;
+    plan.lines().try_for_each(|line| say(format!("; {line}")))
 }
 
 /// How many passes end with the last run of `name`.
@@ -103,7 +124,7 @@ fn last_run_of(name: &str, passes: &[Pass], args: &InspectArgs) -> Result<usize,
 
 fn overview(graph: &Graph, report: &Report, generated: &Generated, args: &InspectArgs) -> Overview {
     let mut operators = BTreeMap::new();
-    let mut layers = vec![];
+    let (mut layers, mut ids) = (vec![], vec![]);
     let uses = graph.uses();
     for id in graph.order() {
         let node = graph.node(id);
@@ -113,6 +134,7 @@ fn overview(graph: &Graph, report: &Report, generated: &Generated, args: &Inspec
         *operators.entry(node.op.name()).or_insert(0) += 1;
         if is_shown(graph, id, args) {
             layers.push(layer(graph, &uses, id, generated));
+            ids.push(id);
         }
     }
     let flops = graph.ids().fold(Dim::ZERO, |sum, id| &sum + &graph.flops(id));
@@ -122,6 +144,8 @@ fn overview(graph: &Graph, report: &Report, generated: &Generated, args: &Inspec
         params: graph.ids().map(|id| params_of(graph, id)).sum(),
         flops: Amount::of(&flops),
         layers,
+        ids,
+        timing: None,
         applied: events(report.passes.iter().flat_map(|p| &p.fired), args),
         declined: events(report.passes.iter().flat_map(|p| &p.declined), args),
         taken_as_1: generated.taken_as_1.clone(),
@@ -190,13 +214,27 @@ fn say_hidden(len: usize, most: usize) -> CliResult {
     if len > most { say(format!(";   and {} more (--max-nodes, --filter)", len - most)) } else { Ok(()) }
 }
 
-fn print_plan(generated: &Generated) -> CliResult {
+/// What was chosen for each layer, and the times.
+fn print_table(o: &Overview, most: usize) -> CliResult {
+    let peak = o.timing.as_ref().and_then(|t| t.peak_gflops);
+    let shown: Vec<&Layer> = o.layers.iter().take(most).collect();
+    table(&shown, peak).into_iter().try_for_each(|line| say(format!("; {line}")))?;
+    say_hidden(o.layers.len(), most)?;
+    let Some(t) = &o.timing else { return Ok(()) };
+    let peak = peak.map_or_else(String::new, |p| format!(", FMA peak {p:.0} GFLOP/s"));
+    say(format!(
+        "; {} a run, {} of it in copies to outputs; median of {} runs, threads {}{peak}",
+        ms(t.run_ms),
+        ms(t.other_ms),
+        t.runs,
+        t.threads
+    ))
+}
+
+fn plan_text(generated: &Generated) -> String {
     match &generated.program {
-        Ok(program) => plan::picture(program).lines().try_for_each(|line| say(format!("; {line}"))),
-        Err(diags) => diags.iter().try_for_each(|d| {
-            let text = d.to_string().replace('\n', "\n; ");
-            say(format!("; no memory plan: {text}"))
-        }),
+        Ok(program) => plan::picture(program),
+        Err(diags) => diags.iter().map(|d| format!("no memory plan: {d}\n")).collect(),
     }
 }
 

@@ -2,8 +2,9 @@
 
 use super::args::{Format, InspectArgs};
 use super::{CliResult, Failure, refuse_for_library, say};
-use crate::explain::units::size;
+use crate::explain::units::{ms, size};
 use crate::runner::dtype_of;
+use crate::tune::Records;
 use lehr_codegen::artefact::{Artefact, IoSpec, Session};
 use lehr_codegen::runtime::abi::isa;
 use lehr_ir::TensorType;
@@ -16,19 +17,21 @@ pub fn inspect(args: &InspectArgs) -> CliResult {
         ("--print-changed", args.print_changed),
         ("--stop-after", args.stop_after.is_some()),
         ("--filter", args.filter.is_some()),
-        ("--format dot", args.format == Format::Dot),
+        ("--format dot", args.format() == Format::Dot),
+        ("--table", args.table),
+        ("--measure", args.measure),
     ];
     refuse_for_library(&args.model, &args.code, &args.gpu, &others)?;
     let artefact = Artefact::open(Path::new(&args.model.model)).map_err(|e| Failure::usage(e.to_string()))?;
     // One thread: what runs is not a question of their number.
     let runs_on = Session::new(&artefact, 1).map(|session| session.runs_on()).map_err(|e| e.to_string());
-    match args.format {
+    match args.format() {
         Format::Json => say(json_text(&artefact, &runs_on)?),
-        Format::Text | Format::Dot => say(text(&artefact, &runs_on)),
+        Format::Text | Format::Dot => say(text(&artefact, &runs_on)?),
     }
 }
 
-fn text(artefact: &Artefact, runs_on: &Result<String, String>) -> String {
+fn text(artefact: &Artefact, runs_on: &Result<String, String>) -> Result<String, Failure> {
     let mut text = format!("model {} for {}\n", artefact.name(), artefact.target());
     for (side, specs) in [("input", artefact.inputs()), ("output", artefact.outputs())] {
         for spec in specs {
@@ -55,11 +58,36 @@ fn text(artefact: &Artefact, runs_on: &Result<String, String>) -> String {
     if artefact.gpu().is_none_or(|gpu| gpu.cpu_fallback) {
         text += &format!("CPU      {}; arena {}\n", features(artefact.isa()).join(", "), size(artefact.arena_bytes()));
     }
-    text += &format!("compiled {}\n", artefact.metadata());
-    text + &match runs_on {
+    let mut metadata: serde_json::Value = serde_json::from_str(artefact.metadata()).unwrap_or_default();
+    let is_tuned = metadata.as_object_mut().is_some_and(|m| m.remove("tuned").is_some());
+    text += &format!("compiled {metadata}\n");
+    if is_tuned {
+        text += &tuned(&Records::parse(artefact.metadata()).map_err(Failure::model)?);
+    }
+    text += &match runs_on {
         Ok(on) => format!("here     it runs on {on}"),
         Err(why) => format!("here     it does not run: {why}"),
+    };
+    Ok(text)
+}
+
+/// What was measured when compiling, a line for each kind of convolution.
+fn tuned(records: &Records) -> String {
+    let (proposed, best) = records.total();
+    let (cpu, threads) = (&records.cpu, records.threads);
+    let mut text = format!(
+        "tuned    on {cpu}, {threads} thread: all convolutions {}, {} by the cost model, whose choice is in brackets\n",
+        ms(best),
+        ms(proposed)
+    );
+    for r in &records.layers {
+        let was = match r.strategy == r.proposed {
+            true => String::new(),
+            false => format!(" [{}: {}]", r.proposed, ms(r.proposed_ms)),
+        };
+        text += &format!("  {:>11}  {} x {}: {}{was}\n", ms(r.ms), r.layers, r.signature, r.strategy);
     }
+    text
 }
 
 fn json_text(artefact: &Artefact, runs_on: &Result<String, String>) -> Result<String, Failure> {

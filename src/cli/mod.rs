@@ -16,10 +16,11 @@ mod zoo;
 
 use crate::compile::CompileError;
 use crate::load::is_elf;
+use crate::tune::Records;
 use crate::{CompileOptions, LoadError, LoadOptions};
 use args::{Cli, CodeArgs, Command, DeviceArgs, GpuArgs, ModelArgs};
 use clap::Parser;
-use lehr_codegen::artefact::Session;
+use lehr_codegen::artefact::{Artefact, Session};
 use lehr_codegen::clif::{Relocation, Target};
 use lehr_ir::Diag;
 use std::ffi::OsString;
@@ -27,6 +28,7 @@ use std::fmt::Display;
 use std::io::{ErrorKind, Write};
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 /// An end with an exit code. Messages go to standard error.
 #[derive(Debug)]
@@ -150,6 +152,8 @@ pub fn refuse_for_library(model: &ModelArgs, code: &CodeArgs, gpu: &GpuArgs, oth
         ("--numerics", code.numerics.is_some()),
         ("--approximate", code.approximate.is_some()),
         ("--target", gpu.target.is_some()),
+        ("--caches", code.caches.is_some()),
+        ("--tuned", code.tuned.is_some()),
         ("--dim", !model.dims.is_empty()),
         ("--bind", !model.bindings.is_empty()),
         ("--initializers-are-inputs", model.initializers_are_inputs),
@@ -207,8 +211,27 @@ impl CompileOptions {
 pub fn compile_options(level: &str, code: &CodeArgs) -> Result<CompileOptions, Failure> {
     Target::new(code.cpu(), Relocation::Pic).map_err(CompileError::from)?;
     let options = CompileOptions::new(level, code.cpu()).map_err(Failure::usage)?;
-    let approximate = code.approximate;
-    Ok(CompileOptions { numerics: code.numerics.unwrap_or_default(), approximate, ..options })
+    Ok(CompileOptions {
+        numerics: code.numerics.unwrap_or_default(),
+        approximate: code.approximate,
+        caches: code.caches,
+        tuned: code.tuned.as_deref().map(tuned).transpose()?.map(Arc::new),
+        ..options
+    })
+}
+
+/// What was tuned, from a library's metadata or a file of its own.
+fn tuned(path: &Path) -> Result<Records, Failure> {
+    let wrong = |e: &dyn Display| Failure::usage(format!("--tuned {}: {e}", path.display()));
+    let text = match path.extension().is_some_and(|e| e == "so") {
+        true => {
+            // dlopen looks for a bare file name in the system's folders.
+            let path = std::path::absolute(path).map_err(|e| wrong(&e))?;
+            Artefact::open(&path).map_err(|e| wrong(&e))?.metadata().to_string()
+        }
+        false => std::fs::read_to_string(path).map_err(|e| wrong(&e))?,
+    };
+    Records::parse(&text).map_err(|e| wrong(&e))
 }
 
 /// Writes a line, or lines, to standard output. Whoever reads it may have seen enough (`| head`): that is no failure.

@@ -52,10 +52,8 @@ pub fn explain(graph: Graph, options: &ExplainOptions) -> Result<Explanation, Co
             index: at,
             figures: layer(&graph, &uses, id, &generated),
             kind: kind(&graph, id),
-            choice: generated.layouts.describe_choice(id),
             operand_bytes: operand_bytes(&graph, id),
             before: behind(&imported, &imported_ids, &sources, &graph.node(id).origins),
-            ms: None,
             events: vec![],
             analyses: vec![],
         });
@@ -78,7 +76,7 @@ pub fn explain(graph: Graph, options: &ExplainOptions) -> Result<Explanation, Co
                 let code = options.compile.codegen("{}".into());
                 let (total, times) = measure(program, &code, how).map_err(|why| Diag::new("explain.measure", why))?;
                 for l in &mut layers {
-                    l.ms = times.get(&order[l.index]).copied();
+                    l.figures.ms = times.get(&order[l.index]).copied();
                 }
                 timing = Some(total);
             }

@@ -1,11 +1,14 @@
 //! Figures by layer of a graph as code generation sees it: parameters, FLOPs, bytes, algorithm and machine-code leaves.
 
+use super::choice::Choice;
 use crate::CompileOptions;
 use lehr_codegen::layout::{self, Layouts};
-use lehr_codegen::lower::lower_owned;
-use lehr_codegen::plan;
+use lehr_codegen::lower::{LowerOptions, lower_owned};
+use lehr_codegen::machine::Machine;
 use lehr_codegen::program::Program;
-use lehr_codegen::ptx::{Gpu, Schedule};
+use lehr_codegen::ptx::Schedule;
+use lehr_codegen::strategy::Decision;
+use lehr_codegen::{peak, plan};
 use lehr_ir::graph::{Graph, NodeId, Uses, ValueId};
 use lehr_ir::{Diag, Dim};
 use serde::{Deserialize, Serialize};
@@ -31,6 +34,23 @@ pub struct Layer {
     /// With --target, how its kernels run: threads, and the tiles that products are cut in.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub schedules: Vec<String>,
+    /// Why it is computed so, where there was a choice.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub choice: Option<Choice>,
+    /// By the cost model, on one thread; absent where the sizes are no numbers, and for what leaves do not compute.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub predicted_ms: Option<f64>,
+    /// Median of the runs; absent without a measurement, and for what costs nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ms: Option<f64>,
+}
+
+impl Layer {
+    /// GFLOP/s, where the layer was measured and its operations are a number.
+    pub fn gflops(&self) -> Option<f64> {
+        let flops = self.flops.number().filter(|&n| n > 0)?;
+        self.ms.filter(|&ms| ms > 0.0).map(|ms| flops as f64 / 1e6 / ms)
+    }
 }
 
 /// A number, or an expression in the open dimensions.
@@ -70,32 +90,76 @@ pub struct Generated {
     pub program: Result<Program, Vec<Diag>>,
     /// Dimensions that layouts, leaves and memory are shown for the size 1 of.
     pub taken_as_1: Vec<String>,
-    gpu: Option<Gpu>,
+    options: CompileOptions,
+    machine: Machine,
+    /// What predictions are told in milliseconds by.
+    cycles_per_ms: f64,
 }
+
+/// Cycles a millisecond of a CPU that is not this one.
+const TYPICAL_CYCLES: f64 = 3e6;
+/// Bytes of activations that come from caches in a cycle.
+const CACHED: f64 = 16.0;
 
 impl Generated {
     pub fn new(graph: &Graph, options: &CompileOptions) -> Generated {
-        let gpu = options.gpu;
+        let lowering = options.lowering();
+        let machine = lowering.machine;
+        let without = |problem: Diag, taken_as_1| Generated {
+            layouts: Layouts::default(),
+            program: Err(vec![problem]),
+            taken_as_1,
+            options: options.clone(),
+            machine,
+            cycles_per_ms: TYPICAL_CYCLES,
+        };
         let taken_as_1: Vec<String> = graph.symbols().iter().map(|s| s.to_string()).collect();
         let graph = match with_ones(graph) {
             Ok(graph) => graph,
             // A model may want more than one of something.
-            Err(diag) => {
-                return Generated { layouts: Layouts::default(), program: Err(vec![diag]), taken_as_1, gpu };
-            }
+            Err(diag) => return without(diag, taken_as_1),
         };
-        let lowering = options.lowering();
         let layouts = layout::decide(&graph, &lowering);
         let program = lower_owned(graph, &lowering).map(|mut program| {
             plan::plan(&mut program);
             program
         });
-        Generated { layouts, program, taken_as_1, gpu }
+        let cycles_per_ms = cycles_per_ms(options, &lowering);
+        Generated { layouts, program, taken_as_1, options: options.clone(), machine, cycles_per_ms }
+    }
+
+    /// Why a node is computed as it is.
+    fn choice(&self, id: NodeId) -> Option<Choice> {
+        Some(Choice::of(self.decision(id)?, &self.options, self.cycles_per_ms))
+    }
+
+    fn decision(&self, id: NodeId) -> Option<&Decision> {
+        self.program.as_ref().ok()?.decisions.iter().find(|d| d.node == id)
+    }
+
+    /// Milliseconds of a node on one thread: of a convolution as its strategy says, else by its operations and bytes.
+    fn predicted_ms(&self, graph: &Graph, id: NodeId) -> Option<f64> {
+        let isa = self.layouts.isa().filter(|_| self.layouts.describe_node(id).is_some())?;
+        let cycles = match self.decision(id) {
+            Some(decision) => decision.chosen.cycles,
+            None => {
+                let flops = graph.flops(id).as_const()? as f64;
+                let bytes = |v: &ValueId| graph.ty(*v).bytes().as_const();
+                let operands = graph.node(id).inputs.iter().flatten();
+                let (weights, others): (Vec<&ValueId>, Vec<&ValueId>) =
+                    operands.partition(|v| graph.constant(**v).is_some());
+                let sum = |list: Vec<&ValueId>| list.into_iter().map(bytes).sum::<Option<i64>>();
+                let moved = (sum(others)? + bytes(&id.out(0))?) as f64 / CACHED;
+                let work = flops / 2.0 / isa.lanes() as f64 / self.machine.fmas(isa);
+                self.machine.together(work.max(moved), sum(weights)? as f64)
+            }
+        };
+        Some(cycles / self.cycles_per_ms)
     }
 
     /// How the kernels of a node run on a GPU.
     fn schedules(&self, id: NodeId) -> Vec<String> {
-        let (Ok(program), Some(gpu)) = (&self.program, self.gpu) else { return vec![] };
+        let (Ok(program), Some(gpu)) = (&self.program, self.options.gpu) else { return vec![] };
         let mut texts: Vec<String> = vec![];
         for text in program.steps_of(id).iter().map(|s| Schedule::of(&program.kernels[s.kernel]).describe(gpu)) {
             if !texts.contains(&text) {
@@ -115,6 +179,13 @@ impl Generated {
         names.dedup();
         names
     }
+}
+
+/// Of this CPU, by its FMA peak; of another a usual number.
+fn cycles_per_ms(options: &CompileOptions, lowering: &LowerOptions) -> f64 {
+    let isa = lowering.leaves.filter(|isa| options.cpu == "native" && isa.on_this_cpu());
+    let measured = isa.and_then(|isa| Some(peak::fma_peak()? / 2.0 / isa.lanes() as f64 / lowering.machine.fmas(isa)));
+    measured.map_or(TYPICAL_CYCLES, |hz| hz / 1e3)
 }
 
 /// The graph with 1 for every open dimension.
@@ -139,6 +210,9 @@ pub fn layer(graph: &Graph, uses: &Uses, id: NodeId, generated: &Generated) -> L
         layout: generated.layouts.describe_node(id).unwrap_or_else(|| "plain".into()),
         leaves: generated.leaves(id),
         schedules: generated.schedules(id),
+        choice: generated.choice(id),
+        predicted_ms: generated.predicted_ms(graph, id),
+        ms: None,
     }
 }
 

@@ -5,23 +5,27 @@
 //! graph after the passes; it knows the ONNX nodes it came from, and those are how everything is found again.
 
 mod analyses;
+pub mod choice;
 mod gather;
 pub mod html;
 mod layered;
 pub mod layers;
 mod measure;
+pub mod table;
 pub mod text;
 pub mod units;
 mod view;
 
+pub use choice::{Choice, Rejected};
 pub use gather::explain;
 pub use layers::{Amount, Layer};
+pub use measure::measure;
 
 use crate::CompileOptions;
 use serde::{Deserialize, Serialize};
 
 /// Version of the json form; it changes when a field changes its meaning or goes away.
-pub const SCHEMA: u32 = 1;
+pub const SCHEMA: u32 = 2;
 
 /// What to find out.
 #[derive(Clone, Debug, Default)]
@@ -121,17 +125,10 @@ pub struct LayerReport {
     #[serde(flatten)]
     pub figures: Layer,
     pub kind: Kind,
-    /// The algorithms that were weighed, the cheapest first, with predicted costs in multiples of the first one's and the megabytes
-    /// of their weights; absent where there was no choice.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub choice: Option<String>,
     /// Bytes of all operands, constants included.
     pub operand_bytes: Amount,
     /// The imported nodes that it comes from.
     pub before: Before,
-    /// Median of the runs; absent without a measurement, and for what costs nothing.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub ms: Option<f64>,
     pub events: Vec<PassEvent>,
     pub analyses: Vec<Analysis>,
 }
@@ -262,7 +259,7 @@ impl Explanation {
     /// The share of the measured time that a layer takes.
     pub fn share(&self, layer: &LayerReport) -> Option<f64> {
         let timing = self.timing.as_ref()?;
-        layer.ms.map(|ms| ms / timing.sum_ms)
+        layer.figures.ms.map(|ms| ms / timing.sum_ms)
     }
 }
 
@@ -270,13 +267,5 @@ impl Curve {
     /// Multiply-adds of a point as a share of those of what it replaces.
     pub fn cost(&self, p: &Point) -> f64 {
         p.multiply_adds as f64 / self.multiply_adds.max(1) as f64
-    }
-}
-
-impl LayerReport {
-    /// GFLOP/s, where the layer was measured and its operations are a number.
-    pub fn gflops(&self) -> Option<f64> {
-        let flops = self.figures.flops.number().filter(|&n| n > 0)?;
-        self.ms.filter(|&ms| ms > 0.0).map(|ms| flops as f64 / 1e6 / ms)
     }
 }

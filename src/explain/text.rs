@@ -1,6 +1,7 @@
 //! An explanation as text for a terminal.
 
 use super::analyses::error;
+use super::table::rejections;
 use super::units::{amount, amount_of_bytes, count, ms, size};
 use super::{Analysis, Explanation, LayerReport, PassEvent};
 use std::fmt::Write;
@@ -72,12 +73,15 @@ fn layer(out: &mut String, e: &Explanation, l: &LayerReport) -> std::fmt::Result
     )?;
     let leaves = if f.leaves.is_empty() { String::new() } else { format!("; {}", f.leaves.join(", ")) };
     writeln!(out, "  computed  {}{leaves}", f.layout)?;
-    if let Some(choice) = &l.choice {
-        writeln!(out, "  weighed   {choice}")?;
+    if let (Some(choice), Some(predicted)) = (&f.choice, f.predicted_ms) {
+        writeln!(out, "  chosen    {}, predicted {}", choice.strategy, ms(predicted))?;
+        for line in rejections(choice) {
+            writeln!(out, "            {line}")?;
+        }
     }
-    if let (Some(time), Some(share)) = (l.ms, e.share(l)) {
+    if let (Some(time), Some(share)) = (l.figures.ms, e.share(l)) {
         write!(out, "  time      {}, {:.1} % of the run", ms(time), share * 100.0)?;
-        if let Some(gflops) = l.gflops() {
+        if let Some(gflops) = l.figures.gflops() {
             write!(out, "; {gflops:.1} GFLOP/s")?;
             if let Some(peak) = e.timing.as_ref().and_then(|t| t.peak_gflops) {
                 write!(out, ", {:.0} % of the FMA peak", gflops / peak * 100.0)?;

@@ -1,7 +1,7 @@
 //! `explain`: the text of a small model and of inception's 5x5 layers as snapshots, the json form there and back, and pages that
 //! stay well-formed and harmless whatever the model's names are.
 
-use lehr::explain::{ExplainOptions, Explanation, Measure, explain, html, text};
+use lehr::explain::{Choice, ExplainOptions, Explanation, Measure, explain, html, text};
 use lehr::{CompileOptions, load};
 use lehr_ir::graph::{Graph, Origin, ValueId};
 use lehr_ir::ops::{BatchNorm, Binary, BinaryFn, Conv, MaxPool, Op, Unary, UnaryFn};
@@ -93,7 +93,11 @@ fn coarse(text: &str) -> String {
         }
     };
     let line = |line: &str| line.split(' ').map(word).collect::<Vec<_>>().join(" ");
-    let generated = |line: &&str| ["  kernels ", "  computed ", "  weighed "].iter().any(|word| line.starts_with(word));
+    let generated = |line: &&str| {
+        ["  kernels ", "  computed ", "  chosen ", "            not ", "            and "]
+            .iter()
+            .any(|word| line.starts_with(word))
+    };
     text.lines().filter(|l| !generated(l)).map(line).collect::<Vec<_>>().join("\n")
 }
 
@@ -121,8 +125,10 @@ fn what_concerns_one_node() {
     let both = explain(block(""), &some).unwrap().layers;
     assert_eq!(both.len(), 2);
     // Its input is in blocks and its kernel 5x5: Winograd's algorithm was considered.
-    let choice = both[1].choice.as_deref().unwrap();
-    assert!(choice.contains("direct ") && choice.contains("F(2x2,5x5) "), "{choice}");
+    let choice = both[1].figures.choice.as_ref().unwrap();
+    let weighed = choice.rejected.iter().map(|r| &r.strategy).chain([&choice.strategy]);
+    let algorithms: Vec<&str> = weighed.map(|s| Choice::algorithm(s)).collect();
+    assert!(algorithms.contains(&"direct") && algorithms.contains(&"F(2x2,5x5)"), "{algorithms:?}");
     let none = ExplainOptions { node: Some("nothing".into()), analyses: None, ..options() };
     assert!(explain(block(""), &none).unwrap_err().to_string().contains("'nothing'"));
 }
@@ -143,7 +149,7 @@ fn json_there_and_back() {
     assert_eq!(again, e);
     let text = serde_json::to_string(&e).unwrap();
     let read: Explanation = serde_json::from_str(&text).unwrap();
-    assert_eq!((read.schema, read.layers.len(), read.before, read.after), (1, e.layers.len(), e.before, e.after));
+    assert_eq!((read.schema, read.layers.len(), read.before, read.after), (2, e.layers.len(), e.before, e.after));
 }
 
 #[test]
@@ -156,11 +162,11 @@ fn times_add_up() {
     };
     let e = explain(block(""), &measured).unwrap();
     let timing = e.timing.as_ref().unwrap();
-    let sum: f64 = e.layers.iter().filter_map(|l| l.ms).sum();
+    let sum: f64 = e.layers.iter().filter_map(|l| l.figures.ms).sum();
     assert!((sum + timing.other_ms - timing.sum_ms).abs() < 1e-9 && timing.runs >= 5, "{timing:?}");
     let shares: f64 = e.layers.iter().filter_map(|l| e.share(l)).sum();
     assert!(shares > 0.5 && shares <= 1.0 + 1e-9, "{shares}");
-    assert!(e.layers.iter().filter(|l| l.ms.is_some_and(|ms| ms > 0.0)).count() >= 3);
+    assert!(e.layers.iter().filter(|l| l.figures.ms.is_some_and(|ms| ms > 0.0)).count() >= 3);
     assert!(text::render(&e).contains("% of the run"));
     assert!(html::render(&e).contains("GFLOP/s"));
 }

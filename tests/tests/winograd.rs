@@ -2,14 +2,18 @@
 //! blocks, epilogues; one thread and two give the same bits. That the leaves keep inside their buffers is tested between guard
 //! pages, in `codegen/tests/x86/winograd.rs`.
 
+use lehr::tune::{Record, Records};
 use lehr::{CompileOptions, Numerics, Runner};
 use lehr_codegen::layout::{Role, decide};
+use lehr_codegen::strategy::Decision;
 use lehr_codegen::x86::Isa;
 use lehr_ir::eval::evaluate;
 use lehr_ir::graph::{Graph, ValueId};
 use lehr_ir::ops::*;
 use lehr_ir::tensor::{ConstValue, seeded};
 use lehr_ir::{DType, Op, TensorType};
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// The largest error that is allowed, of the largest output.
 const TOLERANCE: f64 = 5e-6;
@@ -59,6 +63,19 @@ enum After {
     Gelu,
 }
 
+/// With Winograd's algorithm wherever it can be used, whether it pays or not.
+fn by_winograd(g: &Graph, options: CompileOptions) -> CompileOptions {
+    let program = lehr::lower(g.clone(), &options).unwrap_or_else(|e| panic!("{e}"));
+    let record = |d: &Decision| {
+        let strategies = [&d.chosen].into_iter().chain(&d.others).map(|w| w.strategy);
+        let strategy = strategies.into_iter().find(|s| s.algorithm().is_some())?.to_string();
+        let (signature, proposed) = (d.signature.clone(), strategy.clone());
+        Some(Record { signature, layers: 1, strategy, ms: 1.0, proposed, proposed_ms: 1.0, others: BTreeMap::new() })
+    };
+    let layers = program.decisions.iter().filter_map(record).collect();
+    CompileOptions { tuned: Some(Arc::new(Records { layers, ..Records::default() })), ..options }
+}
+
 /// A 1x1 convolution makes blocks, the other one is under test.
 fn check(x: [usize; 4], outputs: usize, under: Under, after: After) {
     let what = format!("{x:?} to {outputs}, {under:?}, {after:?}");
@@ -87,11 +104,11 @@ fn check(x: [usize; 4], outputs: usize, under: Under, after: After) {
     let want = evaluate(&n.g, &inputs, &mut |_, _| {}).unwrap_or_else(|e| panic!("{what}: {e}"))[0].to_f64();
     let largest = want.iter().fold(0.0f64, |m, x| m.max(x.abs()));
     for (cpu, _) in [("x86-64-v3", Isa::Avx2), ("x86-64-v4", Isa::Avx512)].iter().filter(|c| c.1.on_this_cpu()) {
-        let options = CompileOptions { cpu: cpu.to_string(), ..CompileOptions::default() };
+        let options = by_winograd(&n.g, CompileOptions { cpu: cpu.to_string(), ..CompileOptions::default() });
         let (optimized, _) = lehr::optimize(n.g.clone(), options.level).unwrap();
         let layouts = decide(&optimized, &options.lowering());
-        let by_winograd = optimized.ids().any(|id| matches!(layouts.role(id), Role::Winograd(_)));
-        assert!(by_winograd, "{what}: {}", layouts.describe(&optimized));
+        let is_chosen = optimized.ids().any(|id| matches!(layouts.role(id), Role::Winograd(_)));
+        assert!(is_chosen, "{what}: {}", layouts.describe(&optimized));
         let strict = CompileOptions { numerics: Numerics::Strict, ..options.clone() };
         let layouts = decide(&optimized, &strict.lowering());
         assert!(!layouts.describe(&optimized).contains("Winograd"), "{what}");

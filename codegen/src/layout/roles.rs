@@ -8,8 +8,9 @@ use crate::lower::blocked::reduce::stages;
 use crate::lower::blocked::rows::{extent, form, parameters as parameters_of};
 use crate::lower::blocked::wide::{long_enough, streamed};
 use crate::lower::blocked::window::{Axis, axes, runs};
-use crate::lower::blocked::winograd::{self, Candidate};
+use crate::lower::blocked::winograd;
 use crate::lower::order::Order;
+use crate::strategy::{Strategy, Weighed, signature};
 use crate::x86::{MAX_LRN_REACH, MAX_OPERANDS};
 use lehr_ir::graph::ValueId;
 use lehr_ir::ops::{Conv, Lrn, Reduce, ReduceFn};
@@ -25,7 +26,7 @@ pub(super) struct Plan {
     /// The border that this operator needs around a value of the outer graph.
     pub border: Option<(ValueId, Border)>,
     /// What was weighed, the cheapest first.
-    pub candidates: Vec<Candidate>,
+    pub weighed: Vec<Weighed>,
 }
 
 pub(super) fn choose(group: &Group, layouts: &Layouts) -> Option<Plan> {
@@ -93,9 +94,12 @@ fn conv(group: &Group, op: &Conv, layouts: &Layouts) -> Option<Plan> {
     // A residual that is x itself brings x in blocks, whatever form it was made in.
     let plain = !group.is_blocked(x, layouts) && !wanted.iter().any(|(v, _)| *v == x);
     let (sizes, weights, to) = (group.shape(x), group.shape(w), group.shape(y));
-    let may = layouts.winograd && in_order && !plain;
-    let candidates = if may { winograd::candidates(op, &weights, &to, lanes) } else { vec![] };
-    let kind = candidates.first().and_then(|c| c.kind);
+    let may = in_order && !plain;
+    let weighed = if may { winograd::algorithms(op, &weights, &to, isa, &layouts.machine) } else { vec![] };
+    let tuned = layouts.tuned.get(&signature(op, &sizes, &weights, isa)).map(Strategy::algorithm);
+    let tuned = tuned.filter(|a| weighed.iter().any(|w| w.strategy.algorithm() == *a));
+    let kind = tuned.or_else(|| weighed.first().map(|w| w.strategy.algorithm())).flatten();
+    let kind = kind.filter(|_| layouts.winograd);
     if let Some(kind) = kind {
         role = Role::Winograd(kind);
     }
@@ -111,7 +115,7 @@ fn conv(group: &Group, op: &Conv, layouts: &Layouts) -> Option<Plan> {
         }
         border = Some((group.outer(x)?, own));
     }
-    Some(Plan { role, gives_blocks: Some(order), blocked: wanted, border, candidates })
+    Some(Plan { role, gives_blocks: Some(order), blocked: wanted, border, weighed })
 }
 
 /// Begins and ends of every axis together.
@@ -132,7 +136,7 @@ fn map(group: &Group, layouts: &Layouts) -> Option<Plan> {
     }
     let wanted = same_shaped(operands).chain([start]);
     let blocked = wanted.map(|v| (v, order.clone())).collect();
-    Some(Plan { role: Role::Map, gives_blocks: Some(order), blocked, border: None, candidates: vec![] })
+    Some(Plan { role: Role::Map, gives_blocks: Some(order), blocked, border: None, weighed: vec![] })
 }
 
 /// An elementwise group on plain values, where operands step through the last axes as the result does, or stay, far enough.
@@ -156,7 +160,7 @@ fn wide(group: &Group) -> Option<Plan> {
         gives_blocks: None,
         blocked: vec![],
         border: None,
-        candidates: vec![],
+        weighed: vec![],
     })
 }
 
@@ -210,7 +214,7 @@ fn window(group: &Group, op: &Op, layouts: &Layouts) -> Option<Plan> {
     let mut wanted: Vec<ValueId> = same_shaped(group.epilogue(y, 1, !order.is_whole())?).collect();
     wanted.push(x);
     let blocked = wanted.into_iter().map(|v| (v, order.clone())).collect();
-    Some(Plan { role: Role::Window, gives_blocks: Some(order), blocked, border, candidates: vec![] })
+    Some(Plan { role: Role::Window, gives_blocks: Some(order), blocked, border, weighed: vec![] })
 }
 
 /// Channels side by side, the blocks of one operand behind those of the other.
@@ -226,7 +230,7 @@ fn concat(group: &Group, axis: usize, layouts: &Layouts) -> Option<Plan> {
     let most = MAX_SLOTS_PER_CHANNEL * whole.channels().next_multiple_of(layouts.isa?.lanes());
     let fits = whole.slots() <= most;
     let blocked = operands.into_iter().zip(orders).collect();
-    fits.then_some(Plan { role: Role::Concat, gives_blocks: Some(whole), blocked, border: None, candidates: vec![] })
+    fits.then_some(Plan { role: Role::Concat, gives_blocks: Some(whole), blocked, border: None, weighed: vec![] })
 }
 
 /// The mean over every spatial axis.
@@ -244,7 +248,7 @@ fn mean(group: &Group, op: &Reduce, layouts: &Layouts) -> Option<Plan> {
         gives_blocks: None,
         blocked: vec![(x, order)],
         border: None,
-        candidates: vec![],
+        weighed: vec![],
     })
 }
 
@@ -263,7 +267,7 @@ fn lrn(group: &Group, op: &Lrn, layouts: &Layouts) -> Option<Plan> {
     let mut wanted: Vec<ValueId> = same_shaped(group.epilogue(y, 1, false)?).collect();
     wanted.push(x);
     let blocked = wanted.into_iter().map(|v| (v, order.clone())).collect();
-    Some(Plan { role: Role::Lrn, gives_blocks: Some(order), blocked, border: None, candidates: vec![] })
+    Some(Plan { role: Role::Lrn, gives_blocks: Some(order), blocked, border: None, weighed: vec![] })
 }
 
 /// A reduction over any axes. What is fused behind is a plain kernel's: the result is small.
@@ -277,7 +281,7 @@ fn reduction(group: &Group, op: &Reduce, layouts: &Layouts) -> Option<Plan> {
         return None;
     }
     stages(op, &shape, lanes)?;
-    Some(Plan { role: Role::Reduce, gives_blocks: None, blocked: vec![], border: None, candidates: vec![] })
+    Some(Plan { role: Role::Reduce, gives_blocks: None, blocked: vec![], border: None, weighed: vec![] })
 }
 
 /// Softmax or a normalisation, in rows of a vector and more.
@@ -312,7 +316,7 @@ fn rows(group: &Group, op: &Op, layouts: &Layouts) -> Option<Plan> {
     if crowded || (by_column && matches!(op, Op::InstanceNorm(_))) {
         return None;
     }
-    Some(Plan { role: Role::Rows, gives_blocks: None, blocked: vec![], border: None, candidates: vec![] })
+    Some(Plan { role: Role::Rows, gives_blocks: None, blocked: vec![], border: None, weighed: vec![] })
 }
 
 /// A product of matrices.
@@ -332,7 +336,7 @@ fn product(group: &Group, op: &Op) -> Option<Plan> {
             return None;
         }
     }
-    Some(Plan { role: Role::Product, gives_blocks: None, blocked: vec![], border: None, candidates: vec![] })
+    Some(Plan { role: Role::Product, gives_blocks: None, blocked: vec![], border: None, weighed: vec![] })
 }
 
 /// A number per column, or one for all that is constant; a factor needs a constant too.

@@ -51,8 +51,10 @@ pub use nest::unflatten;
 use crate::clif::{Relocation, Target};
 use crate::kernel::Kernel;
 use crate::layout::{self, Layouts, Role};
+use crate::machine::Machine;
 use crate::program::{BufferId, BufferInfo, IoInfo, Place, Program, Weight};
 use crate::ptx::Gpu;
+use crate::strategy::Tuned;
 use crate::x86::Isa;
 use bytes::Bytes;
 use cx::{NodeCx, Source, is_elementwise, shape_of};
@@ -81,6 +83,9 @@ pub struct LowerOptions {
     pub leaves: Option<Isa>,
     /// Whether convolutions may be computed by Winograd's algorithm, whose rounding errors are a few times larger.
     pub winograd: bool,
+    pub machine: Machine,
+    /// Strategies that were found to be the fastest, instead of the cost model's. What `winograd` excludes stays so.
+    pub tuned: Arc<Tuned>,
     /// The GPU that kernels are for, if they are: every index is an iteration of its own then, or a thread's in a group. Goes with
     /// neither leaves nor Winograd's algorithm.
     pub gpu: Option<Gpu>,
@@ -95,7 +100,7 @@ impl LowerOptions {
     pub fn for_cpu(cpu: &str) -> LowerOptions {
         // A name that means nothing is refused where code is generated, with the names that do.
         let leaves = Target::new(cpu, Relocation::Fixed).ok().and_then(|t| Isa::widest(t.features));
-        LowerOptions { leaves, ..LowerOptions::default() }
+        LowerOptions { leaves, machine: Machine::for_cpu(cpu), ..LowerOptions::default() }
     }
 }
 
@@ -105,6 +110,10 @@ pub struct Lowering {
     pub program: Program,
     /// The GPU that kernels are for.
     pub gpu: Option<Gpu>,
+    machine: Machine,
+    tuned: Arc<Tuned>,
+    /// The node that is being lowered.
+    node: Option<NodeId>,
     views: HashMap<ValueId, View>,
     /// Weights buffers by the constant they hold; the `Arc` keeps the address from being reused.
     constants: HashMap<*const ConstValue, (Arc<ConstValue>, BufferId)>,
@@ -134,6 +143,8 @@ pub fn lower_owned(mut graph: Graph, options: &LowerOptions) -> Result<Program, 
         Lowering { program: Program { name: graph.name.clone(), ..Program::default() }, ..Lowering::default() };
     low.layouts = layout::decide(&graph, options);
     low.gpu = options.gpu;
+    low.machine = options.machine;
+    low.tuned = options.tuned.clone();
     let mut diags = vec![];
     for (i, &v) in graph.inputs().iter().enumerate() {
         let (name, dtype, dims) = io(&graph, v, graph.value_name(v).unwrap_or("input"));
@@ -151,7 +162,8 @@ pub fn lower_owned(mut graph: Graph, options: &LowerOptions) -> Result<Program, 
     let last_uses = last_uses_of_constants(&graph, &uses, &order);
     for id in order {
         let first = low.program.steps.len();
-        if let Err(d) = low.node(&graph, &uses, id) {
+        low.node = Some(id);
+        if let Err(d) = low.lower_node(&graph, &uses, id) {
             diags.push(d.at_if_unset(|| graph.location(id)));
         }
         let end = low.program.steps.len();
@@ -305,7 +317,7 @@ impl Lowering {
         }
     }
 
-    fn node(&mut self, graph: &Graph, uses: &Uses, id: NodeId) -> Result<(), Diag> {
+    fn lower_node(&mut self, graph: &Graph, uses: &Uses, id: NodeId) -> Result<(), Diag> {
         let node = graph.node(id);
         if node.op.is_source() {
             return Ok(());

@@ -66,7 +66,7 @@ struct Pane<'e> {
 
 /// Milliseconds where they were measured, else FLOPs.
 fn work(l: &LayerReport) -> f64 {
-    l.ms.or(l.figures.flops.number().map(|n| n as f64)).unwrap_or(0.0)
+    l.figures.ms.or(l.figures.flops.number().map(|n| n as f64)).unwrap_or(0.0)
 }
 
 impl<'e> Pane<'e> {
@@ -180,7 +180,7 @@ fn tooltip(node: &ViewNode, report: Option<&LayerReport>) -> String {
     if let Some(l) = report {
         text += &format!("\n{} parameters, {} FLOPs", count(l.figures.params), amount(&l.figures.flops));
         text += &format!("\n{}", l.figures.layout);
-        if let Some(time) = l.ms {
+        if let Some(time) = l.figures.ms {
             text += &format!("\n{}", ms(time));
         }
     }

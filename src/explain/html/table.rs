@@ -56,7 +56,7 @@ fn row(out: &mut String, e: &Explanation, l: &LayerReport, most: f64) -> Result 
     number(out, value(&f.activation_bytes), &amount_of_bytes(&f.activation_bytes))?;
     write!(out, "<td class=\"how\">{}</td>", how(f))?;
     if e.timing.is_some() {
-        match (l.ms, e.share(l)) {
+        match (l.figures.ms, e.share(l)) {
             (Some(time), Some(share)) => {
                 number(out, time, &format!("{time:.3}"))?;
                 let percent = share * 100.0;
@@ -69,7 +69,7 @@ fn row(out: &mut String, e: &Explanation, l: &LayerReport, most: f64) -> Result 
             }
             _ => write!(out, "<td class=\"n\" data-sort=\"-1\">–</td><td class=\"n\" data-sort=\"-1\">–</td>")?,
         }
-        match l.gflops() {
+        match l.figures.gflops() {
             Some(gflops) => number(out, gflops, &format!("{gflops:.1}"))?,
             None => write!(out, "<td class=\"n\" data-sort=\"-1\">–</td>")?,
         }
@@ -98,7 +98,7 @@ fn details(out: &mut String, e: &Explanation, l: &LayerReport) -> Result {
     let first = f.nodes.first().map_or("", String::as_str);
     let fired = l.events.iter().filter(|e| e.fired).count();
     let mut tail = format!("{fired} fired, {} declined", l.events.len() - fired);
-    if let Some(time) = l.ms {
+    if let Some(time) = l.figures.ms {
         tail = format!("{}, {tail}", ms(time));
     }
     writeln!(
@@ -118,8 +118,13 @@ fn details(out: &mut String, e: &Explanation, l: &LayerReport) -> Result {
     let leaves =
         if f.leaves.is_empty() { String::new() } else { format!("<br/><code>{}</code>", escape(&f.leaves.join(", "))) };
     writeln!(out, "<dt>computed by</dt><dd>{}{leaves}</dd>", how(f))?;
-    if let Some(choice) = &l.choice {
-        writeln!(out, "<dt>weighed</dt><dd>{}</dd>", escape(choice))?;
+    if let (Some(choice), Some(predicted)) = (&f.choice, f.predicted_ms) {
+        writeln!(out, "<dt>chosen</dt><dd>{}, predicted {}", escape(&choice.strategy), ms(predicted))?;
+        for r in &choice.rejected {
+            let (strategy, reason) = (escape(&r.strategy), escape(&r.reason));
+            writeln!(out, "<br/>not {strategy}: {}, {reason}", ms(r.predicted_ms))?;
+        }
+        writeln!(out, "</dd>")?;
     }
     writeln!(out, "</dl>")?;
     events(out, &l.events)?;

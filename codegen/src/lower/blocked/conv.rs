@@ -14,30 +14,23 @@
 
 use super::map::Prologue;
 use super::operands::{Feed, Fused, Place, addresses, channel_table, fused};
-use super::{Parts, bytes, leaf_diag};
+use super::{Parts, bytes, direct, leaf_diag};
 use crate::kernel::{Access, Blocks, Expr, LeafArg, LoopKind, Param};
 use crate::lower::Lowering;
 use crate::lower::cx::{KernelCx, NodeCx};
 use crate::lower::nest::unflatten;
 use crate::lower::view::{Lattice, Layout, View, row_major};
+use crate::strategy::{Direct, Share};
 use crate::x86::{
     BatchReduceGemm, Broadcast, ConvWeights, Init, Input, InputLayout, LeafError, LeafSpec, Map, Prefetch, Reduce,
-    Tiles, VProg, choose_tile, pack_conv_weights, split_evenly,
+    Tiles, VProg, pack_conv_weights, split_evenly,
 };
 use bytes::Bytes;
 use lehr_ir::ops::Conv;
 use lehr_ir::{DType, Diag, Op};
 
-/// Input channels of a call, for kernels beyond 1x1: the weights of a chunk stay in the L2 cache while rows go by.
-const CHANNEL_CHUNK: usize = 256;
-/// Chunks of an image that threads share out.
-const CHUNKS: usize = 16;
-/// Pixels of a chunk at least, so that its arithmetic outweighs streaming the weights once more.
-const MIN_PIXELS: usize = 112;
-/// Weights beyond this many bytes do not stay in the L2 cache.
+/// Weights beyond this many bytes are better read once than by every chunk of rows that has its own input in the cache.
 const LARGE_WEIGHTS: usize = 1 << 20;
-/// Weights beyond this many bytes have left the cache since the last run.
-const COLD_WEIGHTS: usize = 1 << 18;
 
 pub fn lower(cx: &mut NodeCx) -> Result<(), Diag> {
     let Op::Conv(op) = cx.graph.node(cx.anchor_id()).op.clone() else { unreachable!("the role says so") };
@@ -65,6 +58,7 @@ struct ConvKernel {
     out_blocks: usize,
     /// The whole plane is one row.
     flat: bool,
+    strategy: Direct,
     /// Tiles of a row, and groups of output blocks.
     broadcast: Broadcast,
     tiles: Parts,
@@ -133,10 +127,24 @@ impl ConvKernel {
         let bias = bias.map(|b| y.spread(b, 1, 0.0));
         let out_blocks = (outputs / conv_groups).div_ceil(lanes);
         let in_blocks = if x.block().is_some() { inputs.div_ceil(lanes) } else { inputs };
-        let tile = choose_tile(isa, row_pixels as u32, out_blocks as u32);
-        let chunk = if x.block().is_some() && taps > 1 { CHANNEL_CHUNK / lanes } else { in_blocks };
+        let frame = direct::Shape {
+            isa,
+            images: y.shape[0],
+            conv_groups,
+            rows: plane / row_pixels,
+            row_pixels,
+            flat,
+            is_blocked: x.block().is_some(),
+            by_rows: conv_groups > 1 || prologue.is_some(),
+            in_blocks,
+            out_blocks,
+            taps,
+        };
+        let strategy = cx.decide_direct(op, &frame);
+        let broadcast = frame.broadcast(strategy.tile).expect("the strategy fits");
+        let per_chunk = if frame.is_blocked { (strategy.channels / lanes).max(1) } else { in_blocks };
         let mut phases = vec![];
-        for count in split_evenly(in_blocks as u32, chunk as u32) {
+        for count in split_evenly(in_blocks as u32, per_chunk as u32) {
             let first = phases.last().map_or(0, |(first, count)| first + count);
             phases.push((first, count as usize));
         }
@@ -150,9 +158,10 @@ impl ConvKernel {
             in_blocks,
             out_blocks,
             flat,
-            broadcast: tile.broadcast,
-            tiles: Parts::of(row_pixels, tile.pixels as usize),
-            groups: Parts::of(out_blocks, tile.blocks as usize),
+            broadcast,
+            tiles: Parts::of(row_pixels, strategy.tile.pixels),
+            groups: Parts::of(out_blocks, strategy.tile.blocks),
+            strategy,
             rows: plane / row_pixels,
             row_pixels,
             phases,
@@ -187,8 +196,7 @@ impl ConvKernel {
     /// Bytes of the weights of the next phase or group, which lie behind, that each tile brings nearer.
     fn next_weights(&self, split: &Split, blocks: usize, phase: usize) -> usize {
         let tiles = if self.flat { split.per_chunk } else { split.per_chunk * self.tiles.total() };
-        let all = 4 * self.weights_per_block() * self.out_blocks * self.conv_groups;
-        if all > COLD_WEIGHTS { self.weights_of_phase(blocks, phase) / tiles } else { 0 }
+        if self.strategy.prefetch { self.weights_of_phase(blocks, phase) / tiles } else { 0 }
     }
 
     fn pack(&self) -> Vec<u8> {
@@ -205,27 +213,13 @@ impl ConvKernel {
     }
 
     fn split(&self) -> Split {
-        let images = self.y.shape[0];
-        let groups = self.groups.total();
         let units = if self.flat { self.tiles.total() } else { self.rows };
-        let unit_pixels = if self.flat { self.tiles.size } else { self.row_pixels };
-        let weights = 4 * self.weights_per_block() * self.out_blocks * self.conv_groups;
-        let plane = self.rows * self.row_pixels;
-        let large = weights >= LARGE_WEIGHTS && plane <= 4 * MIN_PIXELS;
-        let few = units * unit_pixels < 2 * MIN_PIXELS;
-        if self.prologue.is_none() && self.conv_groups == 1 && groups > 1 && (large || few) {
-            let chunks = if groups * images >= 4 { 1 } else { (4usize).div_ceil(groups * images).min(units) };
-            let per_chunk = units.div_ceil(chunks);
-            return Split { by_channels: true, chunks: units.div_ceil(per_chunk), per_chunk };
-        }
-        let least = (if weights < LARGE_WEIGHTS / 4 { MIN_PIXELS / 4 } else { MIN_PIXELS }).div_ceil(unit_pixels);
-        let mut per_chunk = units.div_ceil(CHUNKS).max(least).min(units);
-        // An even number, so that two threads get as much.
-        let chunks = units.div_ceil(per_chunk);
-        if chunks % 2 == 1 && images % 2 == 1 && units > chunks {
-            per_chunk = units.div_ceil(chunks + 1);
-        }
-        Split { by_channels: false, chunks: units.div_ceil(per_chunk), per_chunk }
+        let (by_channels, chunks) = match self.strategy.share {
+            Share::Rows(chunks) => (false, chunks),
+            Share::Channels(chunks) => (true, chunks),
+        };
+        let per_chunk = units.div_ceil(chunks);
+        Split { by_channels, chunks: units.div_ceil(per_chunk), per_chunk }
     }
 
     fn emit(&self, cx: &mut NodeCx) -> Result<(), LeafError> {
@@ -526,7 +520,7 @@ impl Call<'_> {
 
 /// Whether so many weights of a 1x1 convolution are streamed once, for output channels that threads share out.
 pub fn streams_weights(weights: usize, plane: usize) -> bool {
-    4 * weights >= LARGE_WEIGHTS && plane <= 4 * MIN_PIXELS
+    4 * weights >= LARGE_WEIGHTS && plane <= 4 * direct::MIN_PIXELS
 }
 
 /// The weights, `[outputs, inputs, taps]`, by the slots of the input's channels and the result's; zero where there is no channel.

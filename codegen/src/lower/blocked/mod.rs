@@ -6,6 +6,8 @@
 mod concat;
 pub(crate) mod conv;
 mod convert;
+mod decide;
+mod direct;
 pub(crate) mod epilogue;
 pub(crate) mod grouped;
 mod lrn;

@@ -1,6 +1,10 @@
 //! Whether Winograd's algorithm pays for a convolution, and with which tiles.
 
-use crate::x86::Winograd;
+use super::super::direct;
+use super::Tiling;
+use crate::machine::Machine;
+use crate::strategy::{Strategy, Weighed};
+use crate::x86::{Isa, Winograd};
 use lehr_ir::ops::Conv;
 
 /// A convolution as Winograd's algorithm sees it: with stride 2, each of the four phases of a pixel's place (even or odd row,
@@ -17,9 +21,6 @@ pub struct Shape {
     pub in_blocks: usize,
     pub out_blocks: usize,
 }
-
-/// Scratch beyond this is out of the leaves' reach.
-const MAX_SCRATCH: usize = 1 << 28;
 
 impl Shape {
     /// `None` for a convolution that is not square, has other strides or dilations, or groups that are no whole blocks.
@@ -51,52 +52,38 @@ impl Shape {
     }
 }
 
-/// A way to compute a convolution.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Candidate {
-    /// `None`: directly.
-    pub kind: Option<Winograd>,
-    /// Predicted, in FMAs of a vector, two of which a core issues a cycle.
-    pub cost: f64,
-    /// Bytes of weights as they are stored.
-    pub weights: usize,
-}
+/// Scratch beyond this is out of the leaves' reach.
+const MAX_SCRATCH: usize = 1 << 28;
+/// Winograd's algorithm must be so much cheaper: it rounds more, and its weights are larger.
+const DOUBT: f64 = 1.05;
 
-/// Vectors are loaded and stored twice by each transform, which costs about four FMAs a point each way.
-const TRANSFORM: usize = 8;
-/// A product of few channels spends as long on starting and storing its accumulators.
-const START: usize = 6;
-/// V beyond this many bytes comes from beyond the L2 cache for every group of output channels.
-const MAX_WARM: usize = 3 << 19;
-
-/// The ways to compute a convolution of weights `w` and output `y`, the cheapest first: directly, and by Winograd's algorithm
-/// where its tiles fit.
-///
-/// Weights come from memory at 12 GB/s or more, a byte in the time of half an FMA, while the arithmetic goes on.
-pub fn candidates(op: &Conv, w: &[usize], y: &[usize], lanes: usize) -> Vec<Candidate> {
-    let (Some(shape), &[images, _, high, wide]) = (Shape::of(op, w, lanes), y) else { return vec![] };
-    let Shape { conv_groups, channels, in_blocks, out_blocks, .. } = shape;
-    let candidate = |kind: Option<Winograd>, fmas: usize, taps: usize, channels: usize| {
-        let weights = taps * channels * out_blocks * conv_groups * 4 * lanes;
-        let (fmas, loads) = (images * conv_groups * fmas, weights / 2);
-        let cost = fmas.max(loads) as f64 + fmas.min(loads) as f64 / 4.0;
-        Candidate { kind, cost: if kind.is_some() { cost * 1.05 } else { cost }, weights }
+/// The algorithms for a convolution of weights `w` and output `y`, the cheapest first: directly, and by Winograd's where its tiles
+/// fit; each cut as the cost model proposes. The input is in blocks. None for a convolution that Winograd's algorithm is not for.
+pub fn algorithms(op: &Conv, w: &[usize], y: &[usize], isa: Isa, machine: &Machine) -> Vec<Weighed> {
+    let (Some(shape), &[images, _, high, wide]) = (Shape::of(op, w, isa.lanes()), y) else { return vec![] };
+    let direct = direct::Shape {
+        isa,
+        images,
+        conv_groups: op.groups,
+        rows: high,
+        row_pixels: wide,
+        flat: false,
+        is_blocked: true,
+        by_rows: op.groups > 1,
+        in_blocks: w[1].div_ceil(isa.lanes()),
+        out_blocks: shape.out_blocks,
+        taps: w[2] * w[3],
     };
-    let inputs = w[1].next_multiple_of(lanes);
-    let direct = candidate(None, high * wide * w[2] * w[3] * inputs * out_blocks, w[2] * w[3], inputs);
+    let d = direct.propose(machine);
+    let direct = Weighed { strategy: Strategy::Direct(d), cycles: direct.cycles(&d, machine) };
     let by = |kind: Winograd| {
-        let (n, m) = (kind.points(), kind.outputs());
-        let tiles = high.div_ceil(m) * wide.div_ceil(m);
-        let transforms = TRANSFORM * n * n * (in_blocks + out_blocks);
-        let products = n * n * (channels + START) * out_blocks;
-        let v = 4 * n * n * tiles * in_blocks * lanes;
-        let again = if v > MAX_WARM { v / 4 * out_blocks.div_ceil(4) } else { 0 };
-        let scratch = v + 4 * n * n * tiles * out_blocks * lanes;
-        let fits = scratch.saturating_mul(conv_groups) <= MAX_SCRATCH;
-        fits.then(|| candidate(Some(kind), tiles * (products + transforms) + again, n * n, channels))
+        let tiling = Tiling::new(isa, kind, shape, [images, high, wide]);
+        let w = tiling.propose(machine);
+        let cycles = tiling.cycles(&w, machine) * DOUBT;
+        (tiling.scratch() <= MAX_SCRATCH).then_some(Weighed { strategy: Strategy::Winograd(w), cycles })
     };
     let kinds = Winograd::ALL.into_iter().filter(|kind| kind.taps() == shape.taps);
-    let mut all: Vec<Candidate> = [direct].into_iter().chain(kinds.filter_map(by)).collect();
-    all.sort_by(|a, b| a.cost.total_cmp(&b.cost));
+    let mut all: Vec<Weighed> = [direct].into_iter().chain(kinds.filter_map(by)).collect();
+    all.sort_by(|a, b| a.cycles.total_cmp(&b.cycles));
     all
 }

@@ -17,10 +17,12 @@
 //! thread has its own part of the scratch buffers, which stays in its cache; results do not depend on threads. The input's
 //! border covers whole tiles, and of tiles that reach beyond the output only what exists is stored.
 
+mod blocking;
 mod choose;
 mod weights;
 
-pub use choose::{Candidate, Shape, candidates};
+pub use blocking::Tiling;
+pub use choose::{Shape, algorithms};
 use weights::pack;
 
 use super::operands::{Feed, Fused, Place, addresses, channel_table, fused};
@@ -30,28 +32,20 @@ use crate::lower::cx::{KernelCx, NodeCx};
 use crate::lower::nest::unflatten;
 use crate::lower::view::{Lattice, View};
 use crate::program::BufferId;
+use crate::strategy::ByWinograd;
 use crate::x86::{
     BatchReduceGemm, Broadcast, Init, Input, InputTransform, LeafError, LeafSpec, OutputTransform, Prefetch, Reduce,
-    Tiles, VProg, Winograd, choose_tile,
+    Tiles, VProg, Winograd,
 };
 use lehr_ir::ops::Conv;
 use lehr_ir::{DType, Diag, Op};
 
 /// Parallel iterations of an image, each with scratch of its own.
 const SHARES: usize = 8;
-/// Tiles of a band at least, where the image has them: each weight that is read serves so many.
-const MIN_TILES: usize = 28;
-/// Likewise for images that have fewer than two such bands, where output channels are not enough to share out.
-const FEW_TILES: usize = 12;
-/// Blocks of output channels that are enough.
-const MIN_SHARED: usize = 8;
-/// Bytes of V that stay in the L2 cache beside the rest.
-const MAX_BAND: usize = 1 << 20;
-/// Transformed weights beyond this many bytes are streamed once, for the whole image, if V is below the other limit.
-const LARGE_WEIGHTS: usize = 4 << 20;
-const MAX_WHOLE: usize = 4 << 20;
-/// Weights of more bytes are brought from beyond the L2 cache every time.
-const COLD_WEIGHTS: usize = 1 << 20;
+/// Weights of more bytes come from memory: those that are read by few bands, and those that many read.
+const COLD_FOR_FEW: usize = 96 << 10;
+const COLD_FOR_MANY: usize = 1 << 20;
+const FEW_BANDS: usize = 5;
 
 pub fn lower(cx: &mut NodeCx, kind: Winograd) -> Result<(), Diag> {
     let Op::Conv(op) = cx.graph.node(cx.anchor_id()).op.clone() else { unreachable!("the role says so") };
@@ -124,27 +118,13 @@ impl WinogradConv {
             Feed::Channel { .. } => crate::x86::Access::Channel,
             Feed::Splat(_) => crate::x86::Access::Splat,
         });
-        let (m, n) = (kind.outputs(), kind.points());
-        let (tiles_high, tiles_wide) = (y.shape[2].div_ceil(m), y.shape[3].div_ceil(m));
-        let per_tile = 4 * n * n * shape.conv_groups * shape.in_blocks * lanes;
-        let weights = 4 * n * n * shape.conv_groups * shape.channels * shape.out_blocks * lanes;
-        let large = weights >= LARGE_WEIGHTS;
-        let tiles = tiles_high * tiles_wide;
-        // Groups of blocks are what threads share out then; a few would keep few threads busy.
-        let shareable = y.shape[0] * shape.conv_groups * shape.out_blocks >= MIN_SHARED;
-        let whole = (large && tiles * per_tile <= MAX_WHOLE) || (tiles < 2 * MIN_TILES && shareable);
-        let rows = if whole {
-            tiles_high
-        } else if tiles < 2 * MIN_TILES {
-            FEW_TILES.div_ceil(tiles_wide).min(tiles_high.div_ceil(2))
-        } else {
-            MIN_TILES.div_ceil(tiles_wide).max(MAX_BAND / 2 / (per_tile * tiles_wide)).min(tiles_high.div_ceil(4))
-        };
-        let bands = Parts::of(tiles_high, rows);
-        let tile = choose_tile(isa, (bands.size * tiles_wide) as u32, shape.out_blocks as u32);
-        let groups = Parts::of(shape.out_blocks, tile.blocks as usize);
+        let tiling = Tiling::new(isa, kind, shape, [y.shape[0], y.shape[2], y.shape[3]]);
+        let (tiles_high, tiles_wide) = (tiling.tiles_high, tiling.tiles_wide);
+        let ByWinograd { tile, band, .. } = cx.decide_winograd(op, &tiling);
+        let bands = Parts::of(tiles_high, band.unwrap_or(tiles_high));
+        let groups = Parts::of(shape.out_blocks, tile.blocks);
         let packed = pack(kind, &w.to_f32(), [w.shape()[0], w.shape()[1], w.shape()[2]], &shape, lanes, groups);
-        let cold = packed.len() > COLD_WEIGHTS;
+        let cold = packed.len() > if bands.total() < FEW_BANDS { COLD_FOR_FEW } else { COLD_FOR_MANY };
         let weights = cx.low.add_weights(DType::F32, packed.len() / 4, packed.into());
         WinogradConv {
             kind,
@@ -157,12 +137,12 @@ impl WinogradConv {
             pads: [op.pads[0] as i64, op.pads[1] as i64],
             lanes,
             groups,
-            broadcast: tile.broadcast,
-            pixels: tile.pixels as usize,
+            broadcast: if tile.blocks == 1 { Broadcast::PerFma } else { Broadcast::PerPixel },
+            pixels: tile.pixels,
             tiles_high,
             tiles_wide,
             bands,
-            whole,
+            whole: band.is_none(),
             cold,
             fused,
             weights,
