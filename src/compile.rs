@@ -2,7 +2,7 @@
 
 use crate::stopwatch::Stopwatch;
 use lehr_codegen::artefact::{Artefact, Linker, SoOptions};
-use lehr_codegen::compile as code;
+use lehr_codegen::compile::{self as code, GpuReport};
 use lehr_codegen::lower::{LowerOptions, lower_owned};
 use lehr_codegen::program::Program;
 use lehr_codegen::ptx::Gpu;
@@ -11,6 +11,7 @@ use lehr_ir::{Diag, Dim};
 pub use lehr_passes::OptLevel;
 use lehr_passes::analysis::Options;
 use lehr_passes::{Approximation, Manager, Pass, Report, approximate_pipeline, pipeline};
+use serde_json::json;
 use std::fmt;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -47,6 +48,8 @@ pub struct CompileOptions {
     pub linker: Linker,
     /// The GPU to generate code for, instead of a CPU.
     pub gpu: Option<Gpu>,
+    /// With a GPU: also generate code for the CPU, which runs where there is no GPU that can.
+    pub cpu_fallback: bool,
     /// Relative error up to which a convolution may be replaced by smaller ones, where that is measured to be faster here.
     pub approximate: Option<f64>,
 }
@@ -60,6 +63,7 @@ impl Default for CompileOptions {
             prefix: None,
             linker: Linker::Builtin,
             gpu: None,
+            cpu_fallback: false,
             approximate: None,
         }
     }
@@ -99,6 +103,8 @@ pub struct Compiled {
     pub symbol: String,
     /// Seconds by stage, in order.
     pub timings: Vec<(&'static str, Duration)>,
+    /// What a library for a GPU holds; its arena and weights are on the device, too.
+    pub gpu: Option<GpuReport>,
 }
 
 /// Runs the pipeline of a level.
@@ -124,28 +130,44 @@ pub fn lower(graph: Graph, options: &CompileOptions) -> Result<Program, CompileE
     lower_owned(graph, &options.lowering()).map_err(CompileError)
 }
 
-/// Compiles in this process.
+/// Compiles in this process, for its CPU or for a GPU.
 pub fn compile_jit(graph: Graph, options: &CompileOptions) -> Result<Artefact, CompileError> {
     let metadata = metadata(&graph, options);
+    if let Some(gpu) = options.gpu {
+        let (graph, _) = optimize_with(graph, options)?;
+        let (mut program, mut cpu) = lower_for_gpu(graph, options)?;
+        return Ok(code::gpu(&mut program, gpu, cpu.as_mut(), &options.codegen(metadata))?);
+    }
     let mut program = lower(graph, options)?;
     let (artefact, _) = code::jit(&mut program, &options.codegen(metadata))?;
     Ok(artefact)
 }
 
-/// Writes a shared library.
+/// Writes a shared library, for a CPU or for a GPU.
 pub fn compile_so(graph: Graph, options: &CompileOptions, path: &Path) -> Result<Compiled, CompileError> {
     let mut clock = Clock::new();
     let metadata = metadata(&graph, options);
     let (graph, _) = optimize_with(graph, options)?;
     clock.lap("passes");
     let operators = graph.ids().filter(|&id| !graph.node(id).op.is_source()).count();
-    let mut program = lower_owned(graph, &options.lowering()).map_err(CompileError)?;
-    clock.lap("lower");
-    if let Some(name) = options.prefix.clone().or_else(|| stem(path)) {
-        program.name = name;
-    }
+    let name = options.prefix.clone().or_else(|| stem(path));
     let so = SoOptions { linker: options.linker.clone(), ..SoOptions::default() };
-    let (written, report) = code::write_so(&mut program, &options.codegen(metadata), &so, path)?;
+    let codegen = options.codegen(metadata);
+    let (program, written, report, gpu) = if let Some(gpu) = options.gpu {
+        let (mut program, mut cpu) = lower_for_gpu(graph, options)?;
+        clock.lap("lower");
+        for p in [Some(&mut program), cpu.as_mut()].into_iter().flatten() {
+            p.name = name.clone().unwrap_or_else(|| p.name.clone());
+        }
+        let (written, report) = code::write_gpu_so(&mut program, gpu, cpu.as_mut(), &codegen, &so, path)?;
+        (program, written, report.report, Some(report))
+    } else {
+        let mut program = lower_owned(graph, &options.lowering()).map_err(CompileError)?;
+        clock.lap("lower");
+        program.name = name.unwrap_or(program.name);
+        let (written, report) = code::write_so(&mut program, &codegen, &so, path)?;
+        (program, written, report, None)
+    };
     clock.laps.extend([("plan", report.plan), ("codegen", report.codegen), ("link", report.link)]);
     Ok(Compiled {
         operators,
@@ -155,13 +177,35 @@ pub fn compile_so(graph: Graph, options: &CompileOptions, path: &Path) -> Result
         file_bytes: written.file_bytes,
         symbol: written.symbol,
         timings: clock.laps,
+        gpu,
     })
+}
+
+/// The program for the GPU, and the one for the CPU that is to stand in.
+fn lower_for_gpu(graph: Graph, options: &CompileOptions) -> Result<(Program, Option<Program>), CompileError> {
+    let cpu = match options.cpu_fallback {
+        true => {
+            let cpu = CompileOptions { gpu: None, ..options.clone() };
+            Some(lower_owned(graph.clone(), &cpu.lowering()).map_err(CompileError)?)
+        }
+        false => None,
+    };
+    Ok((lower_owned(graph, &options.lowering()).map_err(CompileError)?, cpu))
 }
 
 /// What the artefact says of itself, in json: the work of one run, and how it was compiled.
 fn metadata(graph: &Graph, options: &CompileOptions) -> String {
-    let flops = total_flops(graph);
-    serde_json::json!({ "flops": flops, "level": options.level.to_string(), "cpu": options.cpu }).to_string()
+    let (flops, level) = (total_flops(graph), options.level.to_string());
+    match options.gpu {
+        None => json!({ "flops": flops, "level": level, "cpu": options.cpu }),
+        Some(gpu) => {
+            let cpu = options.cpu_fallback.then_some(&options.cpu);
+            json!({
+                "flops": flops, "level": level, "target": gpu.sm.name(), "precision": gpu.precision.name(), "cpu_fallback": cpu,
+            })
+        }
+    }
+    .to_string()
 }
 
 /// Arithmetic operations of one run of the graph as it is; `None` while dimensions are open.
@@ -189,7 +233,8 @@ impl CompileOptions {
     /// Leave for the approximate rules, which measure code that is made as these options say.
     pub fn approximation(&self) -> Option<Approximation> {
         let tolerance = self.approximate?;
-        let exact = CompileOptions { approximate: None, ..self.clone() };
+        // Times are those of this machine's CPU.
+        let exact = CompileOptions { approximate: None, gpu: None, ..self.clone() };
         Some(Approximation::new(Options { tolerance, ..Options::default() }, Stopwatch::new(exact)))
     }
 

@@ -93,7 +93,9 @@ pub fn load(model: &str, options: &LoadOptions) -> Result<Loaded, LoadError> {
         }
         path if is_elf(path) => {
             let diag = Diag::new("load.library", format!("{path} is a compiled library or program, not a model"));
-            return Err(LoadError::one(diag.note("lehr run and lehr bench take libraries that lehr compile wrote")));
+            return Err(LoadError::one(
+                diag.note("lehr run, bench and inspect take libraries that lehr compile wrote"),
+            ));
         }
         path => Model::open(Path::new(path)),
     };

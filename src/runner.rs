@@ -25,10 +25,15 @@ impl Runner {
         Runner { kind: Kind::Eval(Box::new(graph)), _dir: None }
     }
 
-    /// Compiles in this process. `threads` 0 means as many as the process may use.
+    /// Compiles in this process, for its CPU or for a GPU. `threads` 0 means as many as the process may use.
     pub fn jit(graph: Graph, options: &CompileOptions, threads: u32) -> Result<Runner, String> {
         let artefact = compile_jit(graph, options).map_err(|e| e.to_string())?;
-        Runner::new(&artefact, threads, None)
+        Runner::of(&artefact, threads)
+    }
+
+    /// Opens what is compiled.
+    pub fn of(artefact: &Artefact, threads: u32) -> Result<Runner, String> {
+        Runner::new(artefact, threads, None)
     }
 
     /// Writes a library into a temporary folder and loads it.

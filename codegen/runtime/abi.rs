@@ -28,7 +28,7 @@ use core::ffi::{c_char, c_void};
 /// "LEHRMODL", read as little-endian.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"LEHRMODL");
 /// Version of everything in this file.
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = 2;
 /// The entry point that the code generator defines.
 pub const MAIN_SYMBOL: &str = "lehr_model_main";
 /// Alignment of the workspace, of the arena in it, and of the weights.
@@ -154,6 +154,12 @@ pub mod status {
     pub const BUSY: i32 = 11;
     pub const THREADS: i32 = 12;
     pub const FAULT: i32 = 13;
+    pub const NO_DRIVER: i32 = 14;
+    pub const OLD_DRIVER: i32 = 15;
+    pub const NO_DEVICE: i32 = 16;
+    pub const DEVICE_MEMORY: i32 = 17;
+    pub const DEVICE_CODE: i32 = 18;
+    pub const DEVICE: i32 = 19;
 }
 
 /// The descriptor: the one symbol that a compiled model exports. All pointers are valid as long as the library is loaded.
@@ -208,8 +214,100 @@ pub struct LehrModel {
     pub last_error: unsafe extern "C" fn(workspace: *const c_void) -> *const c_char,
     /// What a status means; never null.
     pub status_text: extern "C" fn(status: i32) -> *const c_char,
-    /// The compiled model. Not for callers: `run` calls it after its checks.
-    pub main: MainFn,
+    /// The compiled model on the CPU; `None` for one that is for a GPU alone. Not for callers: `run` calls it after its checks.
+    pub main: Option<MainFn>,
+    /// The model on a GPU; null for one that is for the CPU alone.
+    pub gpu: *const GpuPlan,
+    /// Like `run`, in the order of a stream of the GPU; returns before the end if all tensors are in the GPU's memory.
+    pub run_on: unsafe extern "C" fn(
+        model: *const LehrModel,
+        workspace: *mut c_void,
+        inputs: *const LehrTensor,
+        n_inputs: u32,
+        outputs: *const LehrTensor,
+        n_outputs: u32,
+        stream: *mut c_void,
+    ) -> i32,
+    /// Waits for what `run_on` has not waited for, and says if its data made an operator fail.
+    pub wait: unsafe extern "C" fn(model: *const LehrModel, workspace: *mut c_void) -> i32,
+    /// What computes an open workspace's runs, and for a CPU in a GPU's place, why; never null. Valid as `last_error`.
+    pub runs_on: unsafe extern "C" fn(workspace: *const c_void) -> *const c_char,
+}
+
+/// A model as PTX and its launches. All of it is constant.
+#[repr(C)]
+pub struct GpuPlan {
+    /// Zero-terminated text, `ptx_bytes` long without that.
+    pub ptx: *const c_char,
+    pub ptx_bytes: u64,
+    /// Sizes of two allocations on the device.
+    pub weights_bytes: u64,
+    pub arena_bytes: u64,
+    /// The least compute capability, as ten times its version.
+    pub capability: u32,
+    /// Ten times the PTX version.
+    pub ptx_version: u32,
+    /// The oldest driver, by the CUDA version that it is for, as `cuDriverGetVersion` gives it: 1000 * major + 10 * minor.
+    pub driver_version: u32,
+    pub n_kernels: u32,
+    /// The launches of a run.
+    pub n_steps: u32,
+    /// The most arguments of a launch, the fault word's two included.
+    pub most_args: u32,
+    pub n_uploads: u32,
+    pub n_faults: u32,
+    pub kernels: *const GpuKernel,
+    pub steps: *const GpuStep,
+    /// The steps' buffers, one step's after another's.
+    pub args: *const GpuBuffer,
+    /// What the device's weights are made of.
+    pub uploads: *const GpuUpload,
+    /// As the descriptor's, for the kernels on the GPU.
+    pub faults: *const *const c_char,
+}
+
+#[repr(C)]
+pub struct GpuKernel {
+    pub name: *const c_char,
+    pub grid: [u32; 3],
+    /// Of a block.
+    pub threads: u32,
+    /// 1 if behind its buffers it takes the address of the fault word and the number of the step's first fault.
+    pub takes_fault: u32,
+    pub reserved: u32,
+}
+
+#[repr(C)]
+pub struct GpuStep {
+    pub kernel: u32,
+    pub first_fault: u32,
+    /// Where its buffers begin in `GpuPlan::args`.
+    pub args: u32,
+    pub n_args: u32,
+}
+
+/// An address on the device: a code of [`memory`], and which input or output, or the offset in bytes.
+#[repr(C)]
+pub struct GpuBuffer {
+    pub memory: u32,
+    pub reserved: u32,
+    pub at: u64,
+}
+
+/// `bytes` from the library's weights to the device's.
+#[repr(C)]
+pub struct GpuUpload {
+    pub from: u64,
+    pub to: u64,
+    pub bytes: u64,
+}
+
+/// Allocations on the device.
+pub mod memory {
+    pub const WEIGHTS: u32 = 0;
+    pub const ARENA: u32 = 1;
+    pub const INPUT: u32 = 2;
+    pub const OUTPUT: u32 = 3;
 }
 
 /// The compiled model's entry point. Unsafe to call: it trusts the context.

@@ -1,17 +1,17 @@
 //! The functions behind the descriptor: open, run and close a workspace, with every check before anything is touched.
 //!
-//! A workspace is laid out as header (`Workspace`), input and output pointers, worker records, arena. A run on it is exclusive: a
-//! second one at the same time gets `BUSY` and changes nothing.
+//! A workspace is laid out as header (`Workspace`), input and output pointers, worker records, arena, and what a model for GPUs keeps
+//! (`gpu`). A run on it is exclusive: a second one at the same time gets `BUSY` and changes nothing.
 
 use core::cell::UnsafeCell;
-use core::ffi::{c_char, c_void};
+use core::ffi::{CStr, c_char, c_void};
 use core::mem::{align_of, size_of};
 use core::sync::atomic::{AtomicU32, Ordering};
 
-use super::abi::{
-    ABI_VERSION, ALIGN, LehrModel, LehrTensor, MAGIC, MAX_THREADS, RunCtx, TensorSpec, dtype_info, isa, status,
-};
+use super::abi::{ABI_VERSION, ALIGN, LehrModel, LehrTensor, MAGIC, MAX_THREADS, RunCtx, isa, status};
+use super::check::check_all;
 use super::cpu;
+use super::gpu;
 use super::pool::{Pool, Worker};
 use super::text::{TEXT_BYTES, Text};
 
@@ -22,13 +22,15 @@ const FAILED: u64 = u64::from_le_bytes(*b"LEHRfail");
 const SMALLEST: u64 = 64;
 
 #[repr(C, align(64))]
-struct Workspace {
+pub(super) struct Workspace {
     stub: Stub,
-    ctx: RunCtx,
+    pub ctx: RunCtx,
     fault: UnsafeCell<i32>,
     busy: AtomicU32,
-    text: [u8; TEXT_BYTES],
+    pub text: [u8; TEXT_BYTES],
     pool: Pool,
+    /// What a model for GPUs keeps; null for others.
+    pub device: *mut c_void,
 }
 
 /// The first bytes of every workspace, also of one that could not be opened.
@@ -44,22 +46,29 @@ struct Stub {
 const _: () = assert!(size_of::<Stub>() <= SMALLEST as usize && align_of::<Workspace>() == ALIGN);
 
 /// Where the parts of a workspace begin.
-struct Layout {
+pub(super) struct Layout {
     pointers: u64,
     workers: u64,
     arena: u64,
+    pub device: u64,
     bytes: u64,
+    threads: u32,
 }
 
 impl Layout {
+    /// A model without code for the CPU has no threads. A model for GPUs keeps a part of its own, behind the arena.
     fn of(model: &LehrModel, threads: u32) -> Option<Layout> {
+        let threads = if model.main.is_some() { threads_or_default(threads) } else { 1 };
         let pointers = size_of::<Workspace>() as u64;
         let n_pointers = model.n_inputs as u64 + model.n_outputs as u64;
         let workers = pointers + n_pointers * size_of::<*const u8>() as u64;
         let end = workers + threads.saturating_sub(1) as u64 * size_of::<Worker>() as u64;
         let arena = end.checked_next_multiple_of(ALIGN as u64)?;
-        let bytes = arena.checked_add(model.arena_bytes)?.checked_next_multiple_of(ALIGN as u64)?;
-        (bytes <= i64::MAX as u64).then_some(Layout { pointers, workers, arena, bytes })
+        let device = arena.checked_add(model.arena_bytes)?.checked_next_multiple_of(ALIGN as u64)?;
+        // SAFETY: the plan of a valid model is null or one.
+        let own = unsafe { model.gpu.as_ref() }.map_or(0, |plan| gpu::bytes(model, plan));
+        let bytes = device.checked_add(own)?.checked_next_multiple_of(ALIGN as u64)?;
+        (bytes <= i64::MAX as u64).then_some(Layout { pointers, workers, arena, device, bytes, threads })
     }
 }
 
@@ -100,7 +109,7 @@ pub unsafe extern "C" fn lehr_rt_workspace_bytes(model: *const LehrModel, thread
         if model_error(model).is_some() {
             return 0;
         }
-        Layout::of(&*model, threads_or_default(threads)).map_or(0, |layout| layout.bytes)
+        Layout::of(&*model, threads).map_or(0, |layout| layout.bytes)
     }
 }
 
@@ -115,20 +124,39 @@ pub unsafe extern "C" fn lehr_rt_open(
     bytes: u64,
     threads: u32,
 ) -> i32 {
+    // SAFETY: the contract of the descriptor; `begin` has checked the model and the workspace when it returns them.
+    unsafe {
+        match begin(model, workspace, bytes, threads) {
+            Err(code) => code,
+            Ok((ws, layout)) => open_cpu(ws, &*model, &layout, &mut Text::new(&mut (*ws).text)),
+        }
+    }
+}
+
+/// What every open begins with: checks the model and the workspace, and writes a header that counts as failed so far.
+///
+/// # Safety
+/// As for [`lehr_rt_open`].
+pub(super) unsafe fn begin(
+    model: *const LehrModel,
+    workspace: *mut c_void,
+    bytes: u64,
+    threads: u32,
+) -> Result<(*mut Workspace, Layout), i32> {
     if workspace.is_null() {
-        return status::NULL;
+        return Err(status::NULL);
     }
     if !workspace.cast::<Workspace>().is_aligned() {
-        return status::BAD_WORKSPACE;
+        return Err(status::BAD_WORKSPACE);
     }
     if bytes < SMALLEST {
-        return status::WORKSPACE_TOO_SMALL;
+        return Err(status::WORKSPACE_TOO_SMALL);
     }
     let stub = workspace.cast::<Stub>();
     // SAFETY: aligned and at least 64 bytes, which the caller owns. An open workspace is one whose state and own address both say so.
     let already_open = unsafe { is_open(stub) };
     if already_open {
-        return status::BUSY;
+        return Err(status::BUSY);
     }
     // SAFETY: as above; the caller owns the bytes.
     let refuse = |code: i32, reason: &'static [u8]| unsafe {
@@ -137,16 +165,16 @@ pub unsafe extern "C" fn lehr_rt_open(
     };
     // SAFETY: the contract of the descriptor.
     if let Some((code, reason)) = unsafe { model_error(model) } {
-        return refuse(code, reason);
+        return Err(refuse(code, reason));
     }
     // SAFETY: just checked.
     let spec = unsafe { &*model };
-    let wanted = threads_or_default(threads);
-    let Some(layout) = Layout::of(spec, wanted) else {
-        return refuse(status::BAD_MODEL, b"the model's arena is larger than the address space\0");
+    let Some(layout) = Layout::of(spec, threads) else {
+        return Err(refuse(status::BAD_MODEL, b"the model's arena is larger than the address space\0"));
     };
     if bytes < size_of::<Workspace>() as u64 {
-        return refuse(status::WORKSPACE_TOO_SMALL, b"the workspace is smaller than its header; ask workspace_bytes\0");
+        let reason = b"the workspace is smaller than its header; ask workspace_bytes\0";
+        return Err(refuse(status::WORKSPACE_TOO_SMALL, reason));
     }
 
     let ws = workspace.cast::<Workspace>();
@@ -157,28 +185,16 @@ pub unsafe extern "C" fn lehr_rt_open(
         refuse(status::OK, b"\0");
         (*stub).error = (&raw const (*ws).text).cast();
     }
-    // SAFETY: the text was zeroed above and is not borrowed elsewhere.
-    let mut text = unsafe { Text::new(&mut (*ws).text) };
     if bytes < layout.bytes {
+        // SAFETY: the text was zeroed above and is not borrowed elsewhere.
+        let mut text = unsafe { Text::new(&mut (*ws).text) };
         text.str("the workspace has ").u64(bytes).str(" bytes, the model needs ").u64(layout.bytes);
-        text.str(" for ").u64(wanted as u64).str(if wanted == 1 { " thread" } else { " threads" });
-        return status::WORKSPACE_TOO_SMALL;
+        text.str(" for ").u64(layout.threads as u64).str(if layout.threads == 1 { " thread" } else { " threads" });
+        return Err(status::WORKSPACE_TOO_SMALL);
     }
-    let cpu = cpu::detect();
-    let missing = spec.isa_required & !cpu;
-    if missing != 0 {
-        text.str("this CPU, or its operating system, lacks");
-        missing_features(&mut text, missing);
-        text.str(", which the model was compiled for");
-        return status::UNSUPPORTED_CPU;
-    }
-
-    let base = workspace.cast::<u8>();
-    let oversubscribed = wanted > cpu::default_threads();
     // SAFETY: all parts lie within the layout, which fits; the header is ours.
     unsafe {
-        let at = |offset: u64| base.add(offset as usize);
-        (&raw mut (*ws).pool).write(Pool::new(oversubscribed));
+        let at = |offset: u64| workspace.cast::<u8>().add(offset as usize);
         (*ws).ctx = RunCtx {
             arena: at(layout.arena),
             inputs: at(layout.pointers).cast(),
@@ -186,17 +202,47 @@ pub unsafe extern "C" fn lehr_rt_open(
             weights: spec.weights,
             fault: (*ws).fault.get(),
             pool: (&raw mut (*ws).pool).cast(),
-            cpu,
-            threads: wanted,
+            cpu: cpu::detect(),
+            threads: layout.threads,
             reserved: 0,
         };
-        if !Pool::start(&raw mut (*ws).pool, at(layout.workers).cast(), wanted) {
-            text.str("the system refused to start ").u64(wanted as u64 - 1).str(" threads");
+    }
+    Ok((ws, layout))
+}
+
+/// Checks the CPU and starts the threads.
+///
+/// # Safety
+/// A workspace and its layout from [`begin`]; `text` is the workspace's.
+pub(super) unsafe fn open_cpu(ws: *mut Workspace, model: &LehrModel, layout: &Layout, text: &mut Text) -> i32 {
+    // SAFETY: the header was written by `begin`.
+    let cpu = unsafe { (*ws).ctx.cpu };
+    let missing = model.isa_required & !cpu;
+    if missing != 0 {
+        text.str("this CPU, or its operating system, lacks");
+        missing_features(text, missing);
+        text.str(", which the model was compiled for");
+        return status::UNSUPPORTED_CPU;
+    }
+    let oversubscribed = layout.threads > cpu::default_threads();
+    // SAFETY: the workers' records lie within the layout, which fits; the header is ours.
+    unsafe {
+        (&raw mut (*ws).pool).write(Pool::new(oversubscribed));
+        let workers = ws.cast::<u8>().add(layout.workers as usize).cast();
+        if !Pool::start(&raw mut (*ws).pool, workers, layout.threads) {
+            text.str("the system refused to start ").u64(layout.threads.wrapping_sub(1) as u64).str(" threads");
             return status::THREADS;
         }
-        (*stub).state = OPEN;
+        set_open(ws);
     }
     status::OK
+}
+
+/// # Safety
+/// All that the workspace's runs need is ready.
+pub(super) unsafe fn set_open(ws: *mut Workspace) {
+    // SAFETY: the caller's promise.
+    unsafe { (*ws).stub.state = OPEN };
 }
 
 fn missing_features(text: &mut Text, missing: u64) {
@@ -256,6 +302,47 @@ pub unsafe extern "C" fn lehr_rt_run(
     outputs: *const LehrTensor,
     n_outputs: u32,
 ) -> i32 {
+    // SAFETY: the contract of the descriptor; the pointers were checked when the CPU runs.
+    unsafe {
+        checked(model, workspace, (inputs, n_inputs), (outputs, n_outputs), |ws, spec, text| run_cpu(ws, spec, text))
+    }
+}
+
+/// The same; the CPU has no streams.
+///
+/// # Safety
+/// As for [`lehr_rt_run`].
+#[cfg_attr(lehr_runtime_object, unsafe(no_mangle))]
+pub unsafe extern "C" fn lehr_rt_run_on(
+    model: *const LehrModel,
+    workspace: *mut c_void,
+    inputs: *const LehrTensor,
+    n_inputs: u32,
+    outputs: *const LehrTensor,
+    n_outputs: u32,
+    stream: *mut c_void,
+) -> i32 {
+    // SAFETY: as above.
+    unsafe {
+        checked(model, workspace, (inputs, n_inputs), (outputs, n_outputs), |ws, spec, text| {
+            if !stream.is_null() {
+                text.str("there is a stream, but the model runs on the CPU");
+                return status::DEVICE;
+            }
+            run_cpu(ws, spec, text)
+        })
+    }
+}
+
+/// A call on an open workspace, alone on it, with what it says of errors.
+///
+/// # Safety
+/// As the descriptor's fields say.
+pub(super) unsafe fn exclusively(
+    model: *const LehrModel,
+    workspace: *mut c_void,
+    call: impl FnOnce(*mut Workspace, &LehrModel, &mut Text) -> i32,
+) -> i32 {
     // SAFETY: the contract of the descriptor: a workspace was given to `open`.
     let ws = match unsafe { open_workspace(model, workspace) } {
         Ok(ws) => ws,
@@ -267,143 +354,102 @@ pub unsafe extern "C" fn lehr_rt_run(
         return status::BUSY;
     }
     // SAFETY: `busy` makes this call the only user of the text; the model is the one that was checked at open.
-    let code = unsafe {
-        let mut text = Text::new(&mut (*ws).text);
-        let spec = &*model;
-        let ctx = &(*ws).ctx;
-        let pointers = ctx.inputs.cast_mut().cast::<*mut u8>();
-        let ready = check_all(&mut text, "input", "inputs", (inputs, n_inputs), (spec.inputs, spec.n_inputs), pointers)
-            .and_then(|()| {
-                let pointers = pointers.add(spec.n_inputs as usize);
-                check_all(
-                    &mut text,
-                    "output",
-                    "outputs",
-                    (outputs, n_outputs),
-                    (spec.outputs, spec.n_outputs),
-                    pointers,
-                )
-            });
-        match ready {
-            Err(code) => code,
-            Ok(()) => {
-                ctx.fault.write(0);
-                (spec.main)(ctx);
-                fault_status(&mut text, spec, ctx.fault.read())
-            }
-        }
-    };
+    let code = unsafe { call(ws, &*model, &mut Text::new(&mut (*ws).text)) };
     busy.store(0, Ordering::Release);
     code
 }
 
+/// Checks the tensors, stores their addresses where runs find them, and runs.
+///
 /// # Safety
-/// `model` is valid.
-unsafe fn fault_status(text: &mut Text, model: &LehrModel, fault: i32) -> i32 {
+/// As the descriptor's `run` says.
+pub(super) unsafe fn checked(
+    model: *const LehrModel,
+    workspace: *mut c_void,
+    inputs: (*const LehrTensor, u32),
+    outputs: (*const LehrTensor, u32),
+    run: impl FnOnce(*mut Workspace, &LehrModel, &mut Text) -> i32,
+) -> i32 {
+    // SAFETY: the caller's promise; the addresses lie where `begin` has put them, with room for those of the model.
+    unsafe {
+        exclusively(model, workspace, |ws, spec, text| {
+            let pointers = (*ws).ctx.inputs.cast_mut().cast::<*mut u8>();
+            let ready = check_all(text, "input", "inputs", inputs, (spec.inputs, spec.n_inputs), pointers);
+            let ready = ready.and_then(|()| {
+                let pointers = pointers.add(spec.n_inputs as usize);
+                check_all(text, "output", "outputs", outputs, (spec.outputs, spec.n_outputs), pointers)
+            });
+            match ready {
+                Err(code) => code,
+                Ok(()) => run(ws, spec, text),
+            }
+        })
+    }
+}
+
+/// # Safety
+/// The workspace is open on the CPU, and the addresses of tensors were stored.
+pub(super) unsafe fn run_cpu(ws: *mut Workspace, model: &LehrModel, text: &mut Text) -> i32 {
+    // SAFETY: the caller's promise; the context was made by `begin`.
+    unsafe {
+        let ctx = &(*ws).ctx;
+        ctx.fault.write(0);
+        if let Some(main) = model.main {
+            main(ctx);
+        }
+        fault_status(text, (model.faults, model.n_faults), ctx.fault.read())
+    }
+}
+
+/// Waits for nothing: the CPU's runs end before they return.
+///
+/// # Safety
+/// As the descriptor's field says: `model` is null or a descriptor, a workspace is null or has the stated size (was given to `open`).
+#[cfg_attr(lehr_runtime_object, unsafe(no_mangle))]
+pub unsafe extern "C" fn lehr_rt_wait(model: *const LehrModel, workspace: *mut c_void) -> i32 {
+    // SAFETY: the contract of the descriptor.
+    unsafe { exclusively(model, workspace, |_, _, _| status::OK) }
+}
+
+/// What computes an open workspace's runs.
+///
+/// # Safety
+/// As the descriptor's field says: `model` is null or a descriptor, a workspace is null or has the stated size (was given to `open`).
+#[cfg_attr(lehr_runtime_object, unsafe(no_mangle))]
+pub unsafe extern "C" fn lehr_rt_runs_on(workspace: *const c_void) -> *const c_char {
+    // SAFETY: the contract of the descriptor.
+    match unsafe { opened(workspace) } {
+        Some(_) => c"the CPU".as_ptr(),
+        None => NOT_OPEN.as_ptr(),
+    }
+}
+
+pub(super) const NOT_OPEN: &CStr = c"this is not a workspace that is open";
+
+/// The workspace at an address, if it is open.
+///
+/// # Safety
+/// `workspace` is null, misaligned, or has 64 readable bytes.
+pub(super) unsafe fn opened(workspace: *const c_void) -> Option<*const Workspace> {
+    let ws = workspace.cast::<Workspace>();
+    // SAFETY: as the caller promised; looked at only if aligned.
+    (!ws.is_null() && ws.is_aligned() && unsafe { is_open(ws.cast()) }).then_some(ws)
+}
+
+/// # Safety
+/// There are so many texts.
+pub(super) unsafe fn fault_status(text: &mut Text, faults: (*const *const c_char, u32), fault: i32) -> i32 {
     if fault == 0 {
         return status::OK;
     }
     let index = fault.wrapping_sub(1) as u32;
-    if index < model.n_faults {
-        // SAFETY: a valid model has `n_faults` texts.
-        unsafe { text.c_str(*model.faults.add(index as usize)) };
+    if index < faults.1 {
+        // SAFETY: below their number.
+        unsafe { text.c_str(*faults.0.add(index as usize)) };
     } else {
         text.str("the model stopped with the unknown fault ").i64(fault as i64);
     }
     status::FAULT
-}
-
-/// Checks one side of a call and stores the data pointers where compiled code finds them.
-///
-/// # Safety
-/// `given` is null or has so many tensors, `wanted` has so many specifications, `pointers` has room for those.
-unsafe fn check_all(
-    text: &mut Text,
-    one: &str,
-    many: &str,
-    given: (*const LehrTensor, u32),
-    wanted: (*const TensorSpec, u32),
-    pointers: *mut *mut u8,
-) -> Result<(), i32> {
-    if given.1 != wanted.1 {
-        text.str("the call has ").u64(given.1 as u64).byte(b' ').str(if given.1 == 1 { one } else { many });
-        text.str(", the model has ").u64(wanted.1 as u64);
-        return Err(status::BAD_COUNT);
-    }
-    if given.0.is_null() && given.1 > 0 {
-        text.str("the array of ").str(many).str(" is null");
-        return Err(status::NULL);
-    }
-    for index in 0..given.1 as usize {
-        // SAFETY: the counts agree, and `index` is below them.
-        unsafe {
-            let (tensor, spec) = (&*given.0.add(index), &*wanted.0.add(index));
-            let code = check_one(text, (one, index), tensor, spec);
-            if code != status::OK {
-                return Err(code);
-            }
-            pointers.add(index).write(tensor.data.cast());
-        }
-    }
-    Ok(())
-}
-
-/// # Safety
-/// `spec` is of a valid model; `tensor.dims` is null or has `tensor.rank` numbers.
-unsafe fn check_one(text: &mut Text, which: (&str, usize), tensor: &LehrTensor, spec: &TensorSpec) -> i32 {
-    // SAFETY: names are zero-terminated in a valid model.
-    let about = |text: &mut Text| unsafe {
-        text.str(which.0).byte(b' ').u64(which.1 as u64).str(" '").c_str(spec.name).str("': ");
-    };
-    let (needed, element) = dtype_info(spec.dtype).unwrap_or(("a dtype that this runtime does not know", 1));
-    if tensor.dtype != spec.dtype {
-        about(text);
-        match dtype_info(tensor.dtype) {
-            Some((name, _)) => text.str("dtype is ").str(name),
-            None => text.str("dtype is the unknown code ").u64(tensor.dtype as u64),
-        };
-        text.str(", the model needs ").str(needed);
-        return status::BAD_DTYPE;
-    }
-    if tensor.rank != spec.rank {
-        about(text);
-        text.str("rank is ").u64(tensor.rank as u64).str(", the model needs ").u64(spec.rank as u64);
-        return status::BAD_SHAPE;
-    }
-    if tensor.dims.is_null() && tensor.rank > 0 {
-        about(text);
-        text.str("dims is null");
-        return status::NULL;
-    }
-    for axis in 0..tensor.rank as usize {
-        // SAFETY: both have `rank` dimensions.
-        if unsafe { *tensor.dims.add(axis) != *spec.dims.add(axis) } {
-            about(text);
-            // SAFETY: as above.
-            unsafe {
-                text.str("dims are ").dims(tensor.dims, tensor.rank);
-                text.str(", the model needs ").dims(spec.dims, spec.rank);
-            }
-            return status::BAD_SHAPE;
-        }
-    }
-    if tensor.bytes != spec.bytes {
-        about(text);
-        text.str("size is ").u64(tensor.bytes).str(" bytes, the model needs ").u64(spec.bytes);
-        return status::BAD_SIZE;
-    }
-    if tensor.data.is_null() && spec.bytes > 0 {
-        about(text);
-        text.str("data is null");
-        return status::NULL;
-    }
-    // Element sizes are powers of two.
-    if tensor.data.addr() as u64 & element.wrapping_sub(1) != 0 {
-        about(text);
-        text.str("data is not aligned to its element of ").u64(element).str(" bytes");
-        return status::MISALIGNED;
-    }
-    status::OK
 }
 
 /// Stops a workspace's threads.
@@ -412,6 +458,29 @@ unsafe fn check_one(text: &mut Text, which: (&str, usize), tensor: &LehrTensor, 
 /// As the descriptor's field says: `model` is null or a descriptor, a workspace is null or has the stated size (was given to `open`).
 #[cfg_attr(lehr_runtime_object, unsafe(no_mangle))]
 pub unsafe extern "C" fn lehr_rt_close(model: *const LehrModel, workspace: *mut c_void) -> i32 {
+    // SAFETY: the contract of the descriptor; a model for the CPU is open on it.
+    unsafe { close_with(model, workspace, |ws, model| stop_cpu(ws, model)) }
+}
+
+/// # Safety
+/// The workspace is open on the CPU.
+pub(super) unsafe fn stop_cpu(ws: *mut Workspace, model: &LehrModel) {
+    // SAFETY: the workers are where `open_cpu` has put them.
+    unsafe {
+        if let Some(layout) = Layout::of(model, (*ws).ctx.threads) {
+            let workers = ws.cast::<u8>().add(layout.workers as usize).cast();
+            Pool::stop(&raw mut (*ws).pool, workers);
+        }
+    }
+}
+
+/// # Safety
+/// As the descriptor's field says; `stop` ends what the workspace's open has begun.
+pub(super) unsafe fn close_with(
+    model: *const LehrModel,
+    workspace: *mut c_void,
+    stop: impl FnOnce(*mut Workspace, &LehrModel),
+) -> i32 {
     // SAFETY: the contract of the descriptor: a workspace was given to `open`.
     let ws = match unsafe { open_workspace(model, workspace) } {
         Ok(ws) => ws,
@@ -422,10 +491,7 @@ pub unsafe extern "C" fn lehr_rt_close(model: *const LehrModel, workspace: *mut 
         if (*ws).busy.compare_exchange(0, 1, Ordering::Acquire, Ordering::Relaxed).is_err() {
             return status::BUSY;
         }
-        if let Some(layout) = Layout::of(&*model, (*ws).ctx.threads) {
-            let workers = ws.cast::<u8>().add(layout.workers as usize).cast();
-            Pool::stop(&raw mut (*ws).pool, workers);
-        }
+        stop(ws, &*model);
         (*ws).stub.state = CLOSED;
         (*ws).stub.error = c"".as_ptr();
     }
@@ -472,6 +538,12 @@ pub extern "C" fn lehr_rt_status_text(code: i32) -> *const c_char {
         status::BUSY => c"the workspace is in use",
         status::THREADS => c"threads could not be started",
         status::FAULT => c"the data made an operator fail",
+        status::NO_DRIVER => c"there is no NVIDIA driver",
+        status::OLD_DRIVER => c"the NVIDIA driver is too old for the model",
+        status::NO_DEVICE => c"there is no GPU that can run the model",
+        status::DEVICE_MEMORY => c"the GPU has not enough memory",
+        status::DEVICE_CODE => c"the NVIDIA driver refuses the model's code",
+        status::DEVICE => c"a call of the NVIDIA driver failed, or data lies where the model cannot reach it",
         _ => c"unknown status",
     }
     .as_ptr()

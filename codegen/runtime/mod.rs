@@ -7,8 +7,10 @@
 //! anything else.
 
 pub mod abi;
+mod check;
 pub mod cpu;
 pub mod entry;
+pub mod gpu;
 pub mod half;
 pub mod math;
 pub mod pool;

@@ -9,6 +9,10 @@ use lehr_ir::{DType, Diag};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+mod gpu;
+
+pub use gpu::{GpuReport, gpu, write_gpu_so};
+
 /// How a lowered program becomes machine code.
 #[derive(Clone, Debug)]
 pub struct CompileOptions {
@@ -110,6 +114,8 @@ fn image(program: &Program, target: &Target, options: &CompileOptions) -> ModelI
         metadata: options.metadata.clone(),
         weights: program.weights.iter().map(|w| WeightBlob { offset: w.offset, data: w.data.clone() }).collect(),
         weights_bytes: program.weights_bytes,
+        gpu: None,
+        device_bytes: 0,
     }
 }
 

@@ -11,11 +11,14 @@
 //! grouped    as it comes      blocked                                  blocked    groups that end inside blocks, loose orders
 //! window     blocked          blocked                                  blocked    pools, depthwise convolutions
 //! map        blocked          blocked                                  blocked    elementwise, one operand of its shape blocked
+//! prologue   blocked          -                                        blocked    a map that its only reader computes
+//! wide       plain            plain                                    plain      elementwise, with rows long enough for vectors
 //! concat     blocked          blocked                                  blocked    of channels
 //! mean       blocked          -                                        plain      over all spatial axes
 //! lrn        blocked          blocked                                  blocked    channels in whole blocks
 //! product    plain            plain                                    plain      matrix product
-//! rows       plain            plain                                    plain      softmax, normalisations, sums over the last axes
+//! rows       plain            plain                                    plain      softmax, normalisations
+//! reduce     plain            plain                                    plain      reductions over any axes
 //! other      plain            plain                                    plain
 //! ```
 //!
@@ -27,6 +30,7 @@
 //! as wide as the widest padding among the convolutions that read it, so that these need not look where a row ends.
 
 mod alias;
+mod prologue;
 mod roles;
 
 use roles::{choose, same_shaped};
@@ -55,11 +59,17 @@ pub enum Role {
     Grouped,
     Window,
     Map,
+    /// A map that the convolution which reads it computes; its value is nowhere.
+    Prologue,
+    /// An elementwise group on plain values.
+    Wide,
     Concat,
     Mean,
     Lrn,
     Product,
     Rows,
+    /// A reduction over any axes.
+    Reduce,
     #[default]
     Other,
 }
@@ -178,11 +188,14 @@ impl Layouts {
             Role::Grouped => "convolution of gathered channels",
             Role::Window => "window",
             Role::Map => "map",
+            Role::Prologue => "map, computed by the convolution that reads it",
+            Role::Wide => "wide map",
             Role::Concat => "concatenation",
             Role::Mean => "mean",
             Role::Lrn => "local response normalisation",
             Role::Product => "product",
             Role::Rows => "rows",
+            Role::Reduce => "reduction",
             Role::Other => return None,
         };
         let lanes = self.isa.map_or(1, Isa::lanes);
@@ -297,13 +310,13 @@ impl<'g> Group<'g> {
     }
 
     /// What the group computes from `start` on, as a program; gives its operands.
-    fn epilogue(&self, start: ValueId, channel_axis: usize, padded: bool) -> Option<Vec<Operand>> {
+    fn epilogue(&self, start: ValueId, channel_axis: impl Into<Option<usize>>, padded: bool) -> Option<Vec<Operand>> {
         let body = Body {
             graph: self.graph,
             start,
             divisor: None,
             result: self.result,
-            channel_axis,
+            channel_axis: channel_axis.into(),
             padded,
             outside: &|v| self.outside(v),
             constant: &|v| self.constant(v),
@@ -312,7 +325,7 @@ impl<'g> Group<'g> {
         // A value that differs by image is read as it lies: whole blocks, or the next channel's would be in the padding.
         let whole = e.operands.iter().all(|o| match o {
             Operand::Channel { value, .. } => !padded || self.constant(*value).is_some(),
-            Operand::Same(_) | Operand::Splat(_) => true,
+            Operand::Same(_) | Operand::Splat(_) | Operand::Spread(_) => true,
         });
         whole.then_some(e.operands)
     }
@@ -357,6 +370,7 @@ pub fn decide(graph: &Graph, options: &LowerOptions) -> Layouts {
     for (v, border) in own {
         layouts.widen(layouts.root(v), &border);
     }
+    layouts.find_prologues(graph, &uses);
     layouts
 }
 

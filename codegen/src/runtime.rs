@@ -53,7 +53,7 @@ pub fn required_isa(target: &dyn TargetIsa) -> u64 {
 mod tests {
     use std::mem::{offset_of, size_of};
 
-    use super::abi::{LehrModel, LehrTensor, RunCtx, TensorSpec, isa};
+    use super::abi::{GpuPlan, LehrModel, LehrTensor, RunCtx, TensorSpec, isa};
 
     /// The numbers that other programs, compiled code and the generated header rely on.
     #[test]
@@ -69,7 +69,12 @@ mod tests {
         assert_eq!((size_of::<LehrTensor>(), size_of::<TensorSpec>()), (32, 32));
         assert_eq!(
             (offset_of!(LehrModel, weights), offset_of!(LehrModel, open), size_of::<LehrModel>()),
-            (80, 136, 184)
+            (80, 136, 216)
+        );
+        assert_eq!((offset_of!(LehrModel, main), offset_of!(LehrModel, run_on)), (176, 192));
+        assert_eq!(
+            (offset_of!(GpuPlan, capability), offset_of!(GpuPlan, kernels), size_of::<GpuPlan>()),
+            (32, 64, 104)
         );
     }
 

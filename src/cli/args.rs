@@ -15,8 +15,8 @@ use std::path::PathBuf;
                   this process. It prints its intermediate form at every step and says what each rewrite did.\n\n\
                   MODEL is a path to an .onnx or .lehr (text form) file, '-' for standard input, or zoo:NAME for a network \
                   built in code (zoo:lenet5, zoo:resnet50?classes=10,input=64; lehr zoo lists them). Results go to standard output, everything else to standard error.",
-    after_help = "Exit codes: 0 success; 1 the model is wrong, or a test failed; 2 the command line is wrong, or a file cannot be \
-                  read or written; 3 the model is fine but lehr cannot do all of it; 4 sizes or values must be given (--dim, \
+    after_help = "Exit codes: 0 success; 1 the model is wrong, or a test failed; 2 the command line is wrong, a file cannot be \
+                  read or written, or this machine cannot run the code; 3 the model is fine but lehr cannot do all of it; 4 sizes or values must be given (--dim, \
                   --bind).\n\nExamples:\n  \
                   lehr compile resnet50.onnx -o resnet50.so --header resnet50.h\n  \
                   lehr run resnet50.onnx --input data=image.npy --output-dir out\n  \
@@ -61,7 +61,7 @@ impl std::str::FromStr for Pair {
 /// The model and what fixes it.
 #[derive(Args, Debug, Clone)]
 pub struct ModelArgs {
-    /// The model: FILE.onnx, FILE.lehr, '-' (standard input), or zoo:NAME; `run` and `bench` also take a compiled FILE.so.
+    /// The model: FILE.onnx, FILE.lehr, '-' (standard input), or zoo:NAME; `run`, `bench` and `inspect` also take a compiled FILE.so.
     pub model: String,
 
     /// Size of a symbolic dimension; may be repeated.
@@ -116,7 +116,7 @@ impl CodeArgs {
 #[derive(Args, Debug, Clone)]
 pub struct GpuArgs {
     /// GPU to generate code for, instead of a CPU: sm_80 (A100 and later) or sm_90 (H100 and later).
-    #[arg(long, value_name = "GPU", conflicts_with_all = ["target_cpu", "numerics"])]
+    #[arg(long, value_name = "GPU")]
     pub target: Option<Sm>,
 
     /// What a GPU computes matrix products and convolutions of f32 with: fp32, or tensor cores with factors rounded to tf32 (11
@@ -132,14 +132,27 @@ impl GpuArgs {
     }
 }
 
+/// Code for a GPU that can run.
+#[derive(Args, Debug, Clone)]
+pub struct DeviceArgs {
+    #[command(flatten)]
+    pub gpu: GpuArgs,
+
+    /// With --target: also generate code for the CPU, which runs where there is no driver, or no GPU that can run the model.
+    #[arg(long, requires = "target")]
+    pub cpu_fallback: bool,
+}
+
 /// Compile a model into a shared library.
 #[derive(Args, Debug)]
 #[command(
     about = "Compile a model into a shared library that needs nothing but libc",
     after_help = "The library exports one symbol, the model's descriptor; the header (--header) declares it and says how to \
-                  call the model from C or C++.\n\nExamples:\n  \
+                  call the model from C or C++. With --target it has the same interface; it looks for NVIDIA's driver \
+                  (libcuda.so.1, or the library that LEHR_CUDA_DRIVER names) when the model is opened.\n\nExamples:\n  \
                   lehr compile lenet.onnx -o lenet.so --header lenet.h\n  \
                   lehr compile net.onnx -o net.so --dim batch=8 --target-cpu x86-64-v3\n  \
+                  lehr compile net.onnx -o net.so --target sm_80 --cpu-fallback\n  \
                   lehr compile net.onnx -o net.ptx --target sm_80   # and net.json, net.weights\n  \
                   lehr compile net.onnx -o - --emit ir | less\n  \
                   compile net.onnx -o net.so               # the same as `lehr compile`"
@@ -150,10 +163,11 @@ pub struct CompileArgs {
     #[command(flatten)]
     pub code: CodeArgs,
     #[command(flatten)]
-    pub gpu: GpuArgs,
+    pub device: DeviceArgs,
 
     /// Where to write the result; '-' is standard output, for the text forms (--emit ir, kernels, clif, asm). With --target,
-    /// FILE.ptx gets the kernels as text, FILE.json the plan of their launches, FILE.weights the weights.
+    /// FILE.so is a library that holds them, while FILE.ptx gets the kernels as text, FILE.json the plan of their launches, FILE.weights the
+    /// weights.
     #[arg(short, long, value_name = "FILE")]
     pub output: PathBuf,
 
@@ -214,13 +228,16 @@ pub enum Linker {
                   lehr run zoo:lenet5 --input random:1\n  \
                   lehr run net.onnx --input data=cat.npy --output-dir out\n  \
                   lehr run net.onnx --input ids=batch.npz:ids --input mask=random:7\n  \
-                  lehr run net.so --input data=cat.npy --threads 2"
+                  lehr run net.so --input data=cat.npy --threads 2\n  \
+                  lehr run net.onnx --input data=cat.npy --target sm_80 --gpu-precision tf32"
 )]
 pub struct RunArgs {
     #[command(flatten)]
     pub model: ModelArgs,
     #[command(flatten)]
     pub code: CodeArgs,
+    #[command(flatten)]
+    pub device: DeviceArgs,
 
     /// An input; may be repeated.
     #[arg(long = "input", value_name = "[NAME=]FILE")]
@@ -259,6 +276,8 @@ pub struct TestArgs {
 
     #[command(flatten)]
     pub code: CodeArgs,
+    #[command(flatten)]
+    pub device: DeviceArgs,
 
     /// Tests to run at the same time.
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
@@ -303,12 +322,15 @@ pub enum Backend {
                   fold-into-weights, split-batch-norm, fold-constants, clean-up, merge-equal-nodes, remove-dead-code, \
                   fuse-epilogues, fuse-elementwise. With --approximate TOL, approximate runs before fuse-epilogues.\n\n\
                   A layer's bytes are those of its results. 'plain' is row-major; 'blocks of N' is channels in blocks of N, \
-                  innermost. Layouts and the memory plan need numbers: open dimensions are taken as 1 for them.\n\nExamples:\n  \
+                  innermost. Layouts and the memory plan need numbers: open dimensions are taken as 1 for them.\n\n\
+                  Of a compiled library it shows the interface, sizes, what it needs of CPU and GPU, and what would run it here.\n\nExamples:\n  \
                   lehr inspect net.onnx                          # after all passes of -O2\n  \
                   lehr inspect net.onnx -O0                      # as imported\n  \
                   lehr inspect net.onnx --after fold-into-weights\n  \
                   lehr inspect net.onnx --print-changed --filter conv_7\n  \
                   lehr inspect net.onnx --approximate 0.01 | grep -E 'factorize|separate'\n  \
+                  lehr inspect net.onnx --target sm_80 --dim batch=1      # tiles of each layer\n  \
+                  lehr inspect net.so\n  \
                   lehr inspect net.onnx --format dot | dot -Tsvg > net.svg"
 )]
 pub struct InspectArgs {
@@ -430,7 +452,7 @@ pub struct CheckArgs {
 #[command(
     about = "Measure a model's latency on random inputs",
     after_help = "--compare runs two variants in turn in one process and prints the ratio of medians. With --json: median_ms, p95_ms, min_ms, runs, threads, and where they are known gflop, gflops, \
-                  share_of_peak (of the FMA peak measured here, on all threads) and first_ms.\n\nExamples:\n  \
+                  share_of_peak (of the FMA peak measured here, on all threads) first_ms and runs_on (of a model for GPUs). Times on a GPU are those of inputs and outputs in host memory, copies included.\n\nExamples:\n  \
                   lehr bench resnet50.onnx --threads 1\n  \
                   lehr bench resnet50.so --seconds 5 --json\n  \
                   lehr bench zoo:lenet5 --batch 8\n  \
@@ -442,6 +464,8 @@ pub struct BenchArgs {
     pub model: ModelArgs,
     #[command(flatten)]
     pub code: CodeArgs,
+    #[command(flatten)]
+    pub device: DeviceArgs,
 
     /// Threads; 0 means as many as this process may use.
     #[arg(long, default_value_t = 0, value_name = "N", value_parser = clap::value_parser!(u32).range(..=1024))]

@@ -6,7 +6,7 @@ use super::progress::Progress;
 use super::{CliResult, Failure, compile_options, refuse_for_library, say, warn};
 use crate::explain::units::ms;
 use crate::runner::dtype_of;
-use crate::{Feeds, Runner, load, total_flops};
+use crate::{Feeds, Runner, compile_jit, load, total_flops};
 use lehr_ir::graph::Graph;
 use lehr_ir::{Dim, tensor};
 use serde::Serialize;
@@ -35,6 +35,9 @@ struct Figures {
     gflops: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     share_of_peak: Option<f64>,
+    /// Of a model for GPUs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    runs_on: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -64,15 +67,15 @@ pub fn run(args: &BenchArgs) -> CliResult {
         0 => lehr_codegen::runtime::cpu::default_threads(),
         n => n,
     };
-    let figures: Vec<Figures> =
-        candidates.iter().map(|c| figures(c, threads, peak.map(|p| p / 1e9 * f64::from(threads)))).collect();
+    let peak = peak.map(|p| p / 1e9 * f64::from(threads));
+    let figures: Vec<Figures> = candidates.iter_mut().map(|c| figures(c, threads, peak)).collect();
     print(args, figures, threads)
 }
 
 fn candidates(args: &BenchArgs) -> Result<Vec<Candidate>, Failure> {
     if args.model.is_library() {
         let others = [("--compare", !args.compare.is_empty()), ("--batch", args.batch.is_some())];
-        refuse_for_library(&args.model, &args.code, &others)?;
+        refuse_for_library(&args.model, &args.code, &args.device.gpu, &others)?;
         return Ok(vec![library(args)?]);
     }
     let levels: Vec<&str> = match &args.compare[..] {
@@ -91,13 +94,13 @@ fn candidates(args: &BenchArgs) -> Result<Vec<Candidate>, Failure> {
     let flops = total_flops(&graph).map(|n| n as f64);
     let names = if args.compare.is_empty() { vec![format!("O{}", args.code.level())] } else { args.compare.clone() };
     let candidate = |(level, name): (&str, String)| {
-        let mut options = compile_options(level, &args.code)?;
+        let mut options = args.device.apply(compile_options(level, &args.code)?, &args.code)?;
         if name == "exact" {
             options.approximate = None;
         }
-        let runner = Runner::jit(graph.clone(), &options, args.threads)?;
-        let artefact = runner.artefact().ok_or_else(|| Failure::usage("only compiled models are measured"))?;
-        let feeds = Feeds::new(artefact, &inputs)?;
+        let artefact = compile_jit(graph.clone(), &options)?;
+        let runner = Runner::of(&artefact, args.threads).map_err(Failure::usage)?;
+        let feeds = Feeds::new(&artefact, &inputs)?;
         Ok(Candidate { name, runner, feeds, flops, first: None, times: vec![] })
     };
     levels.into_iter().zip(names).map(candidate).collect()
@@ -180,12 +183,15 @@ fn measure(candidates: &mut [Candidate], seconds: f64) -> CliResult {
 }
 
 /// `peak` is in GFLOP/s, of all threads together.
-fn figures(c: &Candidate, threads: u32, peak: Option<f64>) -> Figures {
+fn figures(c: &mut Candidate, threads: u32, peak: Option<f64>) -> Figures {
     let mut ms: Vec<f64> = c.times.iter().map(|t| t.as_secs_f64() * 1e3).collect();
     ms.sort_by(f64::total_cmp);
     let at = |share: f64| ms[((ms.len() - 1) as f64 * share).round() as usize];
     let median_ms = at(0.5);
     let gflops = c.flops.map(|f| f / 1e6 / median_ms);
+    let session = c.runner.session();
+    let on_cpu = session.as_ref().is_none_or(|s| s.is_on_cpu());
+    let runs_on = session.filter(|s| s.artefact().gpu().is_some()).map(|s| s.runs_on());
     Figures {
         variant: c.name.clone(),
         threads,
@@ -196,7 +202,8 @@ fn figures(c: &Candidate, threads: u32, peak: Option<f64>) -> Figures {
         first_ms: c.first.map(|t| t.as_secs_f64() * 1e3),
         gflop: c.flops.map(|f| f / 1e9),
         gflops,
-        share_of_peak: gflops.zip(peak).map(|(g, p)| g / p),
+        share_of_peak: gflops.zip(peak.filter(|_| on_cpu)).map(|(g, p)| g / p),
+        runs_on,
     }
 }
 
@@ -209,16 +216,22 @@ fn print(args: &BenchArgs, figures: Vec<Figures>, threads: u32) -> CliResult {
         for f in &figures {
             say(line(f))?;
         }
-        return say(format!("{} takes {ratio:.2} times as long as {} ({})", a.variant, b.variant, plural(threads)));
+        let place = b.place();
+        return say(format!("{} takes {ratio:.2} times as long as {} ({place})", a.variant, b.variant));
     }
     for f in &figures {
-        say(if args.json { json(f) } else { format!("{}, {}", line(f), plural(threads)) })?;
+        say(if args.json { json(f) } else { format!("{}, {}", line(f), f.place()) })?;
     }
     Ok(())
 }
 
-fn plural(threads: u32) -> String {
-    format!("{threads} thread{}", if threads == 1 { "" } else { "s" })
+impl Figures {
+    /// `2 threads`, or what stands for a GPU.
+    fn place(&self) -> String {
+        let threads = self.threads;
+        let plural = format!("{threads} thread{}", if threads == 1 { "" } else { "s" });
+        self.runs_on.as_ref().map_or(plural, |on| format!("on {on}"))
+    }
 }
 
 /// Operations of one run, in a unit that leaves digits to see.

@@ -4,9 +4,11 @@ use super::args::{CompileArgs, Emit, Linker};
 use super::progress::Progress;
 use super::{CliResult, Failure, say, warn};
 use crate::explain::units::size;
-use crate::{CompileError, Compiled, PtxFiles, compile_ptx, compile_so, load, lower, optimize_with, write_ptx};
+use crate::{
+    CompileError, CompileOptions, Compiled, PtxFiles, compile_ptx, compile_so, load, lower, optimize_with, write_ptx,
+};
 use lehr_codegen::artefact;
-use lehr_codegen::compile as code;
+use lehr_codegen::compile::{self as code, GpuReport};
 use lehr_codegen::program::{BufferId, Program};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -17,8 +19,7 @@ pub fn run(args: &CompileArgs) -> CliResult {
     let progress = Progress::start(format!("compiling {}", args.model.model));
     let loaded = load(&args.model.model, &args.model.load_options()?)?;
     warn(&loaded.warnings);
-    let mut options = args.code.options()?;
-    options.gpu = args.gpu.gpu();
+    let mut options = args.device.apply(args.code.options()?, &args.code)?;
     options.prefix = args.prefix.clone();
     options.linker = match args.linker {
         Linker::Builtin => artefact::Linker::Builtin,
@@ -27,7 +28,7 @@ pub fn run(args: &CompileArgs) -> CliResult {
     let codegen = options.codegen("{}".into());
     let listing = |graph| Ok::<_, CompileError>(code::listing(&mut lower(graph, &options)?, &codegen)?);
     let text = match args.emit {
-        Emit::So if let Some(gpu) = args.gpu.gpu() => {
+        Emit::So if let Some(gpu) = options.gpu.filter(|_| !is_so(args)) => {
             let (program, module) = compile_ptx(loaded.graph, &options, gpu)?;
             if args.output.as_os_str() != "-" {
                 let files = write_ptx(&program, &module, &args.output)
@@ -47,6 +48,9 @@ pub fn run(args: &CompileArgs) -> CliResult {
             drop(progress);
             if !args.quiet {
                 say(summary(&args.output, &done, started.elapsed().as_secs_f64()))?;
+                if let Some(gpu) = &done.gpu {
+                    say(gpu_summary(gpu, &options))?;
+                }
             }
             if args.timings {
                 for (stage, time) in &done.timings {
@@ -91,20 +95,34 @@ fn kernels(program: &Program) -> String {
     text
 }
 
+/// Whether a library is written. With --target, the file's name says so.
+fn is_so(args: &CompileArgs) -> bool {
+    let for_cpu = args.device.gpu.target.is_none();
+    args.emit == Emit::So && (for_cpu || args.output.extension().is_some_and(|e| e == "so"))
+}
+
+fn is_ptx(output: &Path) -> bool {
+    output.as_os_str() == "-" || output.extension().is_some_and(|e| e == "ptx")
+}
+
 /// What can be seen to be wrong before the work.
 fn check_args(args: &CompileArgs) -> CliResult {
-    let is_ptx = args.gpu.target.is_some() && args.emit == Emit::So;
-    let is_so = args.emit == Emit::So && !is_ptx;
-    if is_ptx && args.output.as_os_str() != "-" && args.output.extension().is_none_or(|e| e != "ptx") {
-        return Err(Failure::usage("--target writes PTX: give -o FILE.ptx, or -o - for the text alone"));
+    let is_so = is_so(args);
+    if args.device.gpu.target.is_some() && args.emit == Emit::So && !is_so && !is_ptx(&args.output) {
+        return Err(Failure::usage(
+            "--target writes a library (-o FILE.so) or PTX (-o FILE.ptx, or -o - for the text alone): name one of these",
+        ));
     }
-    if args.gpu.target.is_some() && matches!(args.emit, Emit::Clif | Emit::Asm | Emit::Obj) {
+    if args.device.cpu_fallback && !is_so {
+        return Err(Failure::usage("--cpu-fallback is for libraries: give -o FILE.so"));
+    }
+    if args.device.gpu.target.is_some() && matches!(args.emit, Emit::Clif | Emit::Asm | Emit::Obj) {
         return Err(Failure::usage("--emit clif, asm and obj are for CPUs; with --target, leave --emit away for PTX"));
     }
     let ignored =
         [("--header", args.header.is_some()), ("--linker", args.linker == Linker::Cc), ("--timings", args.timings)];
     if let Some((flag, _)) = ignored.iter().find(|(_, given)| *given && !is_so) {
-        return Err(Failure::usage(format!("{flag} is for libraries: leave --emit away")));
+        return Err(Failure::usage(format!("{flag} is for libraries: give -o FILE.so, and leave --emit away")));
     }
     if args.output.as_os_str() == "-" && (is_so || args.emit == Emit::Obj) {
         return Err(Failure::usage("a library or object is not written to standard output; give -o FILE"));
@@ -150,6 +168,24 @@ fn summary(path: &Path, done: &Compiled, seconds: f64) -> String {
         size(done.arena_bytes),
         size(done.file_bytes),
     )
+}
+
+/// A second line for a library for GPUs.
+fn gpu_summary(gpu: &GpuReport, options: &CompileOptions) -> String {
+    let (kernels, launches) = (gpu.kernels, gpu.launches);
+    let mut text = format!(
+        "  PTX {}: {kernels} kernels, {launches} launches; memory of the GPU {}",
+        size(gpu.ptx_bytes),
+        size(gpu.device_bytes)
+    );
+    if options.cpu_fallback {
+        text += &format!(
+            "\n  with code for the CPU; weights that both use {}, stored beside the CPU's packed ones {}",
+            size(gpu.shared_bytes),
+            size(gpu.own_bytes)
+        );
+    }
+    text
 }
 
 fn ptx_summary(path: &Path, files: &PtxFiles, time: Duration) -> String {

@@ -2,10 +2,10 @@
 
 use super::args::{Format, InspectArgs};
 use super::progress::Progress;
-use super::{CliResult, Failure, say, warn};
+use super::{CliResult, Failure, library, say, warn};
 use crate::explain::layers::{Amount, Generated, Layer, layer, node_names, params_of};
 use crate::explain::units::size;
-use crate::{CompileError, CompileOptions, load};
+use crate::{CompileError, load};
 use lehr_codegen::plan;
 use lehr_ir::Dim;
 use lehr_ir::graph::{Graph, NodeId};
@@ -33,7 +33,10 @@ pub fn run(args: &InspectArgs) -> CliResult {
     if args.print_changed && args.format != Format::Text {
         return Err(Failure::usage("--print-changed prints text; leave --format away"));
     }
-    let options = CompileOptions { gpu: args.gpu.gpu(), ..args.code.options()? };
+    if args.model.is_library() {
+        return library::inspect(args);
+    }
+    let options = args.gpu.apply(args.code.options()?, &args.code)?;
     let mut passes = options.passes();
     if let Some(name) = &args.after {
         passes.truncate(last_run_of(name, &passes, args)?);

@@ -8,6 +8,7 @@ mod compile;
 mod explain;
 mod inputs;
 mod inspect;
+mod library;
 mod progress;
 mod run;
 mod test;
@@ -16,8 +17,9 @@ mod zoo;
 use crate::compile::CompileError;
 use crate::load::is_elf;
 use crate::{CompileOptions, LoadError, LoadOptions};
-use args::{Cli, CodeArgs, Command, ModelArgs};
+use args::{Cli, CodeArgs, Command, DeviceArgs, GpuArgs, ModelArgs};
 use clap::Parser;
+use lehr_codegen::artefact::Session;
 use lehr_codegen::clif::{Relocation, Target};
 use lehr_ir::Diag;
 use std::ffi::OsString;
@@ -141,12 +143,13 @@ impl ModelArgs {
 }
 
 /// Options that say how to compile mean nothing to what is compiled already.
-pub fn refuse_for_library(model: &ModelArgs, code: &CodeArgs, others: &[(&str, bool)]) -> CliResult {
+pub fn refuse_for_library(model: &ModelArgs, code: &CodeArgs, gpu: &GpuArgs, others: &[(&str, bool)]) -> CliResult {
     let own = [
         ("-O", code.opt.is_some()),
         ("--target-cpu", code.target_cpu.is_some()),
         ("--numerics", code.numerics.is_some()),
         ("--approximate", code.approximate.is_some()),
+        ("--target", gpu.target.is_some()),
         ("--dim", !model.dims.is_empty()),
         ("--bind", !model.bindings.is_empty()),
         ("--initializers-are-inputs", model.initializers_are_inputs),
@@ -154,6 +157,35 @@ pub fn refuse_for_library(model: &ModelArgs, code: &CodeArgs, others: &[(&str, b
     match own.iter().chain(others).find(|(_, given)| *given) {
         Some((flag, _)) => Err(Failure::usage(format!("{flag} is for models; {} is compiled already", model.model))),
         None => Ok(()),
+    }
+}
+
+impl GpuArgs {
+    /// The options for this GPU, if there is one: what is for CPUs alone is refused then.
+    pub fn apply(&self, options: CompileOptions, code: &CodeArgs) -> Result<CompileOptions, Failure> {
+        if self.target.is_some() && code.approximate.is_some() {
+            return Err(Failure::usage("--approximate measures on this machine's CPU; leave it or --target away"));
+        }
+        let for_cpus = [("--target-cpu", code.target_cpu.is_some()), ("--numerics", code.numerics.is_some())];
+        match for_cpus.iter().find(|(_, given)| *given && self.target.is_some() && !options.cpu_fallback) {
+            Some((flag, _)) => {
+                Err(Failure::usage(format!("{flag} is for CPUs; with --target it says how --cpu-fallback is compiled")))
+            }
+            None => Ok(CompileOptions { gpu: self.gpu(), ..options }),
+        }
+    }
+}
+
+impl DeviceArgs {
+    pub fn apply(&self, options: CompileOptions, code: &CodeArgs) -> Result<CompileOptions, Failure> {
+        self.gpu.apply(CompileOptions { cpu_fallback: self.cpu_fallback, ..options }, code)
+    }
+}
+
+/// Says that the CPU computes what was compiled for a GPU, and why.
+pub fn note_stand_in(session: &Session) {
+    if session.artefact().gpu().is_some() && session.is_on_cpu() {
+        eprintln!("note: it runs on {}", session.runs_on());
     }
 }
 

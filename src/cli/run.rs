@@ -3,9 +3,9 @@
 use super::args::RunArgs;
 use super::inputs::{Given, bind_open_dims, load_binding};
 use super::progress::Progress;
-use super::{CliResult, Failure, refuse_for_library, say, warn};
+use super::{CliResult, Failure, note_stand_in, refuse_for_library, say, warn};
 use crate::runner::dtype_of;
-use crate::{Runner, npy};
+use crate::{Runner, compile_jit, npy};
 use lehr_ir::Tensor;
 use lehr_ir::graph::{Graph, ValueId};
 use std::path::Path;
@@ -16,11 +16,17 @@ pub fn run(args: &RunArgs) -> CliResult {
     if args.eval && args.code.approximate.is_some() {
         return Err(Failure::usage("--approximate is for compiled code; --eval computes what the model says"));
     }
+    if args.eval && args.device.gpu.target.is_some() {
+        return Err(Failure::usage("--target is for compiled code; --eval computes what the model says"));
+    }
     let (mut runner, inputs, names) =
         if args.model.is_library() { open(args, &given)? } else { compile(args, &given)? };
     if let Some(dir) = &args.output_dir {
         // Before the run, which may be long.
         std::fs::create_dir_all(dir).map_err(|e| Failure::usage(format!("{}: {e}", dir.display())))?;
+    }
+    if let Some(session) = runner.session() {
+        note_stand_in(session);
     }
     let progress = Progress::start("running");
     let started = Instant::now();
@@ -33,7 +39,9 @@ pub fn run(args: &RunArgs) -> CliResult {
             for (name, t) in names.iter().zip(&outputs) {
                 say(summary(name, t))?;
             }
-            say(format!("run: {:.3} ms (first run)", seconds * 1e3))
+            let on =
+                runner.session().filter(|s| !s.is_on_cpu()).map_or(String::new(), |s| format!(", on {}", s.runs_on()));
+            say(format!("run: {:.3} ms (first run){on}", seconds * 1e3))
         }
     }
 }
@@ -41,7 +49,7 @@ pub fn run(args: &RunArgs) -> CliResult {
 type Ready = (Runner, Vec<Tensor>, Vec<String>);
 
 fn open(args: &RunArgs, given: &Given) -> Result<Ready, Failure> {
-    refuse_for_library(&args.model, &args.code, &[("--eval", args.eval)])?;
+    refuse_for_library(&args.model, &args.code, &args.device.gpu, &[("--eval", args.eval)])?;
     let runner = Runner::open(Path::new(&args.model.model), args.threads).map_err(Failure::usage)?;
     let artefact = runner.artefact().expect("a library is compiled");
     let specs = artefact.inputs();
@@ -70,10 +78,13 @@ fn compile(args: &RunArgs, given: &Given) -> Result<Ready, Failure> {
     bind_open_dims(&mut loaded)?;
     let inputs = given.for_graph(&loaded.graph)?;
     let names = loaded.graph.outputs.iter().map(|o| o.name.to_string()).collect();
-    let options = args.code.options()?;
+    let options = args.device.apply(args.code.options()?, &args.code)?;
     let runner = match args.eval {
         true => Runner::eval(loaded.graph),
-        false => Runner::jit(loaded.graph, &options, args.threads)?,
+        false => {
+            let artefact = compile_jit(loaded.graph, &options)?;
+            Runner::of(&artefact, args.threads).map_err(Failure::usage)?
+        }
     };
     drop(progress);
     Ok((runner, inputs, names))

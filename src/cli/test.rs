@@ -42,7 +42,10 @@ pub fn run(args: &TestArgs) -> CliResult {
         return run_in_process(args);
     }
     // A CPU that does not exist is no failure of every test.
-    args.code.options()?;
+    args.device.apply(args.code.options()?, &args.code)?;
+    if args.backend == Backend::Eval && args.device.gpu.target.is_some() {
+        return Err(Failure::usage("--target is for compiled code; leave --backend eval away"));
+    }
     let mut outcomes = run_all(args)?;
     outcomes.sort_by_key(|(at, _)| *at);
     let tests: Vec<Outcome> = outcomes.into_iter().map(|(_, o)| o).collect();
@@ -105,8 +108,11 @@ fn run_isolated(exe: &Path, dir: &Path, args: &TestArgs) -> Outcome {
     };
     let child = Command::new(exe)
         .args(["test", "--in-process", "--json", "--backend", backend, "-O", args.code.level()])
-        .args(["--target-cpu", args.code.cpu()])
+        .args(args.code.target_cpu.as_ref().map(|cpu| format!("--target-cpu={cpu}")))
         .args(args.code.numerics.map(|n| format!("--numerics={}", n.word())))
+        .args(args.device.gpu.target.map(|sm| format!("--target={}", sm.name())))
+        .args(args.device.gpu.gpu_precision.map(|p| format!("--gpu-precision={}", p.name())))
+        .args(args.device.cpu_fallback.then_some("--cpu-fallback"))
         .args(args.code.approximate.map(|tolerance| format!("--approximate={tolerance}")))
         .args(["--rtol", &args.rtol.to_string(), "--atol", &args.atol.to_string()])
         .arg(dir)
@@ -255,7 +261,7 @@ fn run_set(dir: &Path, inputs: &[(String, Tensor)], args: &TestArgs) -> Result<V
         false => Problem::Failed(e.to_string()),
     })?;
     loaded.bind_dims(&feeds)?;
-    let options = args.code.options().map_err(|f| f.message)?;
+    let options = args.code.options().and_then(|o| args.device.apply(o, &args.code)).map_err(|f| f.message)?;
     let mut runner = match args.backend {
         Backend::Eval => Runner::eval(loaded.graph),
         Backend::Jit => Runner::jit(loaded.graph, &options, 0)?,

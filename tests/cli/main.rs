@@ -1,5 +1,6 @@
 //! The command line as a user meets it: the binary, its exit codes, its output and its complaints.
 
+mod gpu;
 mod onnx;
 
 use lehr::ir::{DType, Tensor, tensor::seeded};
@@ -17,7 +18,13 @@ struct Answer {
 
 /// Runs `lehr ARGS` in `dir`.
 fn lehr(dir: &Path, args: &str) -> Answer {
-    let output = Command::new(env!("CARGO_BIN_EXE_lehr")).args(args.split(' ')).current_dir(dir).output().unwrap();
+    lehr_with(dir, args, &[])
+}
+
+/// The same with variables in its environment.
+fn lehr_with(dir: &Path, args: &str, variables: &[(&str, &str)]) -> Answer {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_lehr"));
+    let output = command.args(args.split(' ')).envs(variables.iter().copied()).current_dir(dir).output().unwrap();
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
     let code = output.status.code().expect("no signal ends it");
     let answer = Answer { code, out: text(output.stdout), err: text(output.stderr) };

@@ -31,9 +31,13 @@ class NoReport(Exception):
     """`lehr test` did not give a usable report."""
 
 
-def lehr_test(lehr: Path, folder: Path, names: list[str], backend: str, jobs: int) -> dict[str, Outcome]:
-    """The outcome of every test of `names`, which are directories in `folder`."""
+def lehr_test(
+    lehr: Path, folder: Path, names: list[str], backend: str, jobs: int, target: str | None = None
+) -> dict[str, Outcome]:
+    """The outcome of every test of `names`, which are directories in `folder`; on a GPU if there is a target."""
     command = [str(lehr), "test", *names, "--backend", backend, "--jobs", str(jobs), "--json"]
+    if target:
+        command += ["--target", target]
     done = subprocess.run(command, cwd=folder, stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode not in (0, 1):
         raise NoReport(f"`lehr test --backend {backend}` ended with code {done.returncode}")

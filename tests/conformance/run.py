@@ -4,6 +4,8 @@
     run.py --lehr target/release/lehr --bless    also writes NODE_TESTS.md and passing.txt
     run.py --lehr target/release/lehr --check    fails when a test of passing.txt does not pass
 
+With --target sm_80, on a GPU; LEHR_CUDA_DRIVER may name the stand-in for its driver (tests/cuda-sim).
+
 What `lehr test --json` must print is said in lehr_test.py. Builds nothing; the tests are written to the cache on first use.
 """
 
@@ -31,7 +33,7 @@ def main() -> int:
     outcomes: table.Outcomes = {}
     for backend in options.backends:
         start = time.monotonic()
-        outcomes[backend] = lehr_test(options.lehr, folder, names, backend, options.jobs)
+        outcomes[backend] = lehr_test(options.lehr, folder, names, backend, options.jobs, options.target)
         print(f"{backend}: {len(names)} tests in {time.monotonic() - start:.0f} s", flush=True)
     for line in table.summary(tests, outcomes):
         print(line)
@@ -69,12 +71,15 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--lehr", type=_binary, required=True, help="the lehr binary")
     parser.add_argument("--backends", type=_backends, default=list(BACKENDS), help="comma-separated (default: all)")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="tests at once (default: one per CPU)")
+    parser.add_argument("--target", help="the GPU to compile for: sm_80 or sm_90 (back ends jit and so)")
     mode = parser.add_mutually_exclusive_group()
     mode.add_argument("--bless", action="store_true", help="rewrite the table and the list")
     mode.add_argument("--check", action="store_true", help="fail when a listed test does not pass")
     options = parser.parse_args()
-    if options.bless and options.backends != list(BACKENDS):
-        parser.error("--bless needs all back ends, as it rewrites what every one of them passes")
+    if options.bless and (options.backends != list(BACKENDS) or options.target):
+        parser.error("--bless needs all back ends on the CPU, as it rewrites what every one of them passes")
+    if options.target and "eval" in options.backends:
+        parser.error("--target is for compiled code: say --backends jit, so, or both")
     return options
 
 

@@ -46,6 +46,11 @@ Model._fields_ = [
     ("last_error", c.CFUNCTYPE(c.c_char_p, c.c_void_p)),
     ("status_text", c.CFUNCTYPE(c.c_char_p, c.c_int32)),
     ("main", c.c_void_p),
+    ("gpu", c.c_void_p),
+    ("run_on", c.CFUNCTYPE(c.c_int32, ModelP, c.c_void_p, c.POINTER(Tensor), c.c_uint32, c.POINTER(Tensor), c.c_uint32,
+                           c.c_void_p)),
+    ("wait", c.CFUNCTYPE(c.c_int32, ModelP, c.c_void_p)),
+    ("runs_on", c.CFUNCTYPE(c.c_char_p, c.c_void_p)),
 ]
 
 
@@ -56,7 +61,7 @@ class Session:
         self.library = c.CDLL(path)
         self.model = c.pointer(Model.in_dll(self.library, symbol))
         m = self.model.contents
-        if m.abi_version != 1 or m.struct_bytes != c.sizeof(Model):
+        if m.abi_version != 2 or m.struct_bytes != c.sizeof(Model):
             raise RuntimeError(f"{path}: another ABI version")
         self.bytes = m.workspace_bytes(self.model, threads)
         self.memory = np.zeros(self.bytes + 64, np.uint8)  # workspaces are aligned to 64 bytes
@@ -86,6 +91,17 @@ class Session:
 
     def run(self, *inputs: np.ndarray) -> list[np.ndarray]:
         return self.run_bound(self.bind(*inputs))
+
+    def run_on(self, bound: tuple, stream: c.c_void_p) -> None:
+        """The same in the order of a stream of the GPU; bound tensors' addresses may be in its memory, and wait() then waits."""
+        self.check(self.model.contents.run_on(self.model, self.workspace, *bound[:4], stream))
+
+    def wait(self) -> None:
+        self.check(self.model.contents.wait(self.model, self.workspace))
+
+    def runs_on(self) -> str:
+        """The CPU, or which GPU."""
+        return self.model.contents.runs_on(self.workspace).decode()
 
     def close(self) -> None:
         self.check(self.model.contents.close(self.model, self.workspace))

@@ -49,6 +49,11 @@ class Gpu:
             self.cuda.cuGetErrorName(status, c.byref(text))
             raise Error(f"{name}: {(text.value or b'?').decode()} ({status})")
 
+    def alloc(self, size: int) -> c.c_uint64:
+        address = c.c_uint64()
+        self("cuMemAlloc_v2", c.byref(address), c.c_size_t(max(size, 1)))
+        return address
+
     def synchronize(self) -> None:
         self("cuStreamSynchronize", self.stream)
 
@@ -78,12 +83,12 @@ class Model:
             raise Error(f"{gpu.name} is sm_{gpu.capability}: the model is for sm_{wanted}")
         self.functions = self._load(ptx.read_bytes())
         self.memory: dict[str, list[c.c_uint64]] = {
-            "weights": [self._alloc(self.plan["weights_bytes"])],
-            "arena": [self._alloc(self.plan["arena_bytes"])],
-            "input": [self._alloc(_bytes(i)) for i in self.plan["inputs"]],
-            "output": [self._alloc(_bytes(o)) for o in self.plan["outputs"]],
+            "weights": [gpu.alloc(self.plan["weights_bytes"])],
+            "arena": [gpu.alloc(self.plan["arena_bytes"])],
+            "input": [gpu.alloc(_bytes(i)) for i in self.plan["inputs"]],
+            "output": [gpu.alloc(_bytes(o)) for o in self.plan["outputs"]],
         }
-        self.fault = self._alloc(4)
+        self.fault = gpu.alloc(4)
         gpu("cuMemsetD32_v2", self.fault, 0, 1)
         weights = np.fromfile(ptx.with_suffix(".weights"), np.uint8)
         if weights.size:
@@ -107,11 +112,6 @@ class Model:
             self.gpu("cuModuleGetFunction", c.byref(function), module, kernel["name"].encode())
             functions.append(function)
         return functions
-
-    def _alloc(self, size: int) -> c.c_uint64:
-        address = c.c_uint64()
-        self.gpu("cuMemAlloc_v2", c.byref(address), c.c_size_t(max(size, 1)))
-        return address
 
     def _address(self, buffer: dict) -> int:
         memory, at = buffer["memory"], buffer["at"]

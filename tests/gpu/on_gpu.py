@@ -1,6 +1,7 @@
 """Runs what prepare.py wrote on a GPU: with a driver, Python and numpy, and nothing else of NVIDIA's.
 
-    on_gpu.py FOLDER check                 every case against the CPU's outputs, launched one by one and as a CUDA graph
+    on_gpu.py FOLDER check                 every case against the CPU's outputs: launched one by one, as a CUDA graph, and by the library,
+                                           with arrays in host memory and on the GPU
     on_gpu.py FOLDER bench [--table FILE]  latency and throughput; beside PyTorch (torch, torchvision) where that is installed
     on_gpu.py FOLDER sanitize              compute-sanitizer's memcheck and racecheck over lenet5 and inception_v1
 
@@ -11,6 +12,7 @@ run: eager channels_last under a CUDA graph, and torch.compile (max-autotune), w
 from __future__ import annotations
 
 import argparse
+import ctypes as c
 import json
 import statistics
 import subprocess
@@ -20,6 +22,10 @@ from pathlib import Path
 
 import numpy as np
 from driver import Error, Gpu, Model
+
+# ctypes_run.py, with which an example opens a compiled model.
+sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
+import ctypes_run  # noqa: E402
 
 # fp32 as the CPU computes it; the others as the layers' factors are rounded (2^-11), over the depth of these networks.
 BOUNDS = {"fp32": 1e-5, "tf32": 4e-3, "f16": 4e-3, "bf16": 3e-2}
@@ -51,7 +57,13 @@ def check(gpu: Gpu, cases: list[Path]) -> int:
     failed = 0
     for case in cases:
         image = np.load(case / "input_0.npy")
-        for precision in json.loads((case / "case.json").read_text())["precisions"]:
+        precisions = json.loads((case / "case.json").read_text())["precisions"]
+        library = case / f"{precisions[0]}.so"
+        error = max(difference(outputs, case / "expected") for outputs in library_runs(gpu, library, image))
+        good = bool(error <= BOUNDS[precisions[0]])
+        failed += not good
+        print(f"{case.name} {library.name}: {error:.2e} {'ok' if good else 'TOO FAR'}", flush=True)
+        for precision in precisions:
             model = Model(gpu, case / f"{precision}.ptx")
             errors = []
             for graph in (False, True):
@@ -63,6 +75,34 @@ def check(gpu: Gpu, cases: list[Path]) -> int:
             print(f"{case.name} {precision}: {max(errors):.2e} {'ok' if good else 'TOO FAR'}", flush=True)
     print("agrees" if not failed else f"{failed} do not agree")
     return failed > 0
+
+
+def library_runs(gpu: Gpu, path: Path, image: np.ndarray) -> list[dict[str, np.ndarray]]:
+    """Twice with arrays in host memory, then with all of them on the GPU and in a stream."""
+    session = ctypes_run.Session(str(path), f"lehr_model_{path.stem}", 1)
+    if not session.runs_on().startswith("GPU"):
+        raise Error(f"{path} runs on {session.runs_on()}")
+    model = session.model.contents
+    names = [model.outputs[i].name.decode() for i in range(model.n_outputs)]
+    bound = session.bind(image)
+    runs = [dict(zip(names, [x.copy() for x in session.run_bound(bound)], strict=True)) for _ in range(2)]
+    arrays, outputs = [], bound[4]
+    for tensors, hosts in ((bound[0], bound[5]), (bound[2], outputs)):
+        for tensor, host in zip(tensors, hosts, strict=False):
+            address = gpu.alloc(host.nbytes)
+            gpu("cuMemcpyHtoD_v2", address, c.c_void_p(host.ctypes.data), c.c_size_t(host.nbytes))
+            tensor.data = address.value
+            arrays.append((address, host))
+    for host in outputs:
+        host.fill(0)
+    session.run_on(bound, gpu.stream)
+    session.wait()
+    for address, host in arrays[len(bound[5]) :]:
+        gpu("cuMemcpyDtoH_v2", c.c_void_p(host.ctypes.data), address, c.c_size_t(host.nbytes))
+    session.close()
+    for address, _ in arrays:
+        gpu("cuMemFree_v2", address)
+    return [*runs, dict(zip(names, outputs, strict=True))]
 
 
 def difference(outputs: dict[str, np.ndarray], expected: Path) -> float:

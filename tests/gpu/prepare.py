@@ -3,8 +3,8 @@
     prepare.py --lehr LEHR OUT NETWORK_FOLDER... [--target sm_80] [--precisions fp32,tf32,f16] [--batches 1,32]
 
 A network folder is one of those that tests/peers/make_networks.py writes: model.onnx and input_0.npy; zoo:lenet5 stands for lehr's own. Needs onnx and numpy, that is
-tests/requirements.txt. OUT/NAME-bBATCH holds for each precision PRECISION.ptx, .json and .weights, and the input and the CPU's
-outputs as .npy; on the other machine, on_gpu.py needs those alone.
+tests/requirements.txt. OUT/NAME-bBATCH holds for each precision PRECISION.ptx, .json and .weights, for the first PRECISION.so as well, and
+the input and the CPU's outputs as .npy; on the other machine, on_gpu.py needs those alone.
 """
 
 from __future__ import annotations
@@ -48,6 +48,9 @@ def prepare(options: argparse.Namespace, folder: str, batch: int, out: Path) -> 
             if precision != options.precisions[0]:
                 # All have the same weights, but for how they are cut.
                 share(ptx.with_suffix(".weights"), out / f"{options.precisions[0]}.weights")
+        library = out / f"{options.precisions[0]}.so"
+        target = ["--target", options.target, "--gpu-precision", options.precisions[0]]
+        _run(options.lehr, "compile", *path, "-o", library, *target, "-q")
         _run(options.lehr, "run", *path, "--input", out / "input_0.npy", "--output-dir", out / "expected")
     (out / "case.json").write_text(json.dumps({"network": out.name.rsplit("-b", 1)[0], "batch": batch, "precisions": options.precisions}))
 

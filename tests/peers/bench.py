@@ -4,7 +4,8 @@
     $python tests/peers/bench.py --lehr target/release/lehr [--tables networks] [--networks resnet50] [--threads 1,2] \
         [--rounds 3] [--seconds 0.6]
 
-Tables (cases.py): nine networks with random weights at batch 1, some of them at batch 8, matrix products, single layers.
+Tables (cases.py): nine networks with random weights at batch 1, some of them at batch 8, matrix products, single layers,
+elementwise functions, and reductions, softmax and normalisations (cells).
 A round is one process of each peer, in turn (A B C A B C ...), so that a machine that slows down slows all; it runs one
 network, or all the products or layers. With two threads each round lies between two probes of how far the cores are from each
 other, and near and far rounds are told apart. A peer whose first answer differs from the reference by more than its tolerance

@@ -18,6 +18,8 @@ BATCH_NETWORKS = ("resnet50", "vgg19")
 SQUARES = (64, 128, 256, 512, 1024, 2048)
 # 1 x K x N as in the classifiers of alexnet, vgg19 and zfnet512, and a batch of them. Weights are constants.
 CLASSIFIERS = ((1, 9216, 4096), (1, 4096, 4096), (1, 4096, 1000), (8, 4096, 4096))
+# An input of this name is made of positive numbers.
+POSITIVE = "positive"
 LOADERS_OF_TWO_INPUTS = ("onnxruntime", "openvino")
 
 
@@ -57,6 +59,23 @@ LAYERS = (
     Layer(96, 96, 56, groups=96), Layer(3, 64, 224, kernel=7, stride=2), Layer(3, 96, 224, kernel=11, stride=4),
 )  # fmt: skip
 
+# Elements of which input and result together lie in the L1 cache, in the L2 cache, and in memory.
+SIZES = {"L1": 3 << 10, "L2": 96 << 10, "memory": 8 << 20}
+# Functions that a model calls as one operator, and the opset that has them all.
+FUNCTIONS = ("Exp", "Log", "Tanh", "Sigmoid", "Erf", "Gelu", "Sin", "Softplus")
+FUNCTIONS_OPSET = 20
+# Shape and axes of what is reduced; shape and axis of softmax; shapes of x for normalisations.
+REDUCTIONS = (((1024, 1024), (1,)), ((1024, 1024), (0,)), ((64, 256, 64), (1,)), ((32, 64, 28, 28), (0, 2, 3)), ((1 << 18,), (0,)))
+REDUCERS = ("ReduceSum", "ReduceMean", "ReduceMax", "ReduceL2", "ReduceLogSumExp")
+SOFTMAXES = (
+    ((16384, 2), 1), ((8192, 8), 1), ((4096, 16), 1), ((2048, 24), 1), ((2048, 32), 1), ((2048, 64), 1), ((512, 128), 1),
+    ((256, 1000), 1), ((1, 21, 128, 128), 1),
+)  # fmt: skip
+NORMALISATIONS = {
+    "LayerNormalization": ((2048, 16), (2048, 64), (512, 768)),
+    "InstanceNormalization": ((1, 64, 56, 56),),
+}
+
 
 def networks(names: list[str]) -> dict[str, Path]:
     return {name: cached_network(name) for name in names}
@@ -78,6 +97,32 @@ def layers(_: list[str]) -> dict[str, Path]:
     return {layer.name(): _cached(name.format(layer), lambda: _layer(layer)) for layer in LAYERS}
 
 
+def elementwise(_: list[str]) -> dict[str, Path]:
+    cases = [(function, size) for function in FUNCTIONS for size in SIZES]
+    return {f"{f} in {size}": _cached(f"{f}-{size}", lambda f=f, n=SIZES[size]: _function(f, n)) for f, size in cases}
+
+
+def cells(_: list[str]) -> dict[str, Path]:
+    """Reductions, softmax and normalisations."""
+    made: dict[str, Callable[[], ModelProto]] = {}
+    for shape, axes in REDUCTIONS:
+        for reducer in REDUCERS:
+            name = f"{reducer} {_sizes(shape)} over {','.join(map(str, axes))}"
+            made[name] = lambda r=reducer, s=shape, a=axes: _reduction(r, s, a)
+    for shape, axis in SOFTMAXES:
+        made[f"Softmax {_sizes(shape)} over {axis}"] = lambda s=shape, a=axis: _model(
+            [helper.make_node("Softmax", ["x"], ["y"], axis=a)], {"x": [*s]}, [*s], {}
+        )
+    for operator, shapes in NORMALISATIONS.items():
+        for shape in shapes:
+            made[f"{operator} {_sizes(shape)}"] = lambda o=operator, s=shape: _normalisation(o, s)
+    return {name: _cached(name.replace(" ", "-"), make) for name, make in made.items()}
+
+
+def _sizes(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape))
+
+
 ALL_PEERS = ("onnxruntime", "openvino", "mnn", "ncnn")
 TABLES = {
     "networks": Table("Latency", "Batch 1.", ALL_PEERS, networks, alone=True, footprint=True),
@@ -95,6 +140,18 @@ TABLES = {
         ALL_PEERS,
         layers,
     ),
+    "elementwise": Table(
+        "Elementwise functions",
+        "One function of a tensor whose elements lie with the result's in a level of the cache, or in memory.",
+        LOADERS_OF_TWO_INPUTS,
+        elementwise,
+    ),
+    "cells": Table(
+        "Reductions, softmax and normalisations",
+        "One operator of a tensor.",
+        LOADERS_OF_TWO_INPUTS,
+        cells,
+    ),
 }
 
 
@@ -108,7 +165,8 @@ def _cached(name: str, make: Callable[[], ModelProto]) -> Path:
         rng = np.random.default_rng(1)
         for i, value in enumerate(model.graph.input):
             shape = [dim.dim_value for dim in value.type.tensor_type.shape.dim]
-            np.save(folder / f"input_{i}.npy", rng.standard_normal(shape, np.float32))
+            values = rng.standard_normal(shape, np.float32)
+            np.save(folder / f"input_{i}.npy", np.abs(values) if value.name == POSITIVE else values)
         onnx.save(model, folder / "model.onnx")
     return folder
 
@@ -156,12 +214,34 @@ def _layer(layer: Layer) -> ModelProto:
     return _model(nodes, {"x": [1, 3, layer.plane, layer.plane]}, [1, layer.outputs, 1, 1], weights)
 
 
+def _function(function: str, elements: int) -> ModelProto:
+    x = POSITIVE if function == "Log" else "x"
+    return _model([helper.make_node(function, [x], ["y"])], {x: [elements]}, [elements], {}, FUNCTIONS_OPSET)
+
+
+def _reduction(reducer: str, shape: tuple[int, ...], axes: tuple[int, ...]) -> ModelProto:
+    nodes = [helper.make_node(reducer, ["x", "axes"], ["y"])]
+    left = [1 if axis in axes else size for axis, size in enumerate(shape)]
+    return _model(nodes, {"x": [*shape]}, left, {"axes": np.array(axes, np.int64)}, FUNCTIONS_OPSET)
+
+
+def _normalisation(operator: str, shape: tuple[int, ...]) -> ModelProto:
+    size = shape[-1] if operator == "LayerNormalization" else shape[1]
+    rng = np.random.default_rng(4)
+    weights = {"scale": rng.standard_normal(size, np.float32), "bias": rng.standard_normal(size, np.float32)}
+    return _model([helper.make_node(operator, ["x", "scale", "bias"], ["y"])], {"x": [*shape]}, [*shape], weights)
+
+
 def _model(
-    nodes: list[onnx.NodeProto], inputs: dict[str, list[int]], output: list[int], weights: dict[str, np.ndarray]
+    nodes: list[onnx.NodeProto],
+    inputs: dict[str, list[int]],
+    output: list[int],
+    weights: dict[str, np.ndarray],
+    opset: int = 17,
 ) -> ModelProto:
     values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in inputs.items()]
     result = helper.make_tensor_value_info("y", TensorProto.FLOAT, output)
     constants = [numpy_helper.from_array(value, name) for name, value in weights.items()]
     graph = helper.make_graph(nodes, "model", values, [result], constants)
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
 

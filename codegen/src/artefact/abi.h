@@ -1,12 +1,12 @@
 /* The interface of all models of this ABI version; headers of several models share it. */
-#ifndef LEHR_ABI_1
-#define LEHR_ABI_1
+#ifndef LEHR_ABI_2
+#define LEHR_ABI_2
 #ifdef __cplusplus
 extern "C" {
 #endif
 
 #define LEHR_MAGIC UINT64_C(0x4c444f4d5248454c)
-#define LEHR_ABI_VERSION 1
+#define LEHR_ABI_VERSION 2
 /* Alignment of a workspace. */
 #define LEHR_ALIGN 64
 
@@ -40,6 +40,12 @@ extern "C" {
 #define LEHR_BUSY 11
 #define LEHR_THREADS 12
 #define LEHR_FAULT 13
+#define LEHR_NO_DRIVER 14
+#define LEHR_OLD_DRIVER 15
+#define LEHR_NO_DEVICE 16
+#define LEHR_DEVICE_MEMORY 17
+#define LEHR_DEVICE_CODE 18
+#define LEHR_DEVICE 19
 
 /* An input or output as the model wants it. */
 struct lehr_tensor_spec {
@@ -95,6 +101,25 @@ struct lehr_model {
   /* What a status means; never null. */
   const char *(*status_text)(int32_t status);
   void (*main)(const void *context); /* Not for callers. */
+  const void *gpu;                   /* Not for callers; NULL for a model that is for the CPU alone. */
+
+  /* What follows is for models for NVIDIA GPUs; others have it, too. `open` takes the GPU of the thread's current context, or
+     else the first that can run the model, loads the code and uploads the weights; each workspace has its own. `run` takes
+     pointers to host memory and to that GPU's, mixed as you like, works after what is in the default stream, and waits.
+     A workspace holds memory of the GPU until `close`. */
+
+  /* Like `run`, in the order of a stream (a CUstream or cudaStream_t of the GPU's primary context that is not being captured; NULL
+     is the default stream).
+     With host memory among the tensors it waits; with none it returns when the work is in the stream. Runs of a workspace follow
+     one another, whatever their streams. On the CPU, stream must be NULL. */
+  int32_t (*run_on)(const struct lehr_model *model, void *workspace, const struct lehr_tensor *inputs, uint32_t n_inputs,
+                    const struct lehr_tensor *outputs, uint32_t n_outputs, void *stream);
+  /* Waits for the runs that run_on has not waited for. LEHR_FAULT if the data of one of them made an operator fail; otherwise the
+     next call that waits says so. */
+  int32_t (*wait)(const struct lehr_model *model, void *workspace);
+  /* What an open workspace's runs are computed on, and why, if the CPU stands in for a GPU; never null. As last_error, not
+     for a workspace of under 64 bytes. */
+  const char *(*runs_on)(const void *workspace);
 };
 
 #ifdef __cplusplus

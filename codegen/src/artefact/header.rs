@@ -37,6 +37,13 @@ struct Model<'a> {
     outputs: Vec<(&'a String, &'a IoSpec)>,
 }
 
+/// A function of the descriptor with typed parameters, and what it takes besides tensors.
+struct Call {
+    suffix: &'static str,
+    parameter: &'static str,
+    argument: &'static str,
+}
+
 impl Model<'_> {
     fn write(&self, out: &mut String) -> std::fmt::Result {
         let Model { symbol, macros, .. } = self;
@@ -45,6 +52,10 @@ impl Model<'_> {
         writeln!(out, "/* Bytes of scratch memory in a workspace, and of weights in the library. */")?;
         writeln!(out, "#define {macros}_ARENA_BYTES UINT64_C({})", self.image.arena_bytes)?;
         writeln!(out, "#define {macros}_WEIGHTS_BYTES UINT64_C({})", self.image.weights_bytes)?;
+        if self.image.device_bytes > 0 {
+            writeln!(out, "/* Bytes of the GPU's memory that an open workspace holds. */")?;
+            writeln!(out, "#define {macros}_DEVICE_BYTES UINT64_C({})", self.image.device_bytes)?;
+        }
         writeln!(out, "#define {macros}_INPUTS {}", self.inputs.len())?;
         writeln!(out, "#define {macros}_OUTPUTS {}", self.outputs.len())?;
         for (side, list) in [("INPUT", &self.inputs), ("OUTPUT", &self.outputs)] {
@@ -53,12 +64,12 @@ impl Model<'_> {
             }
         }
         write!(out, "\n#ifdef __cplusplus\nextern \"C\" {{\n#endif\n\nextern const struct lehr_model {symbol};\n\n")?;
-        self.run_with(out)?;
-        let parameters = self.parameters().join("");
-        let arguments = self.arguments().join("");
-        writeln!(out, "/* The same, of the model that this program is linked with. */")?;
-        writeln!(out, "static inline int32_t {symbol}_run(void *ws{parameters}) {{")?;
-        writeln!(out, "  return {symbol}_run_with(&{symbol}, ws{arguments});\n}}\n")?;
+        let about = "One inference of a model that was found by dlsym. Returns LEHR_OK or what was wrong.";
+        self.run_with(out, about, &Call { suffix: "_run", parameter: "", argument: "" })?;
+        if self.image.device_bytes > 0 {
+            let about = "The same in the order of a stream; data in the GPU's memory is not waited for.";
+            self.run_with(out, about, &Call { suffix: "_run_on", parameter: ", void *stream", argument: ", stream" })?;
+        }
         write!(out, "#ifdef __cplusplus\n}}\n#endif\n#endif\n")
     }
 
@@ -94,13 +105,15 @@ impl Model<'_> {
         writeln!(out, "#define {prefix}_BYTES {}", spec.bytes)
     }
 
-    fn run_with(&self, out: &mut String) -> std::fmt::Result {
+    /// A call by a model's address, and one of the model that a program is linked with.
+    fn run_with(&self, out: &mut String, about: &str, call: &Call) -> std::fmt::Result {
         let Model { symbol, .. } = self;
+        let Call { suffix, parameter, argument } = call;
         let parameters = self.parameters().join("");
-        writeln!(out, "/* One inference of a model that was found by dlsym. Returns LEHR_OK or what was wrong. */")?;
+        writeln!(out, "/* {about} */")?;
         writeln!(
             out,
-            "static inline int32_t {symbol}_run_with(const struct lehr_model *model, void *ws{parameters}) {{"
+            "static inline int32_t {symbol}{suffix}_with(const struct lehr_model *model, void *ws{parameters}{parameter}) {{"
         )?;
         for (array, list) in [("inputs", &self.inputs), ("outputs", &self.outputs)] {
             // C has no empty arrays.
@@ -120,7 +133,13 @@ impl Model<'_> {
             }
         }
         let (n_inputs, n_outputs) = (self.inputs.len(), self.outputs.len());
-        writeln!(out, "  return model->run(model, ws, lehr_inputs, {n_inputs}, lehr_outputs, {n_outputs});\n}}\n")
+        let function = suffix.trim_start_matches('_');
+        let tensors = format!("lehr_inputs, {n_inputs}, lehr_outputs, {n_outputs}");
+        writeln!(out, "  return model->{function}(model, ws, {tensors}{argument});\n}}\n")?;
+        let arguments = self.arguments().join("");
+        writeln!(out, "/* The same, of the model that this program is linked with. */")?;
+        writeln!(out, "static inline int32_t {symbol}{suffix}(void *ws{parameters}{parameter}) {{")?;
+        writeln!(out, "  return {symbol}{suffix}_with(&{symbol}, ws{arguments}{argument});\n}}\n")
     }
 
     /// `, const float *x` and so on; each begins with its comma.

@@ -3,6 +3,8 @@
 use bytes::Bytes;
 
 use super::ArtefactError;
+use crate::program::Place;
+use crate::ptx::{LaunchPlan, Step};
 use crate::runtime::abi;
 
 /// A compiled model without its machine code. `weights` are sorted by offset, do not overlap and end at or before
@@ -25,6 +27,29 @@ pub struct ModelImage {
     pub metadata: String,
     pub weights: Vec<WeightBlob>,
     pub weights_bytes: u64,
+    /// The model on a GPU. `isa`, `arena_bytes` and `faults` are those of its code for the CPU, if it has any.
+    pub gpu: Option<GpuImage>,
+    /// Memory of the GPU that an open workspace holds.
+    pub device_bytes: u64,
+}
+
+/// A model for GPUs.
+#[derive(Clone, Debug)]
+pub struct GpuImage {
+    pub ptx: String,
+    pub plan: LaunchPlan,
+    /// What the device's weights are made of.
+    pub uploads: Vec<Upload>,
+    /// Whether the model has code for the CPU, too, which runs where there is no GPU for it.
+    pub cpu_fallback: bool,
+}
+
+/// A range of [`ModelImage::weights`] and where it goes in the device's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Upload {
+    pub from: u64,
+    pub to: u64,
+    pub bytes: u64,
 }
 
 /// An input or output of the model.
@@ -68,6 +93,50 @@ impl ModelImage {
                 "the weights end at {end}, after their {} bytes",
                 self.weights_bytes
             )));
+        }
+        match &self.gpu {
+            Some(gpu) => gpu.check(self),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether [`abi::MAIN_SYMBOL`] is part of the model.
+    pub fn has_cpu_code(&self) -> bool {
+        self.gpu.as_ref().is_none_or(|gpu| gpu.cpu_fallback)
+    }
+}
+
+impl GpuImage {
+    /// The most arguments of a launch, the fault word's two included.
+    pub(super) fn most_args(&self) -> u32 {
+        let plan = &self.plan;
+        let count = |step: &Step| step.buffers.len() + 2 * usize::from(plan.kernels[step.kernel].has_faults);
+        plan.steps.iter().map(count).max().unwrap_or(0) as u32
+    }
+
+    fn check(&self, image: &ModelImage) -> Result<(), ArtefactError> {
+        let plan = &self.plan;
+        let wrong = |what: &str| Err(ArtefactError::new(format!("the launch plan is wrong: {what}")));
+        let exists = |step: &Step| {
+            step.kernel < plan.kernels.len() && step.buffers.iter().all(|&buffer| buffer < plan.buffers.len())
+        };
+        if !plan.steps.iter().all(exists) {
+            return wrong("a launch refers to a kernel or buffer that does not exist");
+        }
+        let fits = |place: Place, bytes: u64| match place {
+            Place::Input(at) => image.inputs.get(at).is_some_and(|spec| bytes <= spec.bytes),
+            Place::Output(at) => image.outputs.get(at).is_some_and(|spec| bytes <= spec.bytes),
+            Place::Weights(at) => at.checked_add(bytes).is_some_and(|end| end <= plan.weights_bytes),
+            Place::Arena(at) => at.checked_add(bytes).is_some_and(|end| end <= plan.arena_bytes),
+        };
+        if !plan.buffers.iter().all(|buffer| fits(buffer.place, (buffer.len * buffer.dtype.size()) as u64)) {
+            return wrong("a buffer lies outside of its memory");
+        }
+        let within = |start: u64, bytes: u64, all: u64| start.checked_add(bytes).is_some_and(|end| end <= all);
+        let inside =
+            |u: &Upload| within(u.from, u.bytes, image.weights_bytes) && within(u.to, u.bytes, plan.weights_bytes);
+        if !self.uploads.iter().all(inside) {
+            return wrong("an upload lies outside of the weights");
         }
         Ok(())
     }

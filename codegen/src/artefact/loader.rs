@@ -14,7 +14,7 @@ use super::image::{IoSpec, ModelImage};
 use super::memory::AlignedBytes;
 use super::tables::{Tables, To};
 use crate::runtime::abi::{self, ABI_VERSION, LehrModel, MAGIC, MAIN_SYMBOL, MainFn, TensorSpec};
-use crate::runtime::entry;
+use crate::runtime::{entry, gpu};
 
 /// A model that can be run, by any number of [`super::Session`]s at once. Cloning shares it.
 #[derive(Clone)]
@@ -70,7 +70,23 @@ impl Artefact {
     /// Makes a model of jitted code: `main` is the function that [`MAIN_SYMBOL`] names, and `code` owns it. Weights that are not
     /// one 64-byte aligned blob from offset 0 are copied together, and the image is consumed so that its blobs can go.
     pub fn from_jit(image: ModelImage, main: MainFn, code: Box<dyn Any + Send>) -> Result<Artefact, ArtefactError> {
+        Artefact::in_memory(image, Some(main), code)
+    }
+
+    /// Makes a model for GPUs that has no code for the CPU.
+    pub fn for_gpu(image: ModelImage) -> Result<Artefact, ArtefactError> {
+        Artefact::in_memory(image, None, Box::new(()))
+    }
+
+    fn in_memory(
+        image: ModelImage,
+        main: Option<MainFn>,
+        code: Box<dyn Any + Send>,
+    ) -> Result<Artefact, ArtefactError> {
         image.check()?;
+        if image.has_cpu_code() != main.is_some() {
+            return Err(ArtefactError::new("the model's image and its code disagree on whether it runs on the CPU"));
+        }
         let Tables { rodata, relro, pointers, descriptor } = Tables::new(&image);
         let weights = Weights::gather(image)?;
         let mut words = vec![0u64; relro.len().div_ceil(8)].into_boxed_slice();
@@ -123,20 +139,44 @@ impl Artefact {
         self.descriptor().isa_required
     }
 
-    /// What [`super::c_header`] describes: the model without its weights.
-    pub fn image(&self) -> ModelImage {
+    /// What the model needs of a GPU; `None` if it is for the CPU alone.
+    pub fn gpu(&self) -> Option<GpuFacts> {
         let model = self.descriptor();
+        // SAFETY: a descriptor's plan is null or valid as long as the descriptor.
+        let plan = unsafe { model.gpu.as_ref() }?;
+        let io = self.inputs().iter().chain(self.outputs()).map(|spec| spec.bytes).sum::<u64>();
+        Some(GpuFacts {
+            capability: plan.capability,
+            ptx_version: (plan.ptx_version / 10, plan.ptx_version % 10),
+            driver_version: (plan.driver_version / 1000, plan.driver_version % 1000 / 10),
+            kernels: plan.n_kernels,
+            launches: plan.n_steps,
+            ptx_bytes: plan.ptx_bytes,
+            weights_bytes: plan.weights_bytes,
+            arena_bytes: plan.arena_bytes,
+            device_bytes: plan.weights_bytes + plan.arena_bytes + io,
+            cpu_fallback: model.main.is_some(),
+        })
+    }
+
+    /// Target triple, and GPU if it is for one.
+    pub fn target(&self) -> String {
         // SAFETY: a descriptor's texts are not null and end with a zero; `Inner::new` has read such texts already.
-        let target = unsafe { CStr::from_ptr(model.target) };
+        unsafe { text(self.descriptor().target) }
+    }
+
+    /// What [`super::c_header`] describes: the model without its weights and code.
+    pub fn image(&self) -> ModelImage {
         ModelImage {
             name: self.name().to_string(),
-            target: target.to_string_lossy().into_owned(),
+            target: self.target(),
             isa: self.isa(),
             inputs: self.inputs().to_vec(),
             outputs: self.outputs().to_vec(),
             arena_bytes: self.arena_bytes(),
             metadata: self.metadata().to_string(),
             weights_bytes: self.weights_bytes(),
+            device_bytes: self.gpu().map_or(0, |gpu| gpu.device_bytes),
             ..ModelImage::default()
         }
     }
@@ -146,6 +186,25 @@ impl Artefact {
         // SAFETY: valid and constant as long as `self.0`.
         unsafe { &*self.0.model }
     }
+}
+
+/// What a model needs of a GPU.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GpuFacts {
+    /// The least compute capability, as ten times its version.
+    pub capability: u32,
+    pub ptx_version: (u32, u32),
+    /// The CUDA version that a driver must be for, at least.
+    pub driver_version: (u32, u32),
+    pub kernels: u32,
+    /// Of a run.
+    pub launches: u32,
+    pub ptx_bytes: u64,
+    pub weights_bytes: u64,
+    pub arena_bytes: u64,
+    /// All of the device's memory that a workspace holds, besides code.
+    pub device_bytes: u64,
+    pub cpu_fallback: bool,
 }
 
 impl From<Inner> for Artefact {
@@ -191,7 +250,7 @@ impl Weights {
 }
 
 /// The descriptor's functions in this process.
-fn entry_address(name: &'static str, main: MainFn) -> u64 {
+fn entry_address(name: &'static str, main: Option<MainFn>) -> u64 {
     let address = match name {
         "lehr_rt_workspace_bytes" => entry::lehr_rt_workspace_bytes as *const (),
         "lehr_rt_open" => entry::lehr_rt_open as *const (),
@@ -199,7 +258,16 @@ fn entry_address(name: &'static str, main: MainFn) -> u64 {
         "lehr_rt_close" => entry::lehr_rt_close as *const (),
         "lehr_rt_last_error" => entry::lehr_rt_last_error as *const (),
         "lehr_rt_status_text" => entry::lehr_rt_status_text as *const (),
-        MAIN_SYMBOL => main as *const (),
+        "lehr_rt_run_on" => entry::lehr_rt_run_on as *const (),
+        "lehr_rt_wait" => entry::lehr_rt_wait as *const (),
+        "lehr_rt_runs_on" => entry::lehr_rt_runs_on as *const (),
+        "lehr_gpu_open" => gpu::lehr_gpu_open as *const (),
+        "lehr_gpu_run" => gpu::lehr_gpu_run as *const (),
+        "lehr_gpu_run_on" => gpu::lehr_gpu_run_on as *const (),
+        "lehr_gpu_wait" => gpu::lehr_gpu_wait as *const (),
+        "lehr_gpu_close" => gpu::lehr_gpu_close as *const (),
+        "lehr_gpu_runs_on" => gpu::lehr_gpu_runs_on as *const (),
+        MAIN_SYMBOL => main.map_or(std::ptr::null(), |main| main as *const ()),
         _ => unreachable!("the tables name these functions only, not {name}"),
     };
     address as u64

@@ -2,6 +2,7 @@
 //!
 //! A [`ModelImage`] is the model without its code. With an object that defines [`crate::runtime::abi::MAIN_SYMBOL`],
 //! [`write_so`] makes a library of it; with that function's address, [`Artefact::from_jit`] makes it runnable in this process.
+//! A model for GPUs holds PTX and launches instead, or besides ([`GpuImage`]).
 //! [`Artefact::open`] loads a library. Both kinds run through the same descriptor, checks and thread pool:
 //!
 //! ```text
@@ -22,8 +23,8 @@ mod tables;
 
 pub use elf::{Linker, SoOptions, SoReport, write_so};
 pub use header::c_header;
-pub use image::{IoSpec, ModelImage, WeightBlob};
-pub use loader::Artefact;
+pub use image::{GpuImage, IoSpec, ModelImage, Upload, WeightBlob};
+pub use loader::{Artefact, GpuFacts};
 pub use names::c_identifier;
 pub use session::{RunError, Session, TensorMut, TensorRef};
 

@@ -8,7 +8,7 @@ const KEYWORDS: &str = " alignas alignof and and_eq asm auto bitand bitor bool b
     enum explicit export extern false float for friend goto if inline int long mutable namespace new noexcept not not_eq nullptr \
     operator or or_eq private protected public register reinterpret_cast requires restrict return short signed sizeof static \
     static_assert static_cast struct switch template this thread_local throw true try typedef typeid typename union unsigned using \
-    virtual void volatile wchar_t while xor xor_eq ws model ";
+    virtual void volatile wchar_t while xor xor_eq ws model stream ";
 
 /// A name as a C identifier: other characters become `_`, and it neither starts with a digit nor is a keyword.
 pub fn c_identifier(name: &str) -> String {

@@ -110,6 +110,53 @@ impl Session {
         self.result(code)
     }
 
+    /// One inference on tensors by their addresses, which may be in the memory of the GPU that the model is open on, in the order of
+    /// a stream. Returns before the end if all are there; [`Session::wait`] waits.
+    ///
+    /// # Safety
+    /// The addresses are valid for the tensors' bytes, those of outputs to be written, until the run has ended; `stream` is null or a
+    /// stream of the GPU's primary context.
+    pub unsafe fn run_on(
+        &mut self,
+        inputs: &[LehrTensor],
+        outputs: &[LehrTensor],
+        stream: *mut c_void,
+    ) -> Result<(), RunError> {
+        let model = self.artefact.descriptor();
+        // SAFETY: the workspace was opened for this model; the caller vouches for the tensors.
+        let code = unsafe {
+            (model.run_on)(
+                model,
+                self.workspace.as_ptr().cast(),
+                inputs.as_ptr(),
+                inputs.len() as u32,
+                outputs.as_ptr(),
+                outputs.len() as u32,
+                stream,
+            )
+        };
+        self.result(code)
+    }
+
+    /// Waits for what [`Session::run_on`] has not waited for.
+    pub fn wait(&mut self) -> Result<(), RunError> {
+        let model = self.artefact.descriptor();
+        // SAFETY: the workspace was opened for this model.
+        let code = unsafe { (model.wait)(model, self.workspace.as_ptr().cast()) };
+        self.result(code)
+    }
+
+    /// What computes the runs: the CPU, or which GPU; and why, if the CPU stands in for one.
+    pub fn runs_on(&self) -> String {
+        // SAFETY: this workspace was given to `open`.
+        c_text(unsafe { (self.artefact.descriptor().runs_on)(self.workspace.as_ptr().cast()) })
+    }
+
+    /// Whether the CPU computes the runs: [`Session::runs_on`] then begins so.
+    pub fn is_on_cpu(&self) -> bool {
+        self.runs_on().starts_with("the CPU")
+    }
+
     fn result(&self, code: i32) -> Result<(), RunError> {
         if code == status::OK {
             return Ok(());

@@ -3,8 +3,15 @@
 use std::collections::HashMap;
 use std::mem::{offset_of, size_of};
 
-use super::image::{IoSpec, ModelImage};
-use crate::runtime::abi::{ABI_VERSION, LehrModel, MAGIC, MAIN_SYMBOL, TensorSpec};
+use super::image::{GpuImage, IoSpec, ModelImage};
+use crate::program::Place;
+use crate::ptx::KernelPlan;
+use crate::runtime::abi::{
+    ABI_VERSION, GpuBuffer, GpuKernel, GpuPlan, GpuStep, GpuUpload, LehrModel, MAGIC, MAIN_SYMBOL, TensorSpec, memory,
+};
+
+// Tables of these are written as words.
+const _: () = assert!(size_of::<GpuStep>() == 16 && size_of::<GpuBuffer>() == 16 && size_of::<GpuUpload>() == 24);
 
 /// Two blocks of bytes, 8-byte aligned: constants, and data that is constant once its pointers are known.
 pub(super) struct Tables {
@@ -31,15 +38,17 @@ pub(super) enum To {
 }
 
 const PRODUCER: &str = concat!("lehr ", env!("CARGO_PKG_VERSION"));
-/// The descriptor's functions and the symbols that they are.
-const FUNCTIONS: [(usize, &str); 7] = [
-    (offset_of!(LehrModel, workspace_bytes), "lehr_rt_workspace_bytes"),
-    (offset_of!(LehrModel, open), "lehr_rt_open"),
-    (offset_of!(LehrModel, run), "lehr_rt_run"),
-    (offset_of!(LehrModel, close), "lehr_rt_close"),
-    (offset_of!(LehrModel, last_error), "lehr_rt_last_error"),
-    (offset_of!(LehrModel, status_text), "lehr_rt_status_text"),
-    (offset_of!(LehrModel, main), MAIN_SYMBOL),
+/// The descriptor's functions and the symbols that they are, for the CPU and for GPUs.
+const FUNCTIONS: [(usize, [&str; 2]); 9] = [
+    (offset_of!(LehrModel, workspace_bytes), ["lehr_rt_workspace_bytes"; 2]),
+    (offset_of!(LehrModel, open), ["lehr_rt_open", "lehr_gpu_open"]),
+    (offset_of!(LehrModel, run), ["lehr_rt_run", "lehr_gpu_run"]),
+    (offset_of!(LehrModel, close), ["lehr_rt_close", "lehr_gpu_close"]),
+    (offset_of!(LehrModel, last_error), ["lehr_rt_last_error"; 2]),
+    (offset_of!(LehrModel, status_text), ["lehr_rt_status_text"; 2]),
+    (offset_of!(LehrModel, run_on), ["lehr_rt_run_on", "lehr_gpu_run_on"]),
+    (offset_of!(LehrModel, wait), ["lehr_rt_wait", "lehr_gpu_wait"]),
+    (offset_of!(LehrModel, runs_on), ["lehr_rt_runs_on", "lehr_gpu_runs_on"]),
 ];
 
 impl Tables {
@@ -77,8 +86,15 @@ impl Tables {
         if image.weights_bytes > 0 {
             builder.point(field(offset_of!(LehrModel, weights)), To::Weights);
         }
-        for (offset, symbol) in FUNCTIONS {
-            builder.point(field(offset), To::Symbol(symbol));
+        for (offset, [cpu, gpu]) in FUNCTIONS {
+            builder.point(field(offset), To::Symbol(if image.gpu.is_some() { gpu } else { cpu }));
+        }
+        if image.has_cpu_code() {
+            builder.point(field(offset_of!(LehrModel, main)), To::Symbol(MAIN_SYMBOL));
+        }
+        if let Some(gpu) = &image.gpu {
+            let plan = builder.gpu(gpu);
+            builder.point(field(offset_of!(LehrModel, gpu)), plan);
         }
         builder.pointers.sort_by_key(|pointer| pointer.at);
         Tables { rodata: builder.rodata, relro: builder.relro, pointers: builder.pointers, descriptor: at }
@@ -140,9 +156,14 @@ impl Builder {
     }
 
     fn dims(&mut self, dims: &[i64]) -> To {
+        self.words(dims.iter().map(|&dim| dim as u64))
+    }
+
+    /// Constants of 64 bits.
+    fn words(&mut self, words: impl Iterator<Item = u64>) -> To {
         let aligned = self.rodata.len().next_multiple_of(8);
         self.rodata.resize(aligned, 0);
-        self.rodata.extend(dims.iter().flat_map(|dim| dim.to_le_bytes()));
+        self.rodata.extend(words.flat_map(u64::to_le_bytes));
         To::Rodata(aligned as u64)
     }
 
@@ -151,6 +172,72 @@ impl Builder {
         for (index, fault) in faults.iter().enumerate() {
             let text = self.string(fault);
             self.point(base + 8 * index as u64, text);
+        }
+        To::Relro(base)
+    }
+
+    fn gpu(&mut self, image: &GpuImage) -> To {
+        let plan = &image.plan;
+        let (major, minor) = plan.gpu.sm.ptx_version();
+        let at = self.reserve(size_of::<GpuPlan>());
+        let field = |offset: usize| at + offset as u64;
+        self.u64(field(offset_of!(GpuPlan, ptx_bytes)), escaped(&image.ptx).len() as u64);
+        self.u64(field(offset_of!(GpuPlan, weights_bytes)), plan.weights_bytes);
+        self.u64(field(offset_of!(GpuPlan, arena_bytes)), plan.arena_bytes);
+        self.u32(field(offset_of!(GpuPlan, capability)), plan.gpu.sm.capability());
+        self.u32(field(offset_of!(GpuPlan, ptx_version)), 10 * major + minor);
+        self.u32(field(offset_of!(GpuPlan, driver_version)), plan.gpu.sm.driver_version());
+        self.u32(field(offset_of!(GpuPlan, n_kernels)), plan.kernels.len() as u32);
+        self.u32(field(offset_of!(GpuPlan, n_steps)), plan.steps.len() as u32);
+        self.u32(field(offset_of!(GpuPlan, most_args)), image.most_args());
+        self.u32(field(offset_of!(GpuPlan, n_uploads)), image.uploads.len() as u32);
+        self.u32(field(offset_of!(GpuPlan, n_faults)), plan.faults.len() as u32);
+
+        let ptx = self.string(&image.ptx);
+        let kernels = self.gpu_kernels(&plan.kernels);
+        let both = |low: u32, high: u32| low as u64 | (high as u64) << 32;
+        let mut first = 0;
+        let steps: Vec<u64> = plan
+            .steps
+            .iter()
+            .flat_map(|step| {
+                let count = step.buffers.len() as u32;
+                first += count;
+                [both(step.kernel as u32, step.first_fault), both(first - count, count)]
+            })
+            .collect();
+        let buffer = |&index: &usize| match plan.buffers[index].place {
+            Place::Weights(at) => [memory::WEIGHTS as u64, at],
+            Place::Arena(at) => [memory::ARENA as u64, at],
+            Place::Input(at) => [memory::INPUT as u64, at as u64],
+            Place::Output(at) => [memory::OUTPUT as u64, at as u64],
+        };
+        let args: Vec<u64> = plan.steps.iter().flat_map(|step| &step.buffers).flat_map(buffer).collect();
+        let uploads: Vec<u64> = image.uploads.iter().flat_map(|u| [u.from, u.to, u.bytes]).collect();
+        let steps = self.words(steps.into_iter());
+        let args = self.words(args.into_iter());
+        let uploads = self.words(uploads.into_iter());
+        let faults = self.faults(&plan.faults);
+        self.point(field(offset_of!(GpuPlan, ptx)), ptx);
+        self.point(field(offset_of!(GpuPlan, kernels)), kernels);
+        self.point(field(offset_of!(GpuPlan, steps)), steps);
+        self.point(field(offset_of!(GpuPlan, args)), args);
+        self.point(field(offset_of!(GpuPlan, uploads)), uploads);
+        self.point(field(offset_of!(GpuPlan, faults)), faults);
+        To::Relro(at)
+    }
+
+    fn gpu_kernels(&mut self, kernels: &[KernelPlan]) -> To {
+        let base = self.reserve(kernels.len() * size_of::<GpuKernel>());
+        for (index, kernel) in kernels.iter().enumerate() {
+            let at = base + (index * size_of::<GpuKernel>()) as u64;
+            let name = self.string(&kernel.name);
+            self.point(at + offset_of!(GpuKernel, name) as u64, name);
+            for (axis, blocks) in kernel.grid.into_iter().enumerate() {
+                self.u32(at + (offset_of!(GpuKernel, grid) + 4 * axis) as u64, blocks);
+            }
+            self.u32(at + offset_of!(GpuKernel, threads) as u64, kernel.threads);
+            self.u32(at + offset_of!(GpuKernel, takes_fault) as u64, kernel.has_faults as u32);
         }
         To::Relro(base)
     }

@@ -4,7 +4,9 @@ use super::{Border, Group, Layouts, MAX_BYTES, MAX_PAD, MAX_SLOTS_PER_CHANNEL, R
 use crate::lower::blocked::epilogue::Operand;
 use crate::lower::blocked::grouped;
 use crate::lower::blocked::product::Sizes;
-use crate::lower::blocked::rows::{parameters as parameters_of, row_len};
+use crate::lower::blocked::reduce::stages;
+use crate::lower::blocked::rows::{extent, form, parameters as parameters_of};
+use crate::lower::blocked::wide::{long_enough, streamed};
 use crate::lower::blocked::window::{Axis, axes, runs};
 use crate::lower::blocked::winograd::{self, Candidate};
 use crate::lower::order::Order;
@@ -27,14 +29,14 @@ pub(super) struct Plan {
 }
 
 pub(super) fn choose(group: &Group, layouts: &Layouts) -> Option<Plan> {
-    let Some(anchor) = group.anchor else { return map(group, layouts) };
+    let Some(anchor) = group.anchor else { return map(group, layouts).or_else(|| wide(group)) };
     let op = &group.graph.node(anchor).op;
     match op {
         Op::Conv(c) if c.groups > 1 && is_depthwise(group, c) => window(group, op, layouts),
         Op::Conv(c) => conv(group, c, layouts),
         Op::MaxPool(_) | Op::AvgPool(_) => window(group, op, layouts),
         Op::Concat(c) => concat(group, c.axis, layouts),
-        Op::Reduce(r) => mean(group, r, layouts).or_else(|| rows(group, op, layouts)),
+        Op::Reduce(r) => mean(group, r, layouts).or_else(|| reduction(group, r, layouts)),
         Op::Lrn(l) => lrn(group, l, layouts),
         Op::Gemm(_) | Op::MatMul(_) => product(group, op),
         Op::Softmax(_) | Op::LogSoftmax(_) | Op::LayerNorm(_) | Op::InstanceNorm(_) => rows(group, op, layouts),
@@ -57,7 +59,7 @@ fn is_local(x: &[usize], strides: &[usize], pads: &[usize], dilations: &[usize])
 pub(super) fn same_shaped(operands: Vec<Operand>) -> impl Iterator<Item = ValueId> {
     operands.into_iter().filter_map(|o| match o {
         Operand::Same(v) => Some(v),
-        Operand::Channel { .. } | Operand::Splat(_) => None,
+        Operand::Channel { .. } | Operand::Splat(_) | Operand::Spread(_) => None,
     })
 }
 
@@ -133,8 +135,33 @@ fn map(group: &Group, layouts: &Layouts) -> Option<Plan> {
     Some(Plan { role: Role::Map, gives_blocks: Some(order), blocked, border: None, candidates: vec![] })
 }
 
+/// An elementwise group on plain values, where operands step through the last axes as the result does, or stay, far enough.
+fn wide(group: &Group) -> Option<Plan> {
+    let shape = group.shape(group.result);
+    let bytes = shape.iter().fold(4usize, |n, &d| n.saturating_mul(d));
+    let one_result = group.outer.node(group.id).results.len() == 1;
+    if group.graph.ty(group.result).dtype != DType::F32 || bytes > MAX_BYTES || !one_result {
+        return None;
+    }
+    let inputs = group.outer.node(group.id).inputs.iter().enumerate();
+    let inner = inputs.filter_map(|(i, v)| match std::ptr::eq(group.outer, group.graph) {
+        true => *v,
+        false => v.map(|_| group.graph.inputs()[i]),
+    });
+    let start = streamed(inner, &|v| group.graph.ty(v).dtype == DType::F32 && group.shape(v) == shape)?;
+    let operands = group.epilogue(start, None, false)?;
+    let shapes: Vec<Vec<usize>> = operands.iter().map(|o| group.shape(o.value())).collect();
+    long_enough(&shape, &shapes).then_some(Plan {
+        role: Role::Wide,
+        gives_blocks: None,
+        blocked: vec![],
+        border: None,
+        candidates: vec![],
+    })
+}
+
 /// The operand that a map streams.
-fn map_start(group: &Group, layouts: &Layouts) -> Option<ValueId> {
+pub(super) fn map_start(group: &Group, layouts: &Layouts) -> Option<ValueId> {
     let shape = group.shape(group.result);
     let inputs = group.outer.node(group.id).inputs.iter().enumerate();
     let inner = inputs.filter_map(|(i, v)| match std::ptr::eq(group.outer, group.graph) {
@@ -239,17 +266,31 @@ fn lrn(group: &Group, op: &Lrn, layouts: &Layouts) -> Option<Plan> {
     Some(Plan { role: Role::Lrn, gives_blocks: Some(order), blocked, border: None, candidates: vec![] })
 }
 
-/// Softmax, a normalisation or a sum over the last axes, in rows of a vector and more.
+/// A reduction over any axes. What is fused behind is a plain kernel's: the result is small.
+fn reduction(group: &Group, op: &Reduce, layouts: &Layouts) -> Option<Plan> {
+    let lanes = layouts.isa?.lanes();
+    let (x, y) = (group.operand(0)?, group.anchor?.out(0));
+    let f32 = |v: ValueId| group.graph.ty(v).dtype == DType::F32;
+    let shape = group.shape(x);
+    let bytes = shape.iter().fold(4usize, |n, &d| n.saturating_mul(d));
+    if !f32(x) || !f32(y) || !group.outside(x) || bytes > MAX_BYTES {
+        return None;
+    }
+    stages(op, &shape, lanes)?;
+    Some(Plan { role: Role::Reduce, gives_blocks: None, blocked: vec![], border: None, candidates: vec![] })
+}
+
+/// Softmax or a normalisation, in rows of a vector and more.
 fn rows(group: &Group, op: &Op, layouts: &Layouts) -> Option<Plan> {
     let lanes = layouts.isa?.lanes();
     let (x, y) = (group.operand(0)?, group.anchor?.out(0));
     let node = group.graph.node(y.node);
     let f32 = |v: ValueId| group.graph.ty(v).dtype == DType::F32 && group.outside(v);
-    let len = row_len(op, &group.shape(x), lanes)?;
+    let extent = extent(op, &group.shape(x))?;
     let operands = node.inputs.iter().flatten().count();
     let mut parameters = (1..=parameters_of(op, operands)).map(|i| group.operand(i));
     // Scale and bias have a number for each element of a row, or for each row.
-    let fits = |v: ValueId| f32(v) && (!matches!(op, Op::LayerNorm(_)) || group.shape(v) == [len]);
+    let fits = |v: ValueId| f32(v) && (!matches!(op, Op::LayerNorm(_)) || group.shape(v) == [extent.len]);
     let uses = group.outer.uses();
     let others = std::ptr::eq(group.outer, group.graph)
         && (1..node.results.len()).any(|port| !uses.of(y.node.out(port as u32)).is_empty());
@@ -262,12 +303,11 @@ fn rows(group: &Group, op: &Op, layouts: &Layouts) -> Option<Plan> {
     {
         return None;
     }
-    if matches!(op, Op::Reduce(_)) && group.result != y {
-        return None;
-    }
     let fused = group.epilogue(y, group.shape(y).len().checked_sub(1)?, false)?;
     // Rows of an instance normalisation are planes, not channels.
     let by_column = fused.iter().any(|o| matches!(o, Operand::Channel { .. }));
+    let same = fused.iter().any(|o| matches!(o, Operand::Same(_)));
+    form(op, extent, lanes, same, by_column)?;
     let crowded = fused.len() + parameters_of(op, operands) > MAX_OPERANDS;
     if crowded || (by_column && matches!(op, Op::InstanceNorm(_))) {
         return None;

@@ -28,6 +28,11 @@ pub fn lower(cx: &mut NodeCx, shape: &[usize], cost: i64) {
 /// Groups of adjacent axes that all views step through as if they were one.
 fn merge_axes(shape: &[usize], views: &[View]) -> Vec<Vec<usize>> {
     let strides: Vec<Vec<i64>> = views.iter().map(|v| aligned_strides(v, shape)).collect();
+    merged(shape, &strides)
+}
+
+/// Likewise by the views' strides along the axes of the result.
+pub fn merged(shape: &[usize], strides: &[Vec<i64>]) -> Vec<Vec<usize>> {
     let mut axes: Vec<Vec<usize>> = vec![];
     for d in 0..shape.len() {
         let Some(axis) = axes.last_mut() else {
@@ -42,10 +47,14 @@ fn merge_axes(shape: &[usize], views: &[View]) -> Vec<Vec<usize>> {
 }
 
 /// A view's strides along the axes of the result: 0 where it broadcasts.
-fn aligned_strides(view: &View, shape: &[usize]) -> Vec<i64> {
+pub fn aligned_strides(view: &View, shape: &[usize]) -> Vec<i64> {
     let Layout::Strided { strides, .. } = &view.layout else { unreachable!("only strided views are merged") };
-    let skip = shape.len() - view.shape.len();
-    let own = view.shape.iter().zip(strides);
-    let own = own.map(|(&n, &s)| if n == 1 { 0 } else { s });
+    aligned(&view.shape, strides, shape)
+}
+
+/// The strides of a tensor of its own shape along the axes of a larger one.
+pub fn aligned(own: &[usize], strides: &[i64], shape: &[usize]) -> Vec<i64> {
+    let skip = shape.len() - own.len();
+    let own = own.iter().zip(strides).map(|(&n, &s)| if n == 1 { 0 } else { s });
     std::iter::repeat_n(0, skip).chain(own).collect()
 }

@@ -115,6 +115,8 @@ pub struct Lowering {
     leaves: HashMap<String, u32>,
     /// Concatenations whose room was made when their first operand was produced.
     reserved: HashMap<ValueId, View>,
+    /// Maps that the readers of their results compute, by the results' buffers, which are never written.
+    prologues: HashMap<BufferId, blocked::Prologue>,
     /// Values that are computed in their place in a concatenation, on GPUs.
     placements: HashMap<ValueId, Placement>,
 }

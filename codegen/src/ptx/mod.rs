@@ -70,6 +70,15 @@ impl Sm {
         }
     }
 
+    /// The oldest driver that a model needs, by the CUDA version that it is for (1000 * major + 10 * minor): that of the PTX version, and
+    /// 11.4 at least, which brought `cuGraphInstantiateWithFlags`.
+    pub fn driver_version(self) -> u32 {
+        match self {
+            Sm::Sm80 => 11040,
+            Sm::Sm90 => 11080,
+        }
+    }
+
     /// Multiprocessors of the smallest card of its generation that servers have.
     pub fn multiprocessors(self) -> usize {
         match self {

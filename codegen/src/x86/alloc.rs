@@ -46,30 +46,43 @@ pub(super) struct Place<'a> {
 
 impl Allocated {
     pub fn emit(&self, asm: &mut Asm, place: &Place) {
-        let src = |s: Second| match s {
-            Second::Reg(r) => Src::Reg(r),
-            Second::Const(c) => Src::Const(c),
-        };
-        for inst in &self.code {
-            match *inst {
-                Inst::Bin(op, d, a, b) => asm.bin(op, d, a, src(b)),
-                Inst::Un(op, d, a) => asm.un(op, d, a),
-                Inst::Fma(form, d, a, b) => asm.fma(form, d, a, src(b)),
-                Inst::Select(pred, d, a, b, yes, no) => asm.select(pred, d, a, src(b), yes, no),
-                Inst::Const(d, bits) => asm.constant_to(d, bits),
-                Inst::Operand(d, k) => match (place.operand)(k) {
-                    (m, true) => asm.broadcast(d, m),
-                    (m, false) => asm.load(d, m, place.mask),
-                },
-                Inst::Copy(d, a) => asm.copy(d, a),
-                Inst::Spill(slot, r) => asm.store((place.slot)(slot), r, None),
-                Inst::Reload(r, slot) => asm.load(r, (place.slot)(slot), None),
-            }
+        self.code.iter().for_each(|inst| inst.emit(asm, place));
+    }
+
+    /// The same program on other registers and places, instruction by instruction in turn, so that none waits for itself.
+    pub fn emit_in_turn(copies: &[(&Allocated, Place)], asm: &mut Asm) {
+        let longest = copies.iter().map(|(a, _)| a.code.len()).max().unwrap_or(0);
+        for i in 0..longest {
+            let nth = copies.iter().filter_map(|(a, place)| a.code.get(i).map(|inst| (inst, place)));
+            nth.for_each(|(inst, place)| inst.emit(asm, place));
         }
     }
 
     pub fn len(&self) -> usize {
         self.code.len()
+    }
+}
+
+impl Inst {
+    fn emit(&self, asm: &mut Asm, place: &Place) {
+        let src = |s: Second| match s {
+            Second::Reg(r) => Src::Reg(r),
+            Second::Const(c) => Src::Const(c),
+        };
+        match *self {
+            Inst::Bin(op, d, a, b) => asm.bin(op, d, a, src(b)),
+            Inst::Un(op, d, a) => asm.un(op, d, a),
+            Inst::Fma(form, d, a, b) => asm.fma(form, d, a, src(b)),
+            Inst::Select(pred, d, a, b, yes, no) => asm.select(pred, d, a, src(b), yes, no),
+            Inst::Const(d, bits) => asm.constant_to(d, bits),
+            Inst::Operand(d, k) => match (place.operand)(k) {
+                (m, true) => asm.broadcast(d, m),
+                (m, false) => asm.load(d, m, place.mask),
+            },
+            Inst::Copy(d, a) => asm.copy(d, a),
+            Inst::Spill(slot, r) => asm.store((place.slot)(slot), r, None),
+            Inst::Reload(r, slot) => asm.load(r, (place.slot)(slot), None),
+        }
     }
 }
 
@@ -201,9 +214,16 @@ impl Alloc<'_> {
             }
             Node::Un(op, a) => {
                 let ra = self.need(a, i, &keep)?;
-                self.release_dead(&keep, i);
+                // These write the destination while the operand is still to be read.
+                let early = matches!(op, Un::HugeSine | Un::HugeCosine);
+                if !early {
+                    self.release_dead(&keep, i);
+                }
                 let d = self.fresh(i, &keep)?;
                 self.code.push(Inst::Un(op, d, ra));
+                if early {
+                    self.release_dead(&keep, i);
+                }
                 d
             }
             Node::Fma(a, b, c) => self.fma(i, a, b, c)?,

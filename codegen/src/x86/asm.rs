@@ -4,6 +4,7 @@
 //! pool lies behind the code and is addressed relative to RIP, so the bytes need no relocation. With AVX-512 a constant is four
 //! bytes and is broadcast by the instruction that uses it; with AVX2 it is a whole vector.
 
+use super::angle::{Routines, reduce, routines};
 use super::{Isa, LeafError};
 use iced_x86::{BlockEncoder, BlockEncoderOptions, Code, Instruction, InstructionBlock, MemoryOperand, Register};
 
@@ -71,6 +72,10 @@ pub enum Un {
     FromInt,
     ShiftLeft(u8),
     ShiftRightSigned(u8),
+    /// Of a number that is not negative: lanes of 2^17 and more become angles whose sine is the number's sine; others stay.
+    HugeSine,
+    /// Likewise angles whose sine is the number's cosine.
+    HugeCosine,
 }
 
 /// Comparisons, false where an operand is NaN unless said otherwise.
@@ -85,10 +90,12 @@ pub enum Pred {
     Unordered,
     /// Not greater or equal: true where either is NaN.
     NotGe,
+    /// True where either is NaN.
+    NotEq,
 }
 
 impl Pred {
-    fn immediate(self) -> u32 {
+    pub(super) fn immediate(self) -> u32 {
         match self {
             Pred::Lt => 0x11,
             Pred::Le => 0x12,
@@ -97,6 +104,7 @@ impl Pred {
             Pred::Ge => 0x1d,
             Pred::Unordered => 0x03,
             Pred::NotGe => 0x19,
+            Pred::NotEq => 0x04,
         }
     }
 }
@@ -117,15 +125,27 @@ pub(super) struct Asm {
     next: u64,
     pending: Option<u64>,
     failed: Option<String>,
+    /// What [`reduce`] calls.
+    pub angles: Routines,
 }
 
 impl Asm {
     pub fn new(isa: Isa) -> Self {
-        Asm { isa, code: Vec::new(), pool: Vec::new(), tables: Vec::new(), next: 1, pending: None, failed: None }
+        Asm {
+            isa,
+            code: Vec::new(),
+            pool: Vec::new(),
+            tables: Vec::new(),
+            next: 1,
+            pending: None,
+            failed: None,
+            angles: Routines::default(),
+        }
     }
 
     /// The bytes, code first, the pool behind it.
     pub fn finish(mut self) -> Result<Vec<u8>, LeafError> {
+        routines(&mut self);
         // The pool is aligned to a vector so that no constant crosses a cache line: encode once to learn the code's length.
         let (pool, tables) = (std::mem::take(&mut self.pool), std::mem::take(&mut self.tables));
         let mut data = Vec::new();
@@ -200,7 +220,7 @@ impl Asm {
         mem(Register::RIP, label.0 as i64)
     }
 
-    fn constant(&mut self, bits: u32) -> Mem {
+    pub(super) fn constant(&mut self, bits: u32) -> Mem {
         let label = match self.pool.iter().find(|(b, _)| *b == bits) {
             Some((_, label)) => *label,
             None => {
@@ -221,14 +241,14 @@ impl Asm {
         self.code.push(i);
     }
 
-    fn try_push(&mut self, i: Result<Instruction, iced_x86::IcedError>) {
+    pub(super) fn try_push(&mut self, i: Result<Instruction, iced_x86::IcedError>) {
         match i {
             Ok(i) => self.push(i),
             Err(e) => self.failed = Some(e.to_string()),
         }
     }
 
-    fn operand(&mut self, m: Mem, broadcast: bool) -> MemoryOperand {
+    pub(super) fn operand(&mut self, m: Mem, broadcast: bool) -> MemoryOperand {
         if m.base != Register::RIP && i32::try_from(m.disp).is_err() {
             self.failed = Some(format!("displacement {} is beyond 32 bits", m.disp));
         }
@@ -242,14 +262,14 @@ impl Asm {
         }
     }
 
-    fn by_isa(&self, avx512: Code, avx2: Code) -> Code {
+    pub(super) fn by_isa(&self, avx512: Code, avx2: Code) -> Code {
         match self.isa {
             Isa::Avx512 => avx512,
             Isa::Avx2 => avx2,
         }
     }
 
-    fn three(&mut self, code: Code, d: VReg, a: VReg, b: Src) {
+    pub(super) fn three(&mut self, code: Code, d: VReg, a: VReg, b: Src) {
         let (d, a) = (self.v(d), self.v(a));
         let i = match b {
             Src::Reg(b) => Instruction::with3(code, d, a, self.v(b)),
@@ -285,6 +305,7 @@ impl Asm {
         self.three(code, d, a, b);
     }
 
+    /// With AVX2, `d` must not be `a` where huge angles are reduced.
     pub fn un(&mut self, op: Un, d: VReg, a: VReg) {
         let round = (Code::EVEX_Vrndscaleps_zmm_k1z_zmmm512b32_imm8_sae, Code::VEX_Vroundps_ymm_ymmm256_imm8);
         let (codes, immediate) = match op {
@@ -297,6 +318,8 @@ impl Asm {
             Un::Floor => (round, Some(9)),
             Un::Ceil => (round, Some(10)),
             Un::Trunc => (round, Some(11)),
+            Un::HugeSine => return reduce(self, d, a, false),
+            Un::HugeCosine => return reduce(self, d, a, true),
             Un::ShiftLeft(n) => ((Code::EVEX_Vpslld_zmm_k1z_zmmm512b32_imm8, Code::VEX_Vpslld_ymm_ymm_imm8), Some(n)),
             Un::ShiftRightSigned(n) => {
                 ((Code::EVEX_Vpsrad_zmm_k1z_zmmm512b32_imm8, Code::VEX_Vpsrad_ymm_ymm_imm8), Some(n))
@@ -354,51 +377,6 @@ impl Asm {
         } else {
             self.try_push(Instruction::with4(Code::VEX_Vblendvps_ymm_ymm_ymmm256_ymm, vd, vn, vy, vd));
         }
-    }
-
-    /// In each part of four lanes: the lower (or upper) halves of `a` and `b` lane by lane, or pair by pair.
-    pub fn interleave(&mut self, d: VReg, a: VReg, b: VReg, pairs: bool, upper: bool) {
-        let code = match (pairs, upper) {
-            (false, false) => {
-                self.by_isa(Code::EVEX_Vunpcklps_zmm_k1z_zmm_zmmm512b32, Code::VEX_Vunpcklps_ymm_ymm_ymmm256)
-            }
-            (false, true) => {
-                self.by_isa(Code::EVEX_Vunpckhps_zmm_k1z_zmm_zmmm512b32, Code::VEX_Vunpckhps_ymm_ymm_ymmm256)
-            }
-            (true, false) => {
-                self.by_isa(Code::EVEX_Vunpcklpd_zmm_k1z_zmm_zmmm512b64, Code::VEX_Vunpcklpd_ymm_ymm_ymmm256)
-            }
-            (true, true) => {
-                self.by_isa(Code::EVEX_Vunpckhpd_zmm_k1z_zmm_zmmm512b64, Code::VEX_Vunpckhpd_ymm_ymm_ymmm256)
-            }
-        };
-        self.three(code, d, a, Src::Reg(b));
-    }
-
-    /// Two halves of `a` and `b`, AVX2 only.
-    pub fn permute_halves(&mut self, d: VReg, a: VReg, b: VReg, which: u32) {
-        let (d, a, b) = (self.v(d), self.v(a), self.v(b));
-        self.try_push(Instruction::with4(Code::VEX_Vperm2f128_ymm_ymm_ymmm256_imm8, d, a, b, which));
-    }
-
-    /// Two quarters of `a`, two of `b`, AVX-512 only.
-    pub fn shuffle_quarters(&mut self, d: VReg, a: VReg, b: VReg, which: u32) {
-        let (d, a, b) = (self.v(d), self.v(a), self.v(b));
-        self.try_push(Instruction::with4(Code::EVEX_Vshuff32x4_zmm_k1z_zmm_zmmm512b32_imm8, d, a, b, which));
-    }
-
-    /// The lanes of `high` behind those of `low`, from lane `first` of `low` on; at most half the lanes are passed over or kept.
-    /// With AVX2, `d` must be neither.
-    pub fn align(&mut self, d: VReg, high: VReg, low: VReg, first: u32) {
-        let (vd, vh, vl) = (self.v(d), self.v(high), self.v(low));
-        if self.isa == Isa::Avx512 {
-            let code = Code::EVEX_Valignd_zmm_k1z_zmm_zmmm512b32_imm8;
-            return self.try_push(Instruction::with4(code, vd, vh, vl, first));
-        }
-        // The upper half of `low` and the lower half of `high` are what shifts within halves lack.
-        self.permute_halves(d, low, high, 0x21);
-        let (upper, lower, shift) = if first <= 4 { (vd, vl, 4 * first) } else { (vh, vd, 4 * first - 16) };
-        self.try_push(Instruction::with4(Code::VEX_Vpalignr_ymm_ymm_ymmm256_imm8, vd, upper, lower, shift));
     }
 
     pub fn copy(&mut self, d: VReg, a: VReg) {
@@ -505,6 +483,16 @@ impl Asm {
         self.try_push(Instruction::with2(Code::Mov_r64_rm64, d, m));
     }
 
+    pub fn load_u32(&mut self, d: Register, m: Mem) {
+        let m = self.operand(m, false);
+        self.try_push(Instruction::with2(Code::Mov_r32_rm32, d, m));
+    }
+
+    pub fn store_u32(&mut self, m: Mem, bits: u32) {
+        let m = self.operand(m, false);
+        self.try_push(Instruction::with2(Code::Mov_rm32_imm32, m, bits));
+    }
+
     pub fn load_i32(&mut self, d: Register, m: Mem) {
         let m = self.operand(m, false);
         self.try_push(Instruction::with2(Code::Movsxd_r64_rm32, d, m));
@@ -537,6 +525,16 @@ impl Asm {
             return;
         }
         self.try_push(Instruction::with2(Code::Add_rm64_imm32, d, small));
+    }
+
+    /// `d = s * n`.
+    pub fn imul_imm(&mut self, d: Register, s: Register, n: i32) {
+        self.try_push(Instruction::with3(Code::Imul_r64_rm64_imm32, d, s, n));
+    }
+
+    /// The leaf cannot be encoded, because of this.
+    pub fn fail(&mut self, why: &str) {
+        self.failed = Some(why.to_string());
     }
 
     pub fn add_imm_to_mem(&mut self, m: Mem, n: i64) {

@@ -4,6 +4,9 @@
 //! for i in (0..n).step_by(lanes)      out[i..] = program(in[i..], operands[i..])
 //! ```
 //!
+//! Four vectors are computed in turn, or two, if each copy of the program has registers enough: the next operation on a vector
+//! waits for the one before, and the CPU looks only so far ahead.
+//!
 //! Nothing outside the `n` elements is read or written. In and out may be the same memory.
 
 use super::alloc::{Allocated, Place, allocate};
@@ -36,6 +39,7 @@ impl Map {
         // The highest register holds the mask of the tail.
         let top = isa.registers() as VReg - 1;
         let code = allocate(&program, isa, 0, &(1..top).collect::<Vec<_>>())?;
+        let together = copies(&program, isa)?;
         let vector = isa.bytes() as i64;
         let lanes = isa.lanes() as i32;
         let mut asm = Asm::new(isa);
@@ -43,6 +47,18 @@ impl Map {
         enter(&mut asm, frame, operands.len());
 
         let (tail, end) = (asm.label(), asm.label());
+        if !together.is_empty() {
+            let (some, few) = (together.len() as i64, asm.label());
+            asm.op_ri(Code::Sub_rm64_imm8, LEFT, some as i32 * lanes);
+            asm.jump(Code::Jl_rel32_64, few);
+            let top_of_loop = asm.here();
+            several(&mut asm, &together, &operands, vector);
+            asm.add_imm(DONE, some * vector);
+            asm.op_ri(Code::Sub_rm64_imm8, LEFT, some as i32 * lanes);
+            asm.jump(Code::Jge_rel32_64, top_of_loop);
+            asm.bind(few);
+            asm.op_ri(Code::Add_rm64_imm8, LEFT, some as i32 * lanes);
+        }
         asm.op_ri(Code::Sub_rm64_imm8, LEFT, lanes);
         asm.jump(Code::Jl_rel32_64, tail);
         let top_of_loop = asm.here();
@@ -111,8 +127,45 @@ fn body(asm: &mut Asm, code: &Allocated, operands: &[Access], vector: i64, mask:
     asm.store(current(OUT), code.result, mask);
 }
 
+/// The program for as many vectors as have registers enough, each in its own; none if that is one.
+fn copies(program: &VProg, isa: Isa) -> Result<Vec<Allocated>, LeafError> {
+    let registers = isa.registers() as VReg - 1;
+    for n in [4, 2] {
+        let each = registers / n;
+        let one = |c: VReg| allocate(program, isa, c * each, &(c * each + 1..(c + 1) * each).collect::<Vec<_>>());
+        match (0..n).map(one).collect::<Result<Vec<_>, _>>() {
+            Ok(copies) if copies.iter().all(|c| c.slots == 0) => return Ok(copies),
+            Ok(_) | Err(LeafError::TooFewRegisters) => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(vec![])
+}
+
+/// So many vectors at once.
+fn several(asm: &mut Asm, copies: &[Allocated], operands: &[Access], vector: i64) {
+    let each = (asm.isa.registers() as VReg - 1) / copies.len() as VReg;
+    let shifted = |c: i64| {
+        move |k: u8| match operand(operands, k) {
+            (m, false) if operands[usize::from(k)] == Access::Same => (Mem { disp: c * vector, ..m }, false),
+            fixed => fixed,
+        }
+    };
+    let shifted: Vec<_> = (0..copies.len() as i64).map(shifted).collect();
+    let slot = |_: usize| unreachable!("copies that spill are not used");
+    for c in 0..copies.len() {
+        asm.load(c as VReg * each, Mem { disp: c as i64 * vector, ..current(IN) }, None);
+    }
+    let placed: Vec<(&Allocated, Place)> =
+        copies.iter().zip(&shifted).map(|(code, operand)| (code, Place { operand, slot: &slot, mask: None })).collect();
+    Allocated::emit_in_turn(&placed, asm);
+    for (c, code) in copies.iter().enumerate() {
+        asm.store(Mem { disp: c as i64 * vector, ..current(OUT) }, code.result, None);
+    }
+}
+
 /// The mask of the first LEFT lanes, fewer than a vector's. Changes LEFT.
-fn tail_mask(asm: &mut Asm, isa: Isa) -> Mask {
+pub(super) fn tail_mask(asm: &mut Asm, isa: Isa) -> Mask {
     match isa {
         Isa::Avx512 => {
             // ~(-1 << left), by way of a push: no other register is free.

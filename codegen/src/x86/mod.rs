@@ -8,11 +8,11 @@
 //! extern "C" fn(args: *const u64)
 //! ```
 //!
-//! | slot | [`BatchReduceGemm`], [`MatrixTile`]          | [`Map`], [`Lrn`], [`Rows`]   |
+//! | slot | [`BatchReduceGemm`], [`MatrixTile`]          | [`Map`], [`Lrn`], [`Rows`], [`Columns`] |
 //! |------|----------------------------------------------|------------------------------|
 //! | 0    | input of the first pixel                     | input                        |
 //! | 1    | packed weights                               | output                       |
-//! | 2    | output of the first pixel, first block       | number of elements (pixels, rows), i64 |
+//! | 2    | output of the first pixel, first block       | number of elements (pixels, rows, cells), i64 |
 //! | 3    | bias ([`Init::Bias`]; else not read)         | first operand of the program |
 //! | 4    | tiles, i64 ([`Tiles::Runtime`]; else not read) | second operand, and so on  |
 //! | 5... | operands of the epilogue, in order           |                              |
@@ -63,8 +63,10 @@
 //! - Max and min follow numpy: NaN wins. Denormals are computed as such unless the caller has set FTZ or DAZ.
 
 mod alloc;
+mod angle;
 mod asm;
 mod brgemm;
+mod columns;
 mod gather;
 mod lrn;
 mod map;
@@ -73,14 +75,17 @@ mod pack;
 mod panel;
 mod prefetch;
 mod rows;
+mod shuffle;
 mod stamp;
 mod tile;
 mod vmath;
 mod vprog;
+mod vtrig;
 mod winograd;
 
 pub use asm::Pred;
 pub use brgemm::{BatchReduceGemm, Broadcast, Init, Input, Reduce, Tiles};
+pub use columns::{Cells, Columns, MAX_TRANSPOSED};
 pub use gather::{GatherGemm, MAX_MASKS, Segment};
 pub use lrn::{Lrn, MAX_LRN_REACH};
 pub use map::Map;
@@ -209,6 +214,7 @@ pub enum LeafSpec {
     Map(Map),
     Lrn(Lrn),
     Rows(Rows),
+    Columns(Columns),
     /// Arguments: input, output.
     WinogradInput(InputTransform),
     /// Arguments: products, output, bias, operands of the epilogue.
@@ -226,6 +232,7 @@ impl LeafSpec {
             LeafSpec::Map(s) => s.emit(isa)?,
             LeafSpec::Lrn(s) => s.emit(isa)?,
             LeafSpec::Rows(s) => s.emit(isa)?,
+            LeafSpec::Columns(s) => s.emit(isa)?,
             LeafSpec::WinogradInput(s) => s.emit(isa)?,
             LeafSpec::WinogradOutput(s) => s.emit(isa)?,
         };
@@ -245,6 +252,7 @@ impl LeafSpec {
             LeafSpec::Map(_) => format!("map_{isa}_{hash:016x}"),
             LeafSpec::Lrn(_) => format!("lrn_{isa}_{hash:016x}"),
             LeafSpec::Rows(_) => format!("rows_{isa}_{hash:016x}"),
+            LeafSpec::Columns(_) => format!("columns_{isa}_{hash:016x}"),
             LeafSpec::WinogradInput(_) => format!("winograd_in_{isa}_{hash:016x}"),
             LeafSpec::WinogradOutput(_) => format!("winograd_out_{isa}_{hash:016x}"),
         }

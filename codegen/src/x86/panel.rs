@@ -8,6 +8,7 @@
 //! Lanes beyond the last column become zero, and no memory is read for them.
 
 use super::asm::{Asm, Label, Mask, VReg, mem};
+use super::shuffle::transpose;
 use super::{Isa, LeafError, winograd_slots as slots};
 use iced_x86::{Code, Register};
 
@@ -165,52 +166,4 @@ impl Emit<'_> {
             self.asm.store(mem(TO, r as i64 * step), register, None);
         }
     }
-}
-
-/// Transposes the square in the first registers; gives the registers of the result's rows. Uses as many registers again, which
-/// with AVX2 includes that of a mask.
-fn transpose(asm: &mut Asm) -> Vec<VReg> {
-    let lanes = asm.isa.lanes() as VReg;
-    let mut from: Vec<VReg> = (0..lanes).collect();
-    let mut to: Vec<VReg> = (lanes..2 * lanes).collect();
-    // Within quarters (halves with AVX2): pairs of rows, then pairs of pairs.
-    for i in (0..usize::from(lanes)).step_by(2) {
-        asm.interleave(to[i], from[i], from[i + 1], false, false);
-        asm.interleave(to[i + 1], from[i], from[i + 1], false, true);
-    }
-    std::mem::swap(&mut from, &mut to);
-    for i in (0..usize::from(lanes)).step_by(4) {
-        asm.interleave(to[i], from[i], from[i + 2], true, false);
-        asm.interleave(to[i + 1], from[i], from[i + 2], true, true);
-        asm.interleave(to[i + 2], from[i + 1], from[i + 3], true, false);
-        asm.interleave(to[i + 3], from[i + 1], from[i + 3], true, true);
-    }
-    std::mem::swap(&mut from, &mut to);
-    // Register 4g + j now holds, in its q-th part of four lanes, column 4q + j of rows 4g .. 4g + 4.
-    match asm.isa {
-        Isa::Avx2 => {
-            for j in 0..4 {
-                asm.permute_halves(to[j], from[j], from[4 + j], 0x20);
-                asm.permute_halves(to[4 + j], from[j], from[4 + j], 0x31);
-            }
-        }
-        Isa::Avx512 => {
-            for j in 0..4 {
-                // Even and odd parts of two registers: 0 2 0 2 and 1 3 1 3.
-                asm.shuffle_quarters(to[j], from[j], from[4 + j], 0x88);
-                asm.shuffle_quarters(to[4 + j], from[j], from[4 + j], 0xdd);
-                asm.shuffle_quarters(to[8 + j], from[8 + j], from[12 + j], 0x88);
-                asm.shuffle_quarters(to[12 + j], from[8 + j], from[12 + j], 0xdd);
-            }
-            std::mem::swap(&mut from, &mut to);
-            for j in 0..4 {
-                // `from[j]` is parts 0 and 2 of the first eight rows, `from[8 + j]` of the others; `from[4 + j]` parts 1 and 3.
-                asm.shuffle_quarters(to[j], from[j], from[8 + j], 0x88);
-                asm.shuffle_quarters(to[8 + j], from[j], from[8 + j], 0xdd);
-                asm.shuffle_quarters(to[4 + j], from[4 + j], from[12 + j], 0x88);
-                asm.shuffle_quarters(to[12 + j], from[4 + j], from[12 + j], 0xdd);
-            }
-        }
-    }
-    to
 }

@@ -165,6 +165,19 @@ impl VProg {
         self.push(Node::Select { pred, a, b, yes, no })
     }
 
+    /// 1 where `a pred b`, else 0.
+    pub fn truth(&mut self, pred: Pred, a: Val, b: Val) -> Val {
+        let (one, zero) = (self.constant(1.0), self.constant(0.0));
+        self.select(pred, a, b, one, zero)
+    }
+
+    /// -1, 0 or 1; NaN stays, and so does the sign of zero.
+    pub fn sign(&mut self, a: Val) -> Val {
+        let (zero, one, minus_one) = (self.constant(0.0), self.constant(1.0), self.constant(-1.0));
+        let y = self.select(Pred::Lt, a, zero, minus_one, a);
+        self.select(Pred::Gt, a, zero, one, y)
+    }
+
     pub(super) fn bin(&mut self, op: Bin, a: Val, b: Val) -> Val {
         // A constant is a memory operand in second place only.
         let commutes = matches!(op, Bin::Add | Bin::Mul | Bin::And | Bin::Or | Bin::Xor | Bin::AddInt);

@@ -31,6 +31,8 @@ pub fn image(name: &str, n: i64, weight: f32) -> ModelImage {
             WeightBlob { offset: WEIGHT_OFFSET as u64, data: weight.to_le_bytes().to_vec().into() },
         ],
         weights_bytes: 256,
+        gpu: None,
+        device_bytes: 0,
     }
 }
 

@@ -184,7 +184,7 @@ fn a_wrong_workspace_or_model_is_refused() {
         assert_eq!((model.open)(zeros.as_ptr().cast(), ws, bytes, 2), status::BAD_MODEL);
         assert!(raw.error().contains("its first bytes are not LEHRMODL"));
         let mut newer: LehrModel = m.read();
-        newer.abi_version = 2;
+        newer.abi_version = 3;
         assert_eq!((model.open)(&newer, ws, bytes, 2), status::BAD_MODEL);
         assert_eq!(raw.error(), "the model has another ABI version than this runtime");
 
@@ -198,11 +198,28 @@ fn a_wrong_workspace_or_model_is_refused() {
         assert_eq!(raw.open(), status::OK, "memory can be used again");
         assert_eq!(raw.close(), status::OK);
     }
-    for code in -1..20 {
+    for code in -1..30 {
         // SAFETY: the text is static.
         let text = unsafe { CStr::from_ptr((model.status_text)(code)) };
-        assert_eq!(text.to_bytes() == b"unknown status", !(0..=status::FAULT).contains(&code));
+        assert_eq!(text.to_bytes() == b"unknown status", !(0..=status::DEVICE).contains(&code));
     }
+}
+
+#[test]
+fn the_cpu_has_no_streams_and_is_never_waited_for() {
+    let mut session = Session::new(&adder(), 2).unwrap();
+    assert_eq!((session.runs_on().as_str(), session.is_on_cpu()), ("the CPU", true));
+    let (mut a, mut b, mut sum) = ([1f32; N as usize], [2f32; N as usize], [0f32; N as usize]);
+    let dims = [1, N];
+    let inputs = [tensor(a.as_mut_ptr(), &dims), tensor(b.as_mut_ptr(), &dims)];
+    let outputs = [tensor(sum.as_mut_ptr(), &dims)];
+    // SAFETY (both calls): arrays of the tensors' sizes; the CPU looks at no stream but for null.
+    unsafe { session.run_on(&inputs, &outputs, null_mut()) }.unwrap();
+    assert_eq!(sum, [3.25; N as usize]);
+    let error = unsafe { session.run_on(&inputs, &outputs, 8 as *mut c_void) }.unwrap_err();
+    let text = "there is a stream, but the model runs on the CPU";
+    assert_eq!((error.status, error.text.as_str()), (status::DEVICE, text));
+    session.wait().unwrap();
 }
 
 #[test]

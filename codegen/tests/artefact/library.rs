@@ -229,7 +229,7 @@ fn what_is_not_a_model_is_refused() {
     write_so(&image("adder", N, 1.0), &[object(N)], &SoOptions::default(), &path).unwrap();
     let good = fs::read(&path).unwrap();
     let mut newer = good.clone();
-    let descriptor = (0..good.len() - 16).find(|&at| good[at..].starts_with(b"LEHRMODL\x01\0\0\0\xb8\0\0\0")).unwrap();
+    let descriptor = (0..good.len() - 16).find(|&at| good[at..].starts_with(b"LEHRMODL\x02\0\0\0\xd8\0\0\0")).unwrap();
     newer[descriptor + 8] = 9;
     assert!(open("newer.so", &newer).contains("it has ABI version 9"));
     assert!(open("cut.so", &good[..good.len() - 1]).contains("it is cut off"));

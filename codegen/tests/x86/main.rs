@@ -1,6 +1,7 @@
 //! The x86 leaves, run on this CPU where it has the instructions.
 #![cfg(all(target_arch = "x86_64", target_os = "linux"))]
 
+mod columns;
 mod gather;
 mod gemm;
 mod harness;

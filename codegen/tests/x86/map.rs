@@ -35,6 +35,11 @@ fn softplus(x: f64) -> f64 {
     nan_max(x, 0.0) + (-x.abs()).exp().ln_1p()
 }
 
+/// libm's gives a number for some x below 1.
+fn acosh(x: f64) -> f64 {
+    if x < 1.0 { f64::NAN } else { libm::acosh(x) }
+}
+
 fn normal_or_one(x: f64) -> f64 {
     if (f64::from(f32::MIN_POSITIVE)..f64::INFINITY).contains(&x) { x } else { 1.0 }
 }
@@ -61,7 +66,19 @@ fn functions() -> Vec<Function> {
         f("ceil", |p, x| p.ceil(x), f64::ceil, 0.0, LEAST),
         f("trunc", |p, x| p.trunc(x), f64::trunc, 0.0, LEAST),
         f("exp", |p, x| p.exp(x), f64::exp, 1.0, LEAST),
-        f("log", |p, x| p.log(x), f64::ln, 1.5, LEAST),
+        f("log", |p, x| p.log(x), f64::ln, 1.0, LEAST),
+        f("log1p", |p, x| p.log1p(x), f64::ln_1p, 2.0, LEAST),
+        f("sin", |p, x| p.sin(x), f64::sin, 2.0, LEAST),
+        f("cos", |p, x| p.cos(x), f64::cos, 2.0, LEAST),
+        f("tan", |p, x| p.tan(x), f64::tan, 4.0, LEAST),
+        f("asin", |p, x| p.asin(x), f64::asin, 2.5, LEAST),
+        f("acos", |p, x| p.acos(x), f64::acos, 1.5, LEAST),
+        f("atan", |p, x| p.atan(x), f64::atan, 2.0, LEAST),
+        f("sinh", |p, x| p.sinh(x), f64::sinh, 2.0, LEAST),
+        f("cosh", |p, x| p.cosh(x), f64::cosh, 2.0, LEAST),
+        f("asinh", |p, x| p.asinh(x), libm::asinh, 2.5, LEAST),
+        f("acosh", |p, x| p.acosh(x), acosh, 2.5, LEAST),
+        f("atanh", |p, x| p.atanh(x), libm::atanh, 2.5, LEAST),
         f("erf", |p, x| p.erf(x), libm::erf, 1.5, LEAST),
         f("tanh", |p, x| p.tanh(x), f64::tanh, 2.5, LEAST),
         f("sigmoid", |p, x| p.sigmoid(x), |x| 1.0 / (1.0 + (-x).exp()), 2.5, LEAST),
@@ -142,8 +159,19 @@ fn awkward() -> Vec<f32> {
     v.extend((0..20_000).map(|_| random.unit() * 110.0));
     v.extend((0..20_000).map(|_| random.unit() * 6.0));
     v.extend((0..20_000).map(|_| random.unit()));
-    // Every exponent and sign.
+    v.extend((0..20_000).map(|_| random.unit() * 1e5));
     v.extend((0..40_000).map(|_| f32::from_bits(random.next() as u32 ^ (random.next() as u32) << 16)));
+    // Every exponent and sign, denormals and infinities among them: both ends and 60 numbers between.
+    for high in 0..512u32 {
+        let within = [0, 1, 0x40_0000, 0x7f_ffff].into_iter();
+        let within = within.chain((0..60).map(|_| random.next() as u32 & 0x7f_ffff)).collect::<Vec<_>>();
+        v.extend(within.into_iter().map(|low| f32::from_bits(high << 23 | low)));
+    }
+    // The neighbours of multiples of pi/2, where sines and cosines vanish.
+    for n in (0..42_000).step_by(7).chain([83_443, 1 << 20, 1 << 27]) {
+        let zero = (f64::from(n) * std::f64::consts::FRAC_PI_2) as f32;
+        v.extend([-1, 0, 1].map(|step| f32::from_bits(zero.to_bits().saturating_add_signed(step))));
+    }
     v
 }
 
@@ -226,6 +254,14 @@ fn signs_of_zero_survive() {
             ("tanh", (|p, x| p.tanh(x)) as fn(&mut VProg, Val) -> Val),
             ("erf", |p, x| p.erf(x)),
             ("round", |p, x| p.round(x)),
+            ("sin", |p, x| p.sin(x)),
+            ("tan", |p, x| p.tan(x)),
+            ("asin", |p, x| p.asin(x)),
+            ("atan", |p, x| p.atan(x)),
+            ("sinh", |p, x| p.sinh(x)),
+            ("asinh", |p, x| p.asinh(x)),
+            ("atanh", |p, x| p.atanh(x)),
+            ("log1p", |p, x| p.log1p(x)),
             ("leaky_relu", |p, x| p.leaky_relu(x, 0.1)),
         ] {
             let got = run(isa, &VProg::build(build), &[0.0, -0.0], &[]);
@@ -263,6 +299,7 @@ fn comparisons_select_as_named() {
         (Pred::Ge, [0, 1, 1, 0]),
         (Pred::Unordered, [0, 0, 0, 1]),
         (Pred::NotGe, [1, 0, 0, 1]),
+        (Pred::NotEq, [1, 0, 1, 1]),
     ];
     for isa in isas() {
         for (pred, expected) in table {

@@ -4,7 +4,7 @@ use crate::harness::{Guard, Guarded, Random, isas, load};
 use lehr_codegen::x86::*;
 
 /// Sum of squares of what lies above the mean, times the largest element: every kind of pass. Kept terms are what the result reads.
-fn passes(len: u32) -> Vec<Pass> {
+pub(super) fn passes(len: u32) -> Vec<Pass> {
     let over_len = VProg::build(|p, total| {
         let n = p.constant(len as f32);
         p.div(total, n)
@@ -23,7 +23,7 @@ fn passes(len: u32) -> Vec<Pass> {
     ]
 }
 
-fn expected(row: &[f32]) -> (Vec<f64>, f64, f64) {
+pub(super) fn expected(row: &[f32]) -> (Vec<f64>, f64, f64) {
     let x: Vec<f64> = row.iter().map(|x| f64::from(*x)).collect();
     let largest = x.iter().copied().fold(f64::NEG_INFINITY, f64::max).abs();
     let mean = x.iter().sum::<f64>() / x.len() as f64;
@@ -32,7 +32,7 @@ fn expected(row: &[f32]) -> (Vec<f64>, f64, f64) {
     (terms, largest, total)
 }
 
-fn near(what: &str, got: f32, want: f64) {
+pub(super) fn near(what: &str, got: f32, want: f64) {
     assert!((f64::from(got) - want).abs() <= 1e-5 * want.abs().max(1.0), "{what}: {got} for {want}");
 }
 

@@ -30,8 +30,20 @@ use super::names::c_identifier;
 use super::tables::Tables;
 
 /// The C library's functions that a model may import; `build.rs` holds the runtime's object to the same list.
-const IMPORTS: [&str; 8] =
-    ["memcpy", "memmove", "memset", "memcmp", "syscall", "pthread_create", "pthread_join", "pthread_sigmask"];
+const IMPORTS: [&str; 12] = [
+    "memcpy",
+    "memmove",
+    "memset",
+    "memcmp",
+    "syscall",
+    "pthread_create",
+    "pthread_join",
+    "pthread_sigmask",
+    "dlopen",
+    "dlsym",
+    "dlerror",
+    "secure_getenv",
+];
 
 /// How a library is written.
 #[derive(Clone, Debug)]

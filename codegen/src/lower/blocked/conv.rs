@@ -8,9 +8,11 @@
 //!                 leaf: tiles of pixels, all taps, the epilogue behind the last input channel
 //! ```
 //!
-//! A 1x1 convolution on planes without borders takes the whole plane as one row, and its chunks are ranges of tiles. The input is
+//! A map that only a 1x1 convolution reads is its prologue: each chunk first computes its pixels of the map's result, for all input
+//! channels, into scratch of the thread. A 1x1 convolution on planes without borders takes the whole plane as one row, and its chunks are ranges of tiles. The input is
 //! blocked with a border that covers the padding, or row-major (a stem), and is then copied into a bordered buffer if it is padded.
 
+use super::map::Prologue;
 use super::operands::{Feed, Fused, Place, addresses, channel_table, fused};
 use super::{Parts, bytes, leaf_diag};
 use crate::kernel::{Access, Blocks, Expr, LeafArg, LoopKind, Param};
@@ -19,8 +21,8 @@ use crate::lower::cx::{KernelCx, NodeCx};
 use crate::lower::nest::unflatten;
 use crate::lower::view::{Lattice, Layout, View, row_major};
 use crate::x86::{
-    BatchReduceGemm, Broadcast, ConvWeights, Init, Input, InputLayout, LeafError, LeafSpec, Prefetch, Reduce, Tiles,
-    VProg, choose_tile, pack_conv_weights, split_evenly,
+    BatchReduceGemm, Broadcast, ConvWeights, Init, Input, InputLayout, LeafError, LeafSpec, Map, Prefetch, Reduce,
+    Tiles, VProg, choose_tile, pack_conv_weights, split_evenly,
 };
 use bytes::Bytes;
 use lehr_ir::ops::Conv;
@@ -46,7 +48,9 @@ pub fn lower(cx: &mut NodeCx) -> Result<(), Diag> {
 }
 
 struct ConvKernel {
+    /// Not in memory where there is a prologue.
     x: View,
+    prologue: Option<Prologue>,
     y: View,
     xs: Lattice,
     ys: Lattice,
@@ -102,6 +106,7 @@ impl ConvKernel {
         let bias = cx.constant(2).map(|b| b.to_f32());
         let y = cx.outputs[0].1.clone();
         let (xs, ys) = (x.lattice(), y.lattice());
+        let prologue = cx.low.prologues.remove(&x.buf);
         let n = op.strides.len();
         let pointwise = w.shape()[2..].iter().all(|&k| k == 1)
             && op.strides.iter().all(|&s| s == 1)
@@ -157,6 +162,7 @@ impl ConvKernel {
             inputs,
             bias,
             x,
+            prologue,
             y,
             xs,
             ys,
@@ -207,7 +213,7 @@ impl ConvKernel {
         let plane = self.rows * self.row_pixels;
         let large = weights >= LARGE_WEIGHTS && plane <= 4 * MIN_PIXELS;
         let few = units * unit_pixels < 2 * MIN_PIXELS;
-        if self.conv_groups == 1 && groups > 1 && (large || few) {
+        if self.prologue.is_none() && self.conv_groups == 1 && groups > 1 && (large || few) {
             let chunks = if groups * images >= 4 { 1 } else { (4usize).div_ceil(groups * images).min(units) };
             let per_chunk = units.div_ceil(chunks);
             return Split { by_channels: true, chunks: units.div_ceil(per_chunk), per_chunk };
@@ -228,23 +234,34 @@ impl ConvKernel {
         let bias = self.bias.as_ref().map(|b| channel_table(cx, b, self.lanes, 0.0));
         let split = self.split();
         // Assembled before the kernel that calls them is open.
-        let mut leaves = vec![];
+        let (mut leaves, input) = (vec![], self.input(&split));
         for (blocks, _) in self.groups.sizes() {
             for phase in 0..self.phases.len() {
                 for (pixels, tiles) in self.tiles.sizes() {
                     let next = self.next_weights(&split, blocks, phase);
-                    leaves.push(self.leaf(&mut *cx.low, blocks, phase, (pixels, tiles), next)?);
+                    leaves.push(self.leaf(&mut *cx.low, &input, blocks, phase, (pixels, tiles), next)?);
                 }
             }
         }
         let images = self.y.shape[0];
+        let before = match &self.prologue {
+            Some(p) => {
+                let leaf = cx.low.leaf(&LeafSpec::Map(Map { program: p.fused.program.clone() }))?;
+                let elements = images * split.chunks * self.scratch(&split);
+                Some((leaf, cx.scratch(DType::F32, elements)))
+            }
+            None => None,
+        };
         let mut k = cx.kernel("");
         let groups = if split.by_channels { self.groups.total() } else { 1 };
         let extent = images * split.chunks * groups;
         let work = 2 * self.weights_per_block() * self.out_blocks * self.conv_groups * self.rows * self.row_pixels;
         let p = k.parallel(extent as i64, (work * images / extent) as i64);
         let params = Params {
-            x: k.param_for(self.x.buf, Access::Read),
+            x: match before {
+                Some((_, scratch)) => k.param_for(scratch, Access::ReadWrite),
+                None => k.param_for(self.x.buf, Access::Read),
+            },
             w: k.param_for(weights, Access::Read),
             y: k.param_for(self.y.buf, Access::Write),
             bias: bias.map(|b| k.param_for(b, Access::Read)),
@@ -254,7 +271,11 @@ impl ConvKernel {
         let units = if self.flat { self.tiles.total() } else { self.rows };
         let first = k.let_(chunk * split.per_chunk as i64);
         let end = k.let_((first.clone() + split.per_chunk as i64).min(Expr::i64(units as i64)));
-        let body = ChunkCx { conv: self, split: &split, leaves: &leaves, params: &params, image, first, end };
+        let shift = match before {
+            Some((leaf, _)) => self.prologue_of_chunk(&mut k, leaf, &split, params.x, &image, [&first, &end]),
+            None => Expr::i64(0),
+        };
+        let body = ChunkCx { conv: self, split: &split, leaves: &leaves, params: &params, image, first, end, shift };
         if split.by_channels {
             body.group(&mut k, Expr::i64(0), group);
         } else {
@@ -266,18 +287,80 @@ impl ConvKernel {
         Ok(())
     }
 
+    /// Pixels of a chunk at most.
+    fn chunk_pixels(&self, split: &Split) -> usize {
+        split.per_chunk * if self.flat { self.tiles.size } else { self.row_pixels }
+    }
+
+    /// Elements that a chunk's prologue computes.
+    fn scratch(&self, split: &Split) -> usize {
+        self.in_blocks * self.chunk_pixels(split) * self.lanes
+    }
+
+    /// How the input lies: as the tensor does, or by chunks in scratch.
+    fn input(&self, split: &Split) -> Lattice {
+        if self.prologue.is_none() {
+            return self.xs.clone();
+        }
+        let channel = (self.chunk_pixels(split) * self.lanes) as i64;
+        let spatial = row_major(&self.x.shape[2..]).iter().map(|s| s * self.lanes as i64).collect();
+        Lattice { origin: 0, image: 0, channel, spatial }
+    }
+
+    /// Where a row, or a tile of a flat plane, begins in its plane.
+    fn first_pixel(&self, unit: &Expr) -> Expr {
+        if !self.flat {
+            return unit.clone() * self.row_pixels as i64;
+        }
+        // What is not among the larger tiles is one pixel shorter.
+        let (size, count) = (self.tiles.size as i64, self.tiles.count as i64);
+        unit.clone() * size - (unit.clone() - count).max(Expr::i64(0))
+    }
+
+    /// Computes rows or tiles `first..end` of the input, and gives what must be added to positions in its lattice.
+    fn prologue_of_chunk(
+        &self,
+        k: &mut KernelCx,
+        leaf: u32,
+        split: &Split,
+        scratch: Param,
+        image: &Expr,
+        [first, end]: [&Expr; 2],
+    ) -> Expr {
+        let p = self.prologue.as_ref().expect("there is a prologue");
+        let own = k.range_start();
+        let own = k.let_(own * self.scratch(split) as i64);
+        let from = k.let_(self.first_pixel(first));
+        let count = k.let_((self.first_pixel(end) - from.clone()) * self.lanes as i64);
+        let x = k.param_for(p.x.buf, Access::Read);
+        let (lattice, step) = (p.x.lattice(), self.input(split).channel);
+        let corner = vec![Expr::i64(0); p.x.shape.len() - 2];
+        k.serial(self.in_blocks, |k, block| {
+            let at = Place { image, block: block.clone(), spatial: &corner, pixels: from.clone() };
+            let mut args = vec![
+                LeafArg::Address { buf: x, index: at.position(&lattice) },
+                LeafArg::Address { buf: scratch, index: own.clone() + block * step },
+                LeafArg::Int(count.clone()),
+            ];
+            args.extend(addresses(k, &p.fused.feeds, None, self.lanes, &at));
+            k.leaf(leaf, args);
+        });
+        k.let_(own - from * self.lanes as i64)
+    }
+
     fn leaf(
         &self,
         low: &mut Lowering,
+        input: &Lattice,
         blocks: usize,
         phase: usize,
         (pixels, count): (usize, usize),
         next: usize,
     ) -> Result<u32, LeafError> {
         let (n, last_phase) = (self.strides.len(), self.phases.len() - 1);
-        let mut reduce = vec![Reduce { trip: self.phases[phase].1 as u32, stride: bytes(self.xs.channel) }];
+        let mut reduce = vec![Reduce { trip: self.phases[phase].1 as u32, stride: bytes(input.channel) }];
         for d in 0..n {
-            reduce.push(Reduce { trip: self.kernel[d] as u32, stride: bytes(self.dilations[d] * self.xs.spatial[d]) });
+            reduce.push(Reduce { trip: self.kernel[d] as u32, stride: bytes(self.dilations[d] * input.spatial[d]) });
         }
         if self.x.block().is_some() {
             reduce.push(Reduce { trip: self.lanes as u32, stride: 4 });
@@ -287,7 +370,7 @@ impl ConvKernel {
             blocks: blocks as u32,
             input: Input::Element,
             broadcast: self.broadcast,
-            pixel_stride: bytes(self.strides[n - 1] * self.xs.spatial[n - 1]),
+            pixel_stride: bytes(self.strides[n - 1] * input.spatial[n - 1]),
             reduce,
             init: match (phase, &self.bias) {
                 (0, Some(_)) => Init::Bias,
@@ -314,6 +397,8 @@ struct ChunkCx<'c> {
     image: Expr,
     first: Expr,
     end: Expr,
+    /// What is added to positions of the input.
+    shift: Expr,
 }
 
 impl ChunkCx<'_> {
@@ -415,7 +500,7 @@ impl Call<'_> {
             (0..place.len()).map(|d| place[d].clone() * c.strides[d] + Expr::i64(-c.pads[d])).collect();
         let last = source.len() - 1;
         source[last] = source[last].clone() + pixels * c.strides[last];
-        let input = c.xs.at(image, self.in_block.clone(), &source);
+        let input = c.input(self.chunk.split).at(image, self.in_block.clone(), &source) + self.chunk.shift.clone();
         let address = |buf: Param, index: Expr| LeafArg::Address { buf, index };
         let bias = match params.bias {
             Some(bias) => address(bias, self.block.clone() * c.lanes as i64),
@@ -437,6 +522,11 @@ impl Call<'_> {
         }
         k.leaf(self.leaves[part], args);
     }
+}
+
+/// Whether so many weights of a 1x1 convolution are streamed once, for output channels that threads share out.
+pub fn streams_weights(weights: usize, plane: usize) -> bool {
+    4 * weights >= LARGE_WEIGHTS && plane <= 4 * MIN_PIXELS
 }
 
 /// The weights, `[outputs, inputs, taps]`, by the slots of the input's channels and the result's; zero where there is no channel.

@@ -2,8 +2,13 @@
 //!
 //! Values from outside reach the program as operands: of the result's shape, one number per channel, or one number. Used
 //! twice: while layouts are chosen, to see whether a group can be written so, and when it is lowered.
+//!
+//! Programs compute in f32. Every elementwise function of f32 has one, but for `mod` and `fmod` (a remainder takes a loop over
+//! quotients) and `pow` with other exponents than the few constants of [`Translation::power`]. Truth values are 1 and 0 while they
+//! are in a program: comparisons, `not`, `and`, `or`, `xor`, `is_nan`, `is_inf`, `where` and casts between them and f32 work on
+//! those. They cannot come from outside or leave, and neither can integers or floats of other widths: plain loops have those.
 
-use crate::x86::{Access, MAX_OPERANDS, VProg, Val};
+use crate::x86::{Access, MAX_OPERANDS, Pred, VProg, Val};
 use lehr_ir::graph::{Graph, ValueId};
 use lehr_ir::ops::{BinaryFn, UnaryFn};
 use lehr_ir::{ConstValue, DType, Op};
@@ -19,12 +24,14 @@ pub enum Operand {
     Channel { value: ValueId, per_image: bool },
     /// One number.
     Splat(ValueId),
+    /// It broadcasts in another way, or in any where there are no channels.
+    Spread(ValueId),
 }
 
 impl Operand {
     pub fn value(self) -> ValueId {
         match self {
-            Operand::Same(v) | Operand::Splat(v) | Operand::Channel { value: v, .. } => v,
+            Operand::Same(v) | Operand::Splat(v) | Operand::Spread(v) | Operand::Channel { value: v, .. } => v,
         }
     }
 }
@@ -43,8 +50,9 @@ pub struct Body<'g> {
     /// What the input is divided by to give `start`.
     pub divisor: Option<f32>,
     pub result: ValueId,
-    /// The axis of the result that channels, or the columns of a matrix, are on.
-    pub channel_axis: usize,
+    /// The axis of the result that channels, or the columns of a matrix, are on. Where there is none operands may broadcast in any
+    /// way.
+    pub channel_axis: Option<usize>,
     /// Whether there are lanes beyond the last channel. What is computed there must stay finite, since it meets zero weights.
     pub padded: bool,
     /// Whether a value comes from outside the group.
@@ -89,12 +97,16 @@ impl Translation<'_, '_> {
             return Some(val);
         }
         let graph = self.body.graph;
-        if graph.ty(v).dtype != DType::F32 {
+        let dtype = graph.ty(v).dtype;
+        if !matches!(dtype, DType::F32 | DType::Bool) {
             return None;
         }
         let val = if let Some(number) = number(self.body, v) {
             self.p.constant(number)
         } else if (self.body.outside)(v) {
+            if dtype != DType::F32 {
+                return None;
+            }
             let operand = spread(self.body, v)?;
             let access = (self.access)(operand);
             self.operands.push(operand);
@@ -123,10 +135,27 @@ impl Translation<'_, '_> {
                 if b.f == BinaryFn::Div && self.body.padded && !self.finite_divisor(y) {
                     return None;
                 }
+                if b.f == BinaryFn::Pow {
+                    let (x, exponent) = (self.value(x)?, number(self.body, y)?);
+                    return self.power(x, exponent);
+                }
                 let (x, y) = (self.value(x)?, self.value(y)?);
                 self.binary(b.f, x, y)
             }
             Op::Clip(_) => self.clip(operand(0)?, operand(1), operand(2)),
+            Op::Where(_) => {
+                let condition = self.value(operand(0)?)?;
+                let (yes, no) = (self.value(operand(1)?)?, self.value(operand(2)?)?);
+                let zero = self.p.constant(0.0);
+                Some(self.p.select(Pred::Gt, condition, zero, yes, no))
+            }
+            // From truth values to numbers nothing changes; other types do not get here.
+            Op::Cast(_) if graph.ty(v).dtype == DType::F32 => self.value(operand(0)?),
+            Op::Cast(_) => {
+                let x = self.value(operand(0)?)?;
+                let zero = self.p.constant(0.0);
+                Some(self.p.truth(Pred::NotEq, x, zero))
+            }
             _ => None,
         }
     }
@@ -151,7 +180,7 @@ impl Translation<'_, '_> {
     }
 
     fn unary(&mut self, f: UnaryFn, x: Val) -> Option<Val> {
-        if self.body.padded && matches!(f, UnaryFn::Log | UnaryFn::Reciprocal) {
+        if self.body.padded && may_be_infinite(f) {
             return None;
         }
         let p = &mut *self.p;
@@ -168,6 +197,19 @@ impl Translation<'_, '_> {
             }
             UnaryFn::Exp => p.exp(x),
             UnaryFn::Log => p.log(x),
+            UnaryFn::Log1p => p.log1p(x),
+            UnaryFn::Sin => p.sin(x),
+            UnaryFn::Cos => p.cos(x),
+            UnaryFn::Tan => p.tan(x),
+            UnaryFn::Asin => p.asin(x),
+            UnaryFn::Acos => p.acos(x),
+            UnaryFn::Atan => p.atan(x),
+            UnaryFn::Sinh => p.sinh(x),
+            UnaryFn::Cosh => p.cosh(x),
+            UnaryFn::Asinh => p.asinh(x),
+            UnaryFn::Acosh => p.acosh(x),
+            UnaryFn::Atanh => p.atanh(x),
+            UnaryFn::Sign => p.sign(x),
             UnaryFn::Tanh => p.tanh(x),
             UnaryFn::Erf => p.erf(x),
             UnaryFn::Relu => p.relu(x),
@@ -185,7 +227,22 @@ impl Translation<'_, '_> {
             UnaryFn::Gelu => p.gelu(x),
             UnaryFn::GeluTanh => p.gelu_tanh(x),
             UnaryFn::Mish => p.mish(x),
-            _ => return None,
+            UnaryFn::Not => {
+                let one = p.constant(1.0);
+                p.sub(one, x)
+            }
+            UnaryFn::IsNan => p.truth(Pred::Unordered, x, x),
+            UnaryFn::IsInf { negative, positive } => {
+                let (least, most) = (p.constant(f32::NEG_INFINITY), p.constant(f32::INFINITY));
+                let (below, above) = (p.truth(Pred::Eq, x, least), p.truth(Pred::Eq, x, most));
+                match (negative != 0.0, positive != 0.0) {
+                    (true, true) => p.max(below, above),
+                    (true, false) => below,
+                    (false, true) => above,
+                    (false, false) => p.constant(0.0),
+                }
+            }
+            UnaryFn::BitNot => return None,
         })
     }
 
@@ -199,9 +256,66 @@ impl Translation<'_, '_> {
             BinaryFn::Min => p.min(x, y),
             BinaryFn::Max => p.max(x, y),
             BinaryFn::Prelu => p.prelu(x, y),
-            _ => return None,
+            BinaryFn::Equal => p.truth(Pred::Eq, x, y),
+            BinaryFn::Less => p.truth(Pred::Lt, x, y),
+            BinaryFn::LessEqual => p.truth(Pred::Le, x, y),
+            BinaryFn::Greater => p.truth(Pred::Gt, x, y),
+            BinaryFn::GreaterEqual => p.truth(Pred::Ge, x, y),
+            BinaryFn::And => p.mul(x, y),
+            BinaryFn::Or => p.max(x, y),
+            BinaryFn::Xor => p.truth(Pred::NotEq, x, y),
+            BinaryFn::Pow => unreachable!("the caller has looked at the exponent"),
+            BinaryFn::Mod
+            | BinaryFn::Fmod
+            | BinaryFn::BitAnd
+            | BinaryFn::BitOr
+            | BinaryFn::BitXor
+            | BinaryFn::ShiftLeft
+            | BinaryFn::ShiftRight => return None,
         })
     }
+
+    /// Powers by a constant that products, a root or a quotient give exactly as well as `pow` does.
+    fn power(&mut self, x: Val, exponent: f32) -> Option<Val> {
+        let p = &mut *self.p;
+        if exponent == 1.0 {
+            return Some(x);
+        }
+        if exponent == 2.0 {
+            return Some(p.mul(x, x));
+        }
+        if exponent == 3.0 {
+            let x2 = p.mul(x, x);
+            return Some(p.mul(x2, x));
+        }
+        if exponent == 0.5 {
+            // Of -inf the power is inf, and of -0 it is 0.
+            let (zero, least, most) = (p.constant(0.0), p.constant(f32::NEG_INFINITY), p.constant(f32::INFINITY));
+            let root = p.sqrt(x);
+            let root = p.add(root, zero);
+            return Some(p.select(Pred::Eq, x, least, most, root));
+        }
+        if exponent == -1.0 && !self.body.padded {
+            let one = p.constant(1.0);
+            return Some(p.div(one, x));
+        }
+        None
+    }
+}
+
+/// Whether a function of an ordinary number may be infinite or NaN.
+fn may_be_infinite(f: UnaryFn) -> bool {
+    matches!(
+        f,
+        UnaryFn::Log
+            | UnaryFn::Log1p
+            | UnaryFn::Reciprocal
+            | UnaryFn::Sqrt
+            | UnaryFn::Asin
+            | UnaryFn::Acos
+            | UnaryFn::Acosh
+            | UnaryFn::Atanh
+    )
 }
 
 /// The one number that a constant holds.
@@ -219,12 +333,15 @@ fn spread(body: &Body, v: ValueId) -> Option<Operand> {
         return None;
     }
     let skip = shape.len() - own.len();
-    let aligned: Vec<usize> = std::iter::repeat_n(1, skip).chain(own).collect();
-    let only_channels = |from: usize| (from..shape.len()).all(|d| d == body.channel_axis || aligned[d] == 1);
-    let per_channel = aligned[body.channel_axis] == shape[body.channel_axis];
+    let aligned: Vec<usize> = std::iter::repeat_n(1, skip).chain(own.iter().copied()).collect();
     if aligned.iter().all(|&n| n == 1) {
         return Some(Operand::Splat(v));
     }
+    let Some(channel_axis) = body.channel_axis else {
+        return Some(if own == shape { Operand::Same(v) } else { Operand::Spread(v) });
+    };
+    let only_channels = |from: usize| (from..shape.len()).all(|d| d == channel_axis || aligned[d] == 1);
+    let per_channel = aligned[channel_axis] == shape[channel_axis];
     // Constants are packed per channel; a value of the result's own shape lies as the result does.
     if only_channels(0) && per_channel && ((body.constant)(v).is_some() || aligned != shape) {
         return Some(Operand::Channel { value: v, per_image: false });
@@ -232,6 +349,6 @@ fn spread(body: &Body, v: ValueId) -> Option<Operand> {
     if aligned == shape {
         return (skip == 0).then_some(Operand::Same(v));
     }
-    let per_image = body.channel_axis == 1 && per_channel && aligned[0] == shape[0] && only_channels(1);
+    let per_image = channel_axis == 1 && per_channel && aligned[0] == shape[0] && only_channels(1);
     (per_image && (body.constant)(v).is_none()).then_some(Operand::Channel { value: v, per_image: true })
 }

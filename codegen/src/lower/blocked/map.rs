@@ -2,7 +2,7 @@
 //! a border.
 
 use super::leaf_diag;
-use super::operands::{Feed, Place, addresses, fused};
+use super::operands::{Feed, Fused, Place, addresses, fused};
 use crate::kernel::{Access, Expr, LeafArg};
 use crate::lower::cx::{NodeCx, Source};
 use crate::lower::nest::unflatten;
@@ -49,6 +49,26 @@ pub fn lower(cx: &mut NodeCx) -> Result<(), Diag> {
         k.leaf(leaf, args);
     });
     k.finish();
+    Ok(())
+}
+
+/// A map whose result is computed where it is read.
+pub struct Prologue {
+    /// What it reads.
+    pub x: View,
+    pub fused: Fused,
+}
+
+/// Leaves the map to the convolution that reads it.
+pub fn postpone(cx: &mut NodeCx) -> Result<(), Diag> {
+    let y = cx.outputs[0].1.clone();
+    let (start, x) = stream(cx, &y);
+    let fused = fused(cx, start, None, &mut |feed| match feed {
+        Feed::Same(_) => unreachable!("the layout pass wants one operand of the result's shape"),
+        Feed::Channel { .. } => crate::x86::Access::Channel,
+        Feed::Splat(_) => crate::x86::Access::Splat,
+    });
+    cx.low.prologues.insert(y.buf, Prologue { x, fused });
     Ok(())
 }
 

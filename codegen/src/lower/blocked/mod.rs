@@ -4,7 +4,7 @@
 //! here may rely on it. Outer loops are kernels like any other; what they call is assembled for the shape.
 
 mod concat;
-mod conv;
+pub(crate) mod conv;
 mod convert;
 pub(crate) mod epilogue;
 pub(crate) mod grouped;
@@ -12,12 +12,15 @@ mod lrn;
 mod map;
 mod operands;
 pub(crate) mod product;
+pub(crate) mod reduce;
 mod right_operand;
 pub(crate) mod rows;
+pub(crate) mod wide;
 pub(crate) mod window;
 pub(crate) mod winograd;
 
 pub(super) use convert::{in_blocks, new_view, plain};
+pub(super) use map::Prologue;
 
 use super::Lowering;
 use super::cx::{KernelCx, NodeCx};
@@ -32,10 +35,13 @@ pub(super) fn lower(role: Role, cx: &mut NodeCx) -> Result<(), Diag> {
         Role::Grouped => grouped::lower(cx),
         Role::Winograd(kind) => winograd::lower(cx, kind),
         Role::Map => map::lower(cx),
+        Role::Prologue => map::postpone(cx),
+        Role::Wide => wide::lower(cx),
         Role::Window => window::lower(cx),
         Role::Mean => window::mean(cx),
         Role::Lrn => lrn::lower(cx),
         Role::Rows => rows::lower(cx),
+        Role::Reduce => reduce::lower(cx),
         Role::Concat => concat::lower(cx),
         Role::Product => product::lower(cx),
         Role::Other => unreachable!("lowered to plain loops"),

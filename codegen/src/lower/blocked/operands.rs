@@ -13,7 +13,7 @@ use lehr_ir::graph::ValueId;
 /// One operand.
 #[derive(Clone, Debug)]
 pub enum Feed {
-    /// Of the result's shape.
+    /// Of the result's shape, or broadcasting in some way where there are no channels ([`spread`]).
     Same(View),
     /// A number per channel, from the first channel on; images are `image` elements apart.
     Channel {
@@ -44,11 +44,29 @@ pub fn try_fused(
     divisor: Option<f32>,
     access: &mut dyn FnMut(&Feed) -> Access,
 ) -> Option<Fused> {
+    let rank = cx.graph.ty(cx.outputs[0].0).rank();
+    let channel_axis = if cx.outputs[0].1.order().is_some() { 1 } else { rank - 1 };
+    translated(cx, start, divisor, Some(channel_axis), access)
+}
+
+/// What is computed from `start` on, as a program whose operands broadcast in any way.
+///
+/// # Panics
+/// As [`fused`].
+pub fn spread(cx: &mut NodeCx, start: ValueId, access: &mut dyn FnMut(&Feed) -> Access) -> Fused {
+    translated(cx, start, None, None, access).expect("the layout pass has translated it")
+}
+
+fn translated(
+    cx: &mut NodeCx,
+    start: ValueId,
+    divisor: Option<f32>,
+    channel_axis: Option<usize>,
+    access: &mut dyn FnMut(&Feed) -> Access,
+) -> Option<Fused> {
     let lanes = cx.low.isa().lanes();
     let order = cx.outputs[0].1.order().cloned();
     let result = cx.outputs[0].0;
-    let rank = cx.graph.ty(result).rank();
-    let channel_axis = if order.is_some() { 1 } else { rank - 1 };
     let padded = order.is_some_and(|o| !o.is_whole());
     let mut feeds: Vec<(Operand, Feed)> = vec![];
     for pass in 0..2 {
@@ -83,8 +101,8 @@ pub fn try_fused(
 
 fn feed(cx: &mut NodeCx, operand: Operand, lanes: usize) -> Feed {
     match (operand, cx.source(operand.value()).expect("operands come from outside")) {
-        (Operand::Same(_), Source::Buffer(view)) => Feed::Same(view),
-        (Operand::Same(_), Source::Const(c)) => Feed::Same(cx.low.const_view(&c)),
+        (Operand::Same(_) | Operand::Spread(_), Source::Buffer(view)) => Feed::Same(view),
+        (Operand::Same(_) | Operand::Spread(_), Source::Const(c)) => Feed::Same(cx.low.const_view(&c)),
         (Operand::Splat(_), Source::Buffer(view)) => Feed::Splat(view),
         (Operand::Splat(_), Source::Const(c)) => Feed::Splat(cx.low.const_view(&c)),
         (Operand::Channel { .. }, Source::Const(c)) => {

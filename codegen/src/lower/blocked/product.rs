@@ -123,7 +123,7 @@ struct Product {
     right: Right,
     bias: Option<BufferId>,
     fused: Fused,
-    /// What is fused behind cannot be written as a program for vectors (a sine, say): the product goes to scratch, and a plain kernel
+    /// What is fused behind cannot be written as a program for vectors (a power, say): the product goes to scratch, and a plain kernel
     /// does the rest.
     apart: bool,
     /// The result as images of rows.
