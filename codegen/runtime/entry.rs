@@ -13,6 +13,7 @@ use super::check::check_all;
 use super::cpu;
 use super::gpu;
 use super::pool::{Pool, Worker};
+use super::sys;
 use super::text::{TEXT_BYTES, Text};
 
 const OPEN: u64 = u64::from_le_bytes(*b"LEHRopen");
@@ -227,6 +228,7 @@ pub(super) unsafe fn open_cpu(ws: *mut Workspace, model: &LehrModel, layout: &La
     let oversubscribed = layout.threads > cpu::default_threads();
     // SAFETY: the workers' records lie within the layout, which fits; the header is ours.
     unsafe {
+        sys::advise_huge_pages((*ws).ctx.arena, model.arena_bytes);
         (&raw mut (*ws).pool).write(Pool::new(oversubscribed));
         let workers = ws.cast::<u8>().add(layout.workers as usize).cast();
         if !Pool::start(&raw mut (*ws).pool, workers, layout.threads) {

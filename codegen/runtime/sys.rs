@@ -28,6 +28,7 @@ const AT_FDCWD: c_long = -100;
 mod number {
     pub const READ: i64 = 0;
     pub const CLOSE: i64 = 3;
+    pub const MADVISE: i64 = 28;
     pub const FUTEX: i64 = 202;
     pub const SCHED_GETAFFINITY: i64 = 204;
     pub const OPENAT: i64 = 257;
@@ -36,6 +37,7 @@ mod number {
 mod number {
     pub const READ: i64 = 63;
     pub const CLOSE: i64 = 57;
+    pub const MADVISE: i64 = 233;
     pub const FUTEX: i64 = 98;
     pub const SCHED_GETAFFINITY: i64 = 123;
     pub const OPENAT: i64 = 56;
@@ -83,6 +85,18 @@ pub fn read_file(path: &[u8], buffer: &mut [u8]) -> usize {
     // SAFETY: `fd` was opened above and is not used again.
     unsafe { syscall(number::CLOSE, fd) };
     if got > 0 { (got as usize).min(buffer.len()) } else { 0 }
+}
+
+/// Asks that the whole huge pages in a range be such pages once they are touched: fewer faults in the first run, fewer misses in all.
+pub fn advise_huge_pages(start: *mut u8, bytes: u64) {
+    const HUGE: u64 = 2 << 20;
+    const MADV_HUGEPAGE: c_long = 14;
+    let skip = (start as u64).wrapping_neg() % HUGE;
+    let whole = bytes.saturating_sub(skip) / HUGE * HUGE;
+    if whole > 0 {
+        // SAFETY: advice changes no contents; the kernel refuses what it cannot follow, and nothing depends on it.
+        unsafe { syscall(number::MADVISE, start.wrapping_add(skip as usize), whole as c_long, MADV_HUGEPAGE) };
+    }
 }
 
 /// Starts a thread that blocks all signals, so that the program's handlers run on its own threads. `None` if the system refuses.
