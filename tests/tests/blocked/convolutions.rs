@@ -1,0 +1,238 @@
+//! Convolutions, pools and LRN on blocks, and what is fused behind and before them.
+
+use crate::net::*;
+use lehr_codegen::layout::Role;
+use lehr_codegen::layout::decide;
+use lehr_codegen::lower::LowerOptions;
+use lehr_codegen::x86::Isa;
+use lehr_ir::DType;
+use lehr_ir::ops::*;
+
+#[test]
+fn stems_read_plain_inputs() {
+    for (shape, outputs, c) in [
+        (vec![1, 3, 23, 30], 32, window(&[7, 7]).stride(&[2, 2]).pad(&[3, 3, 3, 3])),
+        (vec![2, 3, 15, 17], 24, window(&[3, 3])),
+        (vec![1, 1, 9, 9], 5, window(&[5, 5]).pad(&[0, 1, 2, 3])),
+        (vec![1, 3, 35, 35], 64, window(&[11, 11]).stride(&[4, 4])),
+        (vec![1, 40, 6, 6], 48, window(&[1, 1])),
+        (vec![2, 4, 33], 17, window(&[5]).pad(&[2, 2])),
+        (vec![1, 2, 5, 6, 7], 20, window(&[3, 3, 3]).pad(&[1, 1, 1, 0, 1, 2])),
+    ] {
+        let mut n = Net::new();
+        let x = n.input(&shape);
+        let y = n.conv(x, outputs, c);
+        n.check(&[y]);
+    }
+}
+
+#[test]
+fn convolutions_of_blocks() {
+    let image = [1, 3, 14, 15];
+    two_convs(&image, 32, 64, window(&[3, 3]).pad(&[1, 1, 1, 1]));
+    two_convs(&image, 16, 40, window(&[3, 3]).pad(&[1, 1, 1, 1]).stride(&[2, 2]));
+    two_convs(&image, 20, 24, window(&[3, 2]).pad(&[2, 0, 1, 1]).dilate(&[2, 3]));
+    two_convs(&image, 33, 7, window(&[1, 1]));
+    two_convs(&image, 64, 128, window(&[1, 1]));
+    two_convs(&image, 64, 96, window(&[1, 1]).stride(&[2, 2]));
+    two_convs(&[2, 3, 9, 10], 48, 80, window(&[5, 5]).pad(&[2, 2, 2, 2]));
+    two_convs(&[2, 3, 1, 1], 48, 80, window(&[1, 1]));
+    two_convs(&[1, 8, 3, 3], 320, 176, window(&[3, 3]).pad(&[1, 1, 1, 1]));
+    two_convs(&[1, 8, 7, 7], 544, 272, window(&[3, 3]).pad(&[1, 1, 1, 1]));
+    two_convs(&[1, 3, 20, 20], 64, 64, window(&[3, 3]).pad(&[1, 1, 1, 1]).groups(2));
+    two_convs(&[1, 3, 9, 9], 60, 96, window(&[1, 1]).groups(3));
+    two_convs(&[2, 3, 9, 9], 24, 40, window(&[3, 3]).pad(&[1, 1, 1, 1]).groups(4));
+    two_convs(&[1, 3, 13, 4], 32, 96, window(&[1, 7]).pad(&[0, 3, 0, 3]));
+    two_convs(&[2, 3, 37], 32, 48, window(&[3]).pad(&[1, 1]).stride(&[2]));
+    two_convs(&[1, 2, 4, 5, 6], 16, 40, window(&[3, 3, 3]).pad(&[1, 1, 1, 1, 1, 1]).stride(&[1, 2, 1]));
+}
+
+#[test]
+fn residual_blocks_and_epilogues() {
+    for channels in [64, 24] {
+        let mut n = Net::new();
+        let x = n.input(&[1, 3, 12, 13]);
+        let a = n.conv(x, channels, window(&[3, 3]).pad(&[1, 1, 1, 1]));
+        let a = n.unary(UnaryFn::Relu, a);
+        let b = n.conv(a, channels, window(&[3, 3]).pad(&[1, 1, 1, 1]));
+        let b = n.unary(UnaryFn::HardSwish, b);
+        let c = n.conv(b, channels, window(&[1, 1]));
+        let sum = n.binary(BinaryFn::Add, c, a);
+        let y = n.unary(UnaryFn::Relu, sum);
+        // By itself: reads blocks with a border, and plain values.
+        let scale = n.weights(&[channels, 1, 1]);
+        let other = n.input(&[1, channels, 12, 13]);
+        let z = n.binary(BinaryFn::Mul, y, scale);
+        let z = n.binary(BinaryFn::Sub, z, other);
+        let z = n.unary(UnaryFn::LeakyRelu { alpha: 0.1 }, z);
+        n.check(&[y, z, a]);
+    }
+}
+
+#[test]
+fn epilogues_that_leaves_do_not_have() {
+    let mut n = Net::new();
+    let x = n.input(&[1, 3, 8, 8]);
+    let a = n.conv(x, 32, window(&[3, 3]));
+    let b = n.unary(UnaryFn::Sin, a);
+    let c = n.conv(b, 32, window(&[3, 3]));
+    let half = n.number(0.5);
+    let d = n.binary(BinaryFn::Pow, c, half);
+    let d = n.unary(UnaryFn::IsNan, d);
+    let e = n.unary(UnaryFn::Softplus, c);
+    n.check(&[d, e]);
+}
+
+#[test]
+fn pools_and_depthwise_convolutions() {
+    for channels in [32, 20] {
+        let mut n = Net::new();
+        let x = n.input(&[2, 3, 13, 30]);
+        let a = n.conv(x, channels, window(&[3, 3]));
+        let mut outputs = vec![];
+        for p in [
+            max_pool(&[3, 3], &[2, 2], &[1, 1, 1, 1], false),
+            max_pool(&[3, 3], &[2, 2], &[0, 0, 0, 0], true),
+            max_pool(&[2, 4], &[1, 3], &[0, 2, 1, 1], false),
+        ] {
+            outputs.push(n.g.add(p, &[Some(a)], vec![]).unwrap().out(0));
+        }
+        for p in [
+            avg_pool(&[3, 3], &[1, 1], &[1, 1, 1, 1], false),
+            avg_pool(&[3, 3], &[2, 2], &[1, 1, 1, 1], true),
+            avg_pool(&[11, 28], &[1, 1], &[0, 0, 0, 0], true),
+        ] {
+            outputs.push(n.add(p, &[a]));
+        }
+        let d = n.conv(a, channels, window(&[3, 3]).pad(&[1, 1, 1, 1]).groups(channels));
+        let d = n.unary(UnaryFn::Relu, d);
+        outputs.push(n.conv(d, channels, window(&[5, 3]).pad(&[2, 0, 1, 2]).stride(&[2, 1]).groups(channels)));
+        let pooled = outputs[0];
+        outputs.push(n.conv(pooled, 48, window(&[3, 3]).pad(&[1, 1, 1, 1])));
+        outputs.push(n.add(Reduce { f: ReduceFn::Mean, axes: vec![2, 3], keepdims: true }, &[a]));
+        n.check(&outputs);
+    }
+}
+
+#[test]
+fn local_response_normalisation() {
+    // Windows of odd and even sizes, powers with and without a form of their own, one to three blocks, with a border and without.
+    for (channels, size, alpha, beta, bias) in [
+        (16, 5, 1e-4, 0.75, 1.0),
+        (32, 4, 0.5, 0.5, 0.25),
+        (48, 9, 2.0, 0.6, 2.0),
+        (64, 1, 1.0, 1.0, 0.5),
+        (80, 2, 3.0, 0.75, 1.0),
+    ] {
+        let mut n = Net::new();
+        let x = n.input(&[2, 3, 9, 11]);
+        let a = n.conv(x, channels, window(&[3, 3]));
+        let a = n.unary(UnaryFn::Relu, a);
+        let norm = Lrn { size, alpha, beta, bias };
+        let b = n.add(norm, &[a]);
+        let scale = n.weights(&[channels, 1, 1]);
+        let c = n.binary(BinaryFn::Mul, b, scale);
+        let c = n.binary(BinaryFn::Add, c, a);
+        let d = n.conv(c, 32, window(&[3, 3]).pad(&[1, 1, 1, 1]));
+        let pooled = n.g.add(max_pool(&[3, 3], &[2, 2], &[0; 4], true), &[Some(b)], vec![]).unwrap().out(0);
+        assert_eq!(count_role(&n, Role::Lrn), 1);
+        n.check(&[d, pooled]);
+    }
+    // Other windows and bases are plain loops'.
+    for (channels, size, bias) in [(24, 5, 1.0), (32, 11, 1.0), (32, 3, 0.0)] {
+        let mut n = Net::new();
+        let x = n.input(&[1, 3, 6, 6]);
+        let a = n.conv(x, channels, window(&[3, 3]));
+        let b = n.add(Lrn { size, alpha: 0.5, beta: 0.75, bias }, &[a]);
+        n.check(&[b]);
+    }
+}
+
+#[test]
+fn far_strides_and_wide_pads_stay_plain() {
+    let mut n = Net::new();
+    let x = n.input(&[1, 3, 6, 6]);
+    let a = n.conv(x, 16, window(&[3, 3]).pad(&[40, 1, 1, 40]));
+    let b = n.conv(x, 16, window(&[1, 1]).stride(&[1 << 30, 1 << 30]));
+    let far = MaxPool { strides: vec![1 << 30; 2], ..max_pool(&[1, 1], &[1, 1], &[0; 4], false) };
+    let c = n.g.add(far, &[Some(a)], vec![]).unwrap().out(0);
+    n.check(&[a, b, c]);
+}
+
+#[test]
+fn a_maximum_keeps_nan_and_ignores_the_border() {
+    let mut n = Net::new();
+    let x = n.input(&[1, 3, 9, 9]);
+    let a = n.conv(x, 32, window(&[1, 1]));
+    let low = n.number(-1000.0);
+    let a = n.binary(BinaryFn::Add, a, low);
+    // Read with a border of zeros as well.
+    let b = n.conv(a, 16, window(&[3, 3]).pad(&[1, 1, 1, 1]));
+    let y = n.g.add(max_pool(&[3, 3], &[2, 2], &[1, 1, 1, 1], false), &[Some(a)], vec![]).unwrap().out(0);
+    let nan = n.unary(UnaryFn::Sqrt, a);
+    let z = n.g.add(max_pool(&[3, 3], &[2, 2], &[1, 1, 1, 1], false), &[Some(nan)], vec![]).unwrap().out(0);
+    let z = n.unary(UnaryFn::IsNan, z);
+    let z = n.add(Cast { to: DType::F32 }, &[z]);
+    n.check(&[y, b, z]);
+}
+
+#[test]
+fn a_classifier_end_to_end() {
+    let mut n = Net::new();
+    let x = n.input(&[1, 3, 32, 32]);
+    let a = n.conv(x, 32, window(&[7, 7]).stride(&[2, 2]).pad(&[3, 3, 3, 3]));
+    let a = n.unary(UnaryFn::Relu, a);
+    let a = n.g.add(max_pool(&[3, 3], &[2, 2], &[1, 1, 1, 1], false), &[Some(a)], vec![]).unwrap().out(0);
+    let b = n.conv(a, 32, window(&[3, 3]).pad(&[1, 1, 1, 1]));
+    let b = n.binary(BinaryFn::Add, b, a);
+    let m = n.add(Reduce { f: ReduceFn::Mean, axes: vec![2, 3], keepdims: true }, &[b]);
+    // Squeeze and excite.
+    let gate = n.conv(m, 8, window(&[1, 1]));
+    let gate = n.unary(UnaryFn::Relu, gate);
+    let gate = n.conv(gate, 32, window(&[1, 1]));
+    let gate = n.unary(UnaryFn::Sigmoid, gate);
+    let c = n.binary(BinaryFn::Mul, b, gate);
+    let flat = n.add(Reshape { shape: vec![1i64.into(), 2048i64.into()] }, &[c]);
+    let (w, bias) = (n.weights(&[2048, 10]), n.weights(&[10]));
+    let y = n.add(Gemm { alpha: 1.0, beta: 1.0, trans_a: false, trans_b: false }, &[flat, w, bias]);
+    let layouts = decide(&n.g, &LowerOptions { leaves: Some(Isa::Avx512), ..LowerOptions::default() });
+    let roles: Vec<Role> = n.g.order().into_iter().map(|id| layouts.role(id)).filter(|r| *r != Role::Other).collect();
+    let (conv, map, window) = (Role::Conv, Role::Map, Role::Window);
+    assert_eq!(roles[..8], [conv, map, window, conv, map, Role::Mean, conv, map], "{}", layouts.describe(&n.g));
+    assert_eq!(roles[8..], [conv, map, map, Role::Product], "{}", layouts.describe(&n.g));
+    n.check(&[y]);
+}
+
+#[test]
+fn maps_before_pointwise_convolutions_are_their_prologues() {
+    // One chunk and several, of rows (the result has a border) and of flat tiles.
+    for (size, channels, border) in
+        [([9, 11], 32, false), ([9, 11], 24, true), ([30, 31], 24, false), ([30, 31], 40, true)]
+    {
+        let mut n = Net::new();
+        let x = n.input(&[2, 3, size[0], size[1]]);
+        let x = n.conv(x, channels, window(&[3, 3]).pad(&[1, 1, 1, 1]));
+        let y = n.conv(x, 16, window(&[1, 1]));
+        let x = n.add(Concat { axis: 1 }, &[x, y]);
+        let (scale, shift) = (n.weights(&[1, channels + 16, 1, 1]), n.weights(&[1, channels + 16, 1, 1]));
+        let y = n.binary(BinaryFn::Mul, x, scale);
+        let y = n.binary(BinaryFn::Add, y, shift);
+        let map = n.unary(UnaryFn::Relu, y);
+        let mut y = n.conv(map, 40, window(&[1, 1]));
+        if border {
+            y = n.conv(y, 16, window(&[3, 3]).pad(&[1, 1, 1, 1]));
+        }
+        assert_eq!(count_role(&n, Role::Prologue), 1, "{size:?} {channels}");
+        n.check(&[y]);
+    }
+    // Others read the map too, or its value has a border.
+    let mut n = Net::new();
+    let x = n.input(&[1, 3, 12, 12]);
+    let x = n.conv(x, 32, window(&[3, 3]).pad(&[1, 1, 1, 1]));
+    let maps = [UnaryFn::Relu, UnaryFn::Sigmoid].map(|f| n.unary(f, x));
+    let mut outputs = maps.map(|map| n.conv(map, 16, window(&[1, 1]))).to_vec();
+    outputs.push(n.conv(maps[0], 16, window(&[3, 3]).pad(&[1, 1, 1, 1])));
+    outputs.push(n.unary(UnaryFn::Tanh, maps[1]));
+    assert_eq!(count_role(&n, Role::Prologue), 0);
+    n.check(&outputs);
+}
