@@ -137,9 +137,13 @@ impl Generated {
         self.program.as_ref().ok()?.decisions.iter().find(|d| d.node == id)
     }
 
-    /// Milliseconds of a node on one thread: of a convolution as its strategy says, else by its operations and bytes.
+    /// Milliseconds of a node on one thread: of a convolution as its strategy says, else by its operations and bytes. `None` where
+    /// nothing runs for it: its value is a place in another one's memory, or its reader computes it.
     fn predicted_ms(&self, graph: &Graph, id: NodeId) -> Option<f64> {
         let isa = self.layouts.isa().filter(|_| self.layouts.describe_node(id).is_some())?;
+        if self.program.as_ref().ok()?.steps_of(id).is_empty() {
+            return None;
+        }
         let cycles = match self.decision(id) {
             Some(decision) => decision.chosen.cycles,
             None => {
