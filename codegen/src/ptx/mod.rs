@@ -204,7 +204,13 @@ pub fn emit(program: &Program, gpu: Gpu) -> Module {
 
 fn write_head(text: &mut String, program: &Program, gpu: Gpu, plan: &LaunchPlan) -> fmt::Result {
     let (major, minor) = gpu.sm.ptx_version();
-    writeln!(text, "// {}: {} kernels, {} launches a run", program.name, plan.kernels.len(), plan.steps.len())?;
+    writeln!(
+        text,
+        "// {}: {} kernels, {} launches a run",
+        comment(&program.name),
+        plan.kernels.len(),
+        plan.steps.len()
+    )?;
     writeln!(text, "// weights {} bytes, arena {} bytes", plan.weights_bytes, plan.arena_bytes)?;
     writeln!(text, "//\n// The launches of a run, in order:")?;
     for (i, step) in plan.steps.iter().enumerate() {
@@ -225,8 +231,7 @@ fn heading(program: &Program, kernel: usize, schedule: &Schedule, gpu: Gpu) -> V
                 Some(i) => format!("node {i} '{}' ({})", o.name, o.op),
                 None => format!("node '{}' ({})", o.name, o.op),
             };
-            // A name may hold what would end the comment.
-            let line: String = line.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+            let line = comment(&line);
             if !lines.contains(&line) {
                 lines.push(line);
             }
@@ -236,8 +241,26 @@ fn heading(program: &Program, kernel: usize, schedule: &Schedule, gpu: Gpu) -> V
     lines
 }
 
+/// A text for a line of comment: a name may hold what would end it, and ptxas takes ASCII alone, even there.
+fn comment(text: &str) -> String {
+    text.chars()
+        .map(|c| if c == ' ' || c.is_ascii_graphic() { c.to_string() } else { c.escape_default().to_string() })
+        .collect()
+}
+
 /// A name that PTX takes as (the end of) an identifier.
 fn identifier(name: &str) -> String {
     let clean = name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' });
     clean.take(MAX_NAME).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::comment;
+
+    #[test]
+    fn names_neither_end_their_comment_nor_leave_ascii() {
+        assert_eq!(comment("g\n.version 1.0"), "g\\n.version 1.0");
+        assert_eq!(comment("n\u{e4}me \u{2603}"), "n\\u{e4}me \\u{2603}");
+    }
 }
