@@ -327,7 +327,7 @@ impl<'g> Group<'g> {
         // A value that differs by image is read as it lies: whole blocks, or the next channel's would be in the padding.
         let whole = e.operands.iter().all(|o| match o {
             Operand::Channel { value, .. } => !padded || self.constant(*value).is_some(),
-            Operand::Same(_) | Operand::Splat(_) | Operand::Spread(_) => true,
+            Operand::Same(_) | Operand::Splat(_) | Operand::Spread(_) | Operand::Occupied => true,
         });
         whole.then_some(e.operands)
     }

@@ -60,7 +60,7 @@ fn is_local(x: &[usize], strides: &[usize], pads: &[usize], dilations: &[usize])
 pub(super) fn same_shaped(operands: Vec<Operand>) -> impl Iterator<Item = ValueId> {
     operands.into_iter().filter_map(|o| match o {
         Operand::Same(v) => Some(v),
-        Operand::Channel { .. } | Operand::Splat(_) | Operand::Spread(_) => None,
+        Operand::Channel { .. } | Operand::Splat(_) | Operand::Spread(_) | Operand::Occupied => None,
     })
 }
 
@@ -154,7 +154,7 @@ fn wide(group: &Group) -> Option<Plan> {
     });
     let start = streamed(inner, &|v| group.graph.ty(v).dtype == DType::F32 && group.shape(v) == shape)?;
     let operands = group.epilogue(start, None, false)?;
-    let shapes: Vec<Vec<usize>> = operands.iter().map(|o| group.shape(o.value())).collect();
+    let shapes: Vec<Vec<usize>> = operands.iter().filter_map(|o| o.value()).map(|v| group.shape(v)).collect();
     long_enough(&shape, &shapes).then_some(Plan {
         role: Role::Wide,
         gives_blocks: None,

@@ -46,13 +46,13 @@ impl Order {
         self.channels
     }
 
-    /// Whether channel `c` is in slot `c`, and other slots hold finite numbers.
+    /// Whether channel `c` is in slot `c`, and other slots hold zeros.
     pub fn is_plain(&self) -> bool {
         self.slots.is_none() && !self.loose
     }
 
-    /// Whether slots without a channel may hold anything, as where they are another value's. Otherwise they hold finite numbers,
-    /// which zero weights make nothing of.
+    /// Whether slots without a channel may hold anything, as where they are another value's. Otherwise they hold zeros: anything
+    /// else may be infinite, and a zero weight makes NaN of it.
     pub fn is_loose(&self) -> bool {
         self.loose
     }

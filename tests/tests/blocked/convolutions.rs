@@ -6,6 +6,7 @@ use lehr_codegen::layout::decide;
 use lehr_codegen::lower::LowerOptions;
 use lehr_codegen::x86::Isa;
 use lehr_ir::DType;
+use lehr_ir::graph::ValueId;
 use lehr_ir::ops::*;
 
 #[test]
@@ -81,6 +82,73 @@ fn epilogues_that_leaves_do_not_have() {
     let d = n.unary(UnaryFn::IsNan, d);
     let e = n.unary(UnaryFn::Softplus, c);
     n.check(&[d, e]);
+}
+
+#[test]
+fn nothing_comes_out_of_slots_without_a_channel() {
+    // With that bias the channels have ordinary numbers, but there is no bias in slots without a channel: what these functions are of
+    // zero is infinite, NaN, or not zero.
+    type Between = fn(&mut Net, ValueId) -> ValueId;
+    let cases: [(&str, f64, Between); 12] = [
+        ("exp(100 - a)", 100.0, |n, a| {
+            let hundred = n.number(100.0);
+            let b = n.binary(BinaryFn::Sub, hundred, a);
+            n.unary(UnaryFn::Exp, b)
+        }),
+        ("sqrt(a - 10)", 20.0, |n, a| {
+            let b = n.by_number(BinaryFn::Sub, a, 10.0);
+            n.unary(UnaryFn::Sqrt, b)
+        }),
+        ("(a - 10) ^ 0.5", 20.0, |n, a| {
+            let b = n.by_number(BinaryFn::Sub, a, 10.0);
+            n.by_number(BinaryFn::Pow, b, 0.5)
+        }),
+        ("a ^ -1", 20.0, |n, a| n.by_number(BinaryFn::Pow, a, -1.0)),
+        ("log a", 20.0, |n, a| n.unary(UnaryFn::Log, a)),
+        ("1 / a", 20.0, |n, a| n.unary(UnaryFn::Reciprocal, a)),
+        ("2 / a", 20.0, |n, a| {
+            let two = n.number(2.0);
+            n.binary(BinaryFn::Div, two, a)
+        }),
+        ("acosh a", 20.0, |n, a| n.unary(UnaryFn::Acosh, a)),
+        ("a / constants of its shape", 0.0, |n, a| {
+            let shape = n.shape(a);
+            let w = n.weights(&shape);
+            n.binary(BinaryFn::Div, a, w)
+        }),
+        ("a * 0 / 0 where a < 10", 20.0, |n, a| {
+            let (ten, none) = (n.number(10.0), n.by_number(BinaryFn::Div, a, 0.0));
+            let low = n.binary(BinaryFn::Less, a, ten);
+            n.add(Where {}, &[low, none, a])
+        }),
+        ("sigmoid", 0.0, |n, a| n.unary(UnaryFn::Sigmoid, a)),
+        ("relu(w a + b)", 0.0, |n, a| {
+            let channels = n.shape(a)[1];
+            let (w, b) = (n.weights(&[channels, 1, 1]), n.weights(&[channels, 1, 1]));
+            let scaled = n.binary(BinaryFn::Mul, a, w);
+            let shifted = n.binary(BinaryFn::Add, scaled, b);
+            n.unary(UnaryFn::Relu, shifted)
+        }),
+    ];
+    for (what, bias, f) in cases {
+        // With another reader of the first convolution, what stands before the second is computed as that reads, if its kernel is one pixel.
+        for (channels, kernel, read_twice) in [(12, 1, true), (24, 1, false), (24, 1, true), (12, 3, false)] {
+            let mut n = Net::new();
+            let x = n.input(&[1, 3, 9, 9]);
+            let w = n.weights(&[channels, 3, 1, 1]);
+            let b = n.filled(&[channels], bias);
+            let pixel = Conv { strides: vec![1; 2], pads: vec![0; 4], dilations: vec![1; 2], groups: 1 };
+            let a = n.add(pixel, &[x, w, b]);
+            let between = f(&mut n, a);
+            let y = n.conv(between, 20, window(&[kernel, kernel]));
+            let mut outputs = vec![y];
+            if read_twice {
+                outputs.push(n.unary(UnaryFn::Tanh, a));
+            }
+            println!("{what}: {channels} channels, kernel of {kernel}, read twice: {read_twice}");
+            n.check(&outputs);
+        }
+    }
 }
 
 #[test]

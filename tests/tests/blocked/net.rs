@@ -38,6 +38,11 @@ impl Net {
         self.g.add_const(ConstValue::Dense { tensor: Tensor::scalar_f64(DType::F32, x), name: None })
     }
 
+    pub fn filled(&mut self, shape: &[usize], x: f64) -> ValueId {
+        let tensor = Tensor::from_f64(DType::F32, shape.to_vec(), vec![x; shape.iter().product()]);
+        self.g.add_const(ConstValue::Dense { tensor, name: None })
+    }
+
     pub fn add(&mut self, op: impl Into<Op>, inputs: &[ValueId]) -> ValueId {
         self.g.add1(op, inputs, vec![]).unwrap_or_else(|d| panic!("{d}"))
     }
@@ -61,6 +66,11 @@ impl Net {
 
     pub fn binary(&mut self, f: BinaryFn, x: ValueId, y: ValueId) -> ValueId {
         self.add(Binary { f }, &[x, y])
+    }
+
+    pub fn by_number(&mut self, f: BinaryFn, x: ValueId, y: f64) -> ValueId {
+        let y = self.number(y);
+        self.binary(f, x, y)
     }
 
     /// Compiles, runs and compares the outputs.

@@ -12,7 +12,7 @@ use crate::x86::{Access, MAX_OPERANDS, Pred, VProg, Val};
 use lehr_ir::graph::{Graph, ValueId};
 use lehr_ir::ops::{BinaryFn, UnaryFn};
 use lehr_ir::{ConstValue, DType, Op};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 /// A value from outside, by how it is spread over the result.
@@ -26,12 +26,16 @@ pub enum Operand {
     Splat(ValueId),
     /// It broadcasts in another way, or in any where there are no channels.
     Spread(ValueId),
+    /// One number per slot of the result's order: 1 where there is a channel, 0 where there is none.
+    Occupied,
 }
 
 impl Operand {
-    pub fn value(self) -> ValueId {
+    /// The value it is, unless it is made for the program.
+    pub fn value(self) -> Option<ValueId> {
         match self {
-            Operand::Same(v) | Operand::Splat(v) | Operand::Spread(v) | Operand::Channel { value: v, .. } => v,
+            Operand::Same(v) | Operand::Splat(v) | Operand::Spread(v) | Operand::Channel { value: v, .. } => Some(v),
+            Operand::Occupied => None,
         }
     }
 }
@@ -53,7 +57,8 @@ pub struct Body<'g> {
     /// The axis of the result that channels, or the columns of a matrix, are on. Where there is none operands may broadcast in any
     /// way.
     pub channel_axis: Option<usize>,
-    /// Whether there are lanes beyond the last channel. What is computed there must stay finite, since it meets zero weights.
+    /// Whether there are lanes without a channel. They hold zeros, and do so again after the program: what reads them has zero
+    /// weights for them, which make NaN of what is not finite.
     pub padded: bool,
     /// Whether a value comes from outside the group.
     pub outside: &'g dyn Fn(ValueId) -> bool,
@@ -74,11 +79,13 @@ pub fn translate(body: &Body, access: &mut dyn FnMut(Operand) -> Access) -> Opti
             None => input,
         };
         let memo = HashMap::from([(body.start, start)]);
-        let mut t = Translation { body, p, memo, operands: &mut operands, access };
-        t.value(body.result).unwrap_or_else(|| {
+        let zeros = HashSet::from([body.start]);
+        let mut t = Translation { body, p, memo, zeros, operands: &mut operands, access };
+        let Some(result) = t.value(body.result) else {
             failed = true;
-            input
-        })
+            return input;
+        };
+        if !body.padded || t.zeros.contains(&body.result) { result } else { t.occupied(result) }
     });
     (!failed && operands.len() <= MAX_OPERANDS).then_some(Epilogue { program, operands })
 }
@@ -87,6 +94,8 @@ struct Translation<'t, 'g> {
     body: &'t Body<'g>,
     p: &'t mut VProg,
     memo: HashMap<ValueId, Val>,
+    /// Values that are known to be zero in lanes without a channel.
+    zeros: HashSet<ValueId>,
     operands: &'t mut Vec<Operand>,
     access: &'t mut dyn FnMut(Operand) -> Access,
 }
@@ -117,7 +126,59 @@ impl Translation<'_, '_> {
             return None;
         };
         self.memo.insert(v, val);
+        if self.is_zero(v) {
+            self.zeros.insert(v);
+        }
         Some(val)
+    }
+
+    /// The value where there is a channel, else zero.
+    fn occupied(&mut self, val: Val) -> Val {
+        let access = (self.access)(Operand::Occupied);
+        self.operands.push(Operand::Occupied);
+        let (occupied, zero) = (self.p.operand(access), self.p.constant(0.0));
+        self.p.select(Pred::Gt, occupied, zero, val, zero)
+    }
+
+    /// Whether a value is surely zero in lanes without a channel, given that those it is computed from have been looked at.
+    fn is_zero(&self, v: ValueId) -> bool {
+        if let Some(number) = number(self.body, v) {
+            return number == 0.0;
+        }
+        if (self.body.outside)(v) {
+            return matches!(spread(self.body, v), Some(Operand::Same(_)));
+        }
+        let node = self.body.graph.node(v.node);
+        let operand = |i: usize| node.inputs.get(i).copied().flatten();
+        let zero = |i: usize| operand(i).is_some_and(|x| self.zeros.contains(&x));
+        // A factor or divisor that is an ordinary number there: of channels' numbers it is one.
+        let ordinary = |i: usize| {
+            operand(i).is_some_and(|x| match number(self.body, x) {
+                Some(number) => number.is_normal(),
+                None => {
+                    let constant = (self.body.constant)(x).is_some();
+                    constant && matches!(spread(self.body, x), Some(Operand::Channel { .. }))
+                }
+            })
+        };
+        match &node.op {
+            Op::Identity(_) | Op::Dropout(_) | Op::Cast(_) => zero(0),
+            Op::Unary(u) => zero(0) && keeps_zero(u.f),
+            Op::Binary(b) => match b.f {
+                BinaryFn::Add | BinaryFn::Sub | BinaryFn::Min | BinaryFn::Max => zero(0) && zero(1),
+                BinaryFn::Mul => (zero(0) && (zero(1) || ordinary(1))) || (ordinary(0) && zero(1)),
+                BinaryFn::Div | BinaryFn::Prelu => zero(0) && ordinary(1),
+                _ => false,
+            },
+            Op::Clip(_) => {
+                // Without a bound there is none to exclude zero; other bounds than numbers are not translated.
+                let bound =
+                    |i: usize, ok: fn(f32) -> bool| operand(i).is_none_or(|b| number(self.body, b).is_some_and(ok));
+                zero(0) && bound(1, |lo| lo <= 0.0) && bound(2, |hi| hi >= 0.0)
+            }
+            Op::Where(_) => zero(1) && zero(2),
+            _ => false,
+        }
     }
 
     fn computed(&mut self, v: ValueId) -> Option<Val> {
@@ -132,9 +193,6 @@ impl Translation<'_, '_> {
             }
             Op::Binary(b) => {
                 let (x, y) = (operand(0)?, operand(1)?);
-                if b.f == BinaryFn::Div && self.body.padded && !self.finite_divisor(y) {
-                    return None;
-                }
                 if b.f == BinaryFn::Pow {
                     let (x, exponent) = (self.value(x)?, number(self.body, y)?);
                     return self.power(x, exponent);
@@ -160,11 +218,6 @@ impl Translation<'_, '_> {
         }
     }
 
-    /// Numbers per channel are padded with ones.
-    fn finite_divisor(&self, v: ValueId) -> bool {
-        (self.body.constant)(v).is_some()
-    }
-
     fn clip(&mut self, x: ValueId, lo: Option<ValueId>, hi: Option<ValueId>) -> Option<Val> {
         let bound = |v: Option<ValueId>, none: f32| match v {
             Some(v) => number(self.body, v),
@@ -180,9 +233,6 @@ impl Translation<'_, '_> {
     }
 
     fn unary(&mut self, f: UnaryFn, x: Val) -> Option<Val> {
-        if self.body.padded && may_be_infinite(f) {
-            return None;
-        }
         let p = &mut *self.p;
         Some(match f {
             UnaryFn::Neg => p.neg(x),
@@ -295,7 +345,7 @@ impl Translation<'_, '_> {
             let root = p.add(root, zero);
             return Some(p.select(Pred::Eq, x, least, most, root));
         }
-        if exponent == -1.0 && !self.body.padded {
+        if exponent == -1.0 {
             let one = p.constant(1.0);
             return Some(p.div(one, x));
         }
@@ -303,19 +353,31 @@ impl Translation<'_, '_> {
     }
 }
 
-/// Whether a function of an ordinary number may be infinite or NaN.
-fn may_be_infinite(f: UnaryFn) -> bool {
-    matches!(
-        f,
-        UnaryFn::Log
-            | UnaryFn::Log1p
-            | UnaryFn::Reciprocal
-            | UnaryFn::Sqrt
-            | UnaryFn::Asin
-            | UnaryFn::Acos
-            | UnaryFn::Acosh
-            | UnaryFn::Atanh
-    )
+/// Whether a function of zero is surely zero. One that is not listed costs a masked store, no more.
+fn keeps_zero(f: UnaryFn) -> bool {
+    match f {
+        UnaryFn::LeakyRelu { alpha } | UnaryFn::Elu { alpha } | UnaryFn::Swish { alpha } => alpha.is_finite(),
+        UnaryFn::Selu { alpha, gamma } => alpha.is_finite() && gamma.is_finite(),
+        _ => matches!(
+            f,
+            UnaryFn::Neg
+                | UnaryFn::Abs
+                | UnaryFn::Floor
+                | UnaryFn::Ceil
+                | UnaryFn::Round
+                | UnaryFn::Sqrt
+                | UnaryFn::Sign
+                | UnaryFn::Sin
+                | UnaryFn::Tanh
+                | UnaryFn::Erf
+                | UnaryFn::Relu
+                | UnaryFn::HardSwish
+                | UnaryFn::Softsign
+                | UnaryFn::Gelu
+                | UnaryFn::GeluTanh
+                | UnaryFn::Mish
+        ),
+    }
 }
 
 /// The one number that a constant holds.

@@ -100,7 +100,13 @@ fn translated(
 }
 
 fn feed(cx: &mut NodeCx, operand: Operand, lanes: usize) -> Feed {
-    match (operand, cx.source(operand.value()).expect("operands come from outside")) {
+    let Some(value) = operand.value() else {
+        let view = &cx.outputs[0].1;
+        let occupied = view.spread(vec![1.0; view.shape[1]], 1, 0.0);
+        return Feed::Channel { buf: channel_table(cx, &occupied, lanes, 0.0), offset: 0, image: 0 };
+    };
+    match (operand, cx.source(value).expect("operands come from outside")) {
+        (Operand::Occupied, _) => unreachable!("it has no value"),
         (Operand::Same(_) | Operand::Spread(_), Source::Buffer(view)) => Feed::Same(view),
         (Operand::Same(_) | Operand::Spread(_), Source::Const(c)) => Feed::Same(cx.low.const_view(&c)),
         (Operand::Splat(_), Source::Buffer(view)) => Feed::Splat(view),
