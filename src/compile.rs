@@ -260,6 +260,7 @@ impl CompileOptions {
         }
         let mut options = LowerOptions::for_cpu(&self.cpu);
         options.winograd = self.level == OptLevel::O2 && self.numerics == Numerics::Fast;
+        options.compact = matches!(self.level, OptLevel::O2 | OptLevel::Os) && self.numerics == Numerics::Fast;
         if let Some(caches) = self.caches {
             options.machine.caches = caches;
         }

@@ -83,6 +83,8 @@ pub struct LowerOptions {
     pub leaves: Option<Isa>,
     /// Whether convolutions may be computed by Winograd's algorithm, whose rounding errors are a few times larger.
     pub winograd: bool,
+    /// Whether the weights of products that wait for memory may be rounded to 25 bits ([`CompactForm`](crate::x86::CompactForm)).
+    pub compact: bool,
     pub machine: Machine,
     /// Strategies that were found to be the fastest, instead of the cost model's. What `winograd` excludes stays so.
     pub tuned: Arc<Tuned>,
@@ -111,6 +113,7 @@ pub struct Lowering {
     /// The GPU that kernels are for.
     pub gpu: Option<Gpu>,
     machine: Machine,
+    compact: bool,
     tuned: Arc<Tuned>,
     /// The node that is being lowered.
     node: Option<NodeId>,
@@ -144,6 +147,7 @@ pub fn lower_owned(mut graph: Graph, options: &LowerOptions) -> Result<Program, 
     low.layouts = layout::decide(&graph, options);
     low.gpu = options.gpu;
     low.machine = options.machine;
+    low.compact = options.compact;
     low.tuned = options.tuned.clone();
     let mut diags = vec![];
     for (i, &v) in graph.inputs().iter().enumerate() {
@@ -257,6 +261,11 @@ fn check_constants(graph: &Graph) -> Result<(), Vec<Diag>> {
 }
 
 impl Lowering {
+    /// The weights of the product that is being lowered are compact.
+    fn note_compact(&mut self) {
+        self.layouts.note_compact(self.node.expect("a node is being lowered"));
+    }
+
     pub fn new_buffer(&mut self, dtype: DType, len: usize, name: Option<String>) -> BufferId {
         self.program.buffers.push(BufferInfo { dtype, len, place: None, name });
         BufferId((self.program.buffers.len() - 1) as u32)

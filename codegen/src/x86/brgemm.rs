@@ -130,7 +130,7 @@ impl BatchReduceGemm {
     pub(super) fn packed(&self, isa: Isa) -> RightStrides {
         let vector = isa.bytes() as i32;
         let step = (self.blocks as i32).saturating_mul(vector);
-        RightStrides { step, block: vector, exact: false }
+        RightStrides { step, block: vector, exact: false, compact: false }
     }
 
     /// With segments the reduction is by them, see [`GatherGemm`](super::GatherGemm).
@@ -184,7 +184,7 @@ fn normalise(reduce: &[Reduce]) -> Option<Vec<Reduce>> {
 pub(super) struct Leaf<'a> {
     pub s: &'a BatchReduceGemm,
     pub isa: Isa,
-    right: RightStrides,
+    pub right: RightStrides,
     pub asm: Asm,
     pub loops: Vec<Reduce>,
     /// Instead of the innermost of the loops.
@@ -315,7 +315,11 @@ impl<'a> Leaf<'a> {
             self.load_mask();
         }
         self.asm.load64(W, mem(ARGS, slots::W));
-        let moved = if self.segments.is_empty() { self.nest(0) } else { self.segments() };
+        let moved = match (self.right.compact, self.segments.is_empty()) {
+            (true, _) => self.compact(),
+            (false, true) => self.nest(0),
+            (false, false) => self.segments(),
+        };
         self.store();
         if several {
             let p = i64::from(self.s.pixels);

@@ -1,7 +1,7 @@
 //! A tile of a matrix product: the batch-reduce leaf over one loop, with a right operand that is not packed for the tile.
 
 use super::brgemm::{BatchReduceGemm, Input};
-use super::{Isa, LeafError};
+use super::{Isa, LeafError, compact};
 
 /// Where the right operand's vectors lie, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -12,6 +12,8 @@ pub struct RightStrides {
     pub block: i32,
     /// Whether the lanes of the last block that do not exist must not be read: the operand lies as it is, not packed.
     pub exact: bool,
+    /// Whether weights are [compact](super::CompactForm); then the steps' distance is not looked at.
+    pub compact: bool,
 }
 
 /// A tile of a matrix product whose right operand (the weights) lies by its own strides.
@@ -24,9 +26,12 @@ pub struct MatrixTile {
 impl MatrixTile {
     pub(super) fn emit(&self, isa: Isa) -> Result<Vec<u8>, LeafError> {
         let s = &self.tile;
-        // With AVX2 the mask takes a register.
-        let masks = u32::from(self.right.exact && s.last_lanes.is_some() && isa == Isa::Avx2);
-        if s.registers(isa) + masks > isa.registers() {
+        let registers = match self.right.compact {
+            true => s.pixels * s.blocks + compact::registers(isa),
+            // With AVX2 the mask takes a register.
+            false => s.registers(isa) + u32::from(self.right.exact && s.last_lanes.is_some() && isa == Isa::Avx2),
+        };
+        if registers > isa.registers() {
             return Err(LeafError::Tile { pixels: s.pixels, blocks: s.blocks, registers: isa.registers() });
         }
         if s.input != Input::Element || s.reduce.len() != 1 {

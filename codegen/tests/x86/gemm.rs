@@ -254,8 +254,8 @@ fn matrices_in_place_and_blocks_apart() {
             let apart = random.below(2) == 0;
             let columns = (blocks * lanes) as i32 + random.below(20) as i32;
             let right = match apart {
-                true => RightStrides { step: vector, block: inner as i32 * vector, exact: false },
-                false => RightStrides { step: 4 * columns, block: vector, exact: true },
+                true => RightStrides { step: vector, block: inner as i32 * vector, exact: false, compact: false },
+                false => RightStrides { step: 4 * columns, block: vector, exact: true, compact: false },
             };
             s.out_pixel_stride = 4 * columns;
             s.out_block_stride = vector;

@@ -2,6 +2,7 @@
 #![cfg(all(target_arch = "x86_64", target_os = "linux"))]
 
 mod columns;
+mod compact;
 mod gather;
 mod gemm;
 mod harness;

@@ -29,6 +29,26 @@ fn products_with_constant_weights() {
 }
 
 #[test]
+fn products_that_stream_their_weights() {
+    // Larger than the L2 cache of a usual CPU: in one phase and in several that end anywhere, with one row and with some.
+    for (rows, k, columns) in
+        [(1, 1101, 700), (1, 500, 1200), (2, 1536, 513), (3, 2000, 300), (4, 700, 1001), (8, 1027, 530)]
+    {
+        let mut n = Net::new();
+        let x = n.input(&[rows, k]);
+        let (w, c) = (n.weights(&[columns, k]), n.weights(&[columns]));
+        let gemm = Gemm { alpha: 0.5, beta: 2.0, trans_a: false, trans_b: true };
+        let y = n.add(gemm, &[x, w, c]);
+        let y = n.unary(UnaryFn::Relu, y);
+        let v = n.weights(&[k, columns]);
+        let other = n.input(&[rows, columns]);
+        let z = n.add(MatMul {}, &[x, v]);
+        let z = n.binary(BinaryFn::Add, z, other);
+        n.check(&[y, z]);
+    }
+}
+
+#[test]
 fn products_of_two_inputs() {
     // Left as they lie and packed, in one phase and in three, with few rows and with rows at distances of a page.
     for (m, k, n) in [

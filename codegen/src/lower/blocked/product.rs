@@ -20,8 +20,8 @@ use crate::lower::nest::unflatten;
 use crate::lower::view::{Lattice, View};
 use crate::program::BufferId;
 use crate::x86::{
-    BatchReduceGemm, Broadcast, Init, Input, Isa, LeafError, LeafSpec, MatrixLayout, MatrixTile, Prefetch, Reduce,
-    Tile, Tiles, VProg, choose_tile_within,
+    BatchReduceGemm, Broadcast, COMPACT_STEPS, Init, Input, Isa, LeafError, LeafSpec, MatrixLayout, MatrixTile,
+    Prefetch, Reduce, Tile, Tiles, VProg, choose_tile_within,
 };
 use lehr_ir::{DType, Diag, Op};
 
@@ -45,6 +45,14 @@ const IN_PLACE_ROWS: usize = 32;
 const REST_COST: i64 = 32;
 /// Steps of the inner axis where rows of a large right operand are read as they lie: as many streams.
 const IN_PLACE_PHASE: usize = 32;
+
+/// Rows of a tile, and accumulators of it, where weights are compact. With more rows a product waits for arithmetic, not for weights.
+fn compact_tile(isa: Isa) -> (usize, usize) {
+    match isa {
+        Isa::Avx512 => (8, 24),
+        Isa::Avx2 => (4, 9),
+    }
+}
 
 /// Blocks of columns that a single row takes at once: an accumulator and a vector of weights for each, and the element.
 fn vector_blocks(isa: Isa) -> usize {
@@ -150,16 +158,33 @@ impl Product {
             1 => Tile { pixels: 1, blocks: blocks.min(vector_blocks(isa)) as u32, broadcast: Broadcast::PerPixel },
             _ => choose_tile_within(isa, most, rows as u32, blocks as u32),
         };
-        let (groups, tiles) = (Parts::of(blocks, tile.blocks as usize), Parts::of(rows, tile.pixels as usize));
         let shape = (inner, columns);
         let large = 4 * inner * columns > IN_PLACE;
-        let right = match cx.constant(1) {
-            Some(b) => {
-                let layout = if trans_b { MatrixLayout::Nk } else { MatrixLayout::Kn };
-                let values: Vec<f32> = b.to_f32().iter().map(|v| v * alpha).collect();
-                Right::constant(cx, &values, layout, shape, &groups, rows <= FEW_ROWS)
+        let layout = if trans_b { MatrixLayout::Nk } else { MatrixLayout::Kn };
+        let values: Option<Vec<f32>> = cx.constant(1).map(|b| b.to_f32().iter().map(|v| v * alpha).collect());
+        // Weights that the L2 cache holds from run to run are read faster than they are unpacked.
+        let (most_rows, accumulators) = compact_tile(isa);
+        let streamed = rows <= most_rows && 4 * inner * columns > cx.low.machine.caches.l2;
+        let compact_phase = phase_of(inner, MAX_PHASE).next_multiple_of(COMPACT_STEPS);
+        let compact = match &values {
+            Some(values) if streamed && cx.low.compact => Right::compact(cx, values, layout, shape, compact_phase),
+            _ => None,
+        };
+        let tile = match &compact {
+            Some(_) => {
+                let most = (accumulators / rows).min(vector_blocks(isa));
+                Tile { pixels: rows as u32, blocks: blocks.min(most) as u32, broadcast: Broadcast::PerPixel }
             }
-            None => {
+            None => tile,
+        };
+        let (groups, tiles) = (Parts::of(blocks, tile.blocks as usize), Parts::of(rows, tile.pixels as usize));
+        let right = match (compact, values) {
+            (Some(right), _) => {
+                cx.low.note_compact();
+                right
+            }
+            (None, Some(values)) => Right::constant(cx, &values, layout, shape, &groups, rows <= FEW_ROWS),
+            (None, None) => {
                 let b = cx.view(1).expect("the right operand is in a buffer");
                 // With AVX2, the mask of a last block in place takes a register of its own.
                 let fits = isa == Isa::Avx512 || columns.is_multiple_of(lanes);
@@ -174,7 +199,10 @@ impl Product {
             (Form::InPlace, true) if large => IN_PLACE_PHASE,
             _ => MAX_PHASE,
         };
-        let phase = inner.div_ceil(inner.div_ceil(most));
+        let phase = match right.form {
+            Form::Compact(_) => compact_phase,
+            _ => phase_of(inner, most),
+        };
         let bias = matches!(op, Op::Gemm(_)) && cx.has(2) && beta != 0.0;
         let bias = bias.then(|| match cx.constant(2) {
             // One number for all columns, or one for each.
@@ -258,7 +286,10 @@ impl Product {
             out_block_stride: bytes(self.lanes as i64),
             last_lanes: (partial && beyond != 0).then_some(beyond as u32),
             tiles: Tiles::Runtime,
-            prefetch: if self.right.form == Form::Apart { Prefetch::Ahead(AHEAD) } else { Prefetch::None },
+            prefetch: match self.right.form {
+                Form::Apart | Form::Compact(_) => Prefetch::Ahead(AHEAD),
+                Form::Together | Form::InPlace => Prefetch::None,
+            },
         };
         LeafSpec::Matrix(MatrixTile { tile, right: self.right.strides(blocks) })
     }
@@ -305,7 +336,7 @@ impl Product {
         };
         let (first, end) = (calls.groups.0.clone(), calls.groups.1.clone());
         match self.right.form {
-            Form::Apart => k.for_(LoopKind::Serial, first, end, 1, |k, group| {
+            Form::Apart | Form::Compact(_) => k.for_(LoopKind::Serial, first, end, 1, |k, group| {
                 self.each_phase(k, |k, kind, inner| calls.group(k, kind, &group, inner));
             }),
             Form::Together | Form::InPlace => self.each_phase(&mut k, |k, kind, inner| {
@@ -330,6 +361,11 @@ impl Product {
             f(k, self.phases.len() - 1, &Expr::i64(before_last * self.phase as i64));
         }
     }
+}
+
+/// The steps of a phase, of `most` at most and all as long as can be.
+fn phase_of(inner: usize, most: usize) -> usize {
+    inner.div_ceil(inner.div_ceil(most))
 }
 
 /// The kinds of phases of `inner` steps, all of `len` but the last.

@@ -5,7 +5,7 @@ use crate::kernel::{Access, Expr, LeafArg};
 use crate::lower::cx::NodeCx;
 use crate::lower::view::View;
 use crate::program::BufferId;
-use crate::x86::{LeafSpec, MatrixLayout, Panel, RightStrides, pack_gemm_b};
+use crate::x86::{CompactForm, LeafSpec, MatrixLayout, Panel, RightStrides, pack_gemm_b};
 use lehr_ir::{DType, Diag};
 
 /// How it lies.
@@ -17,6 +17,8 @@ pub enum Form {
     Apart,
     /// `[K, N]`, as it was given.
     InPlace,
+    /// A stream for each block, five numbers in the place of four, and scales ahead of every phase.
+    Compact(CompactForm),
 }
 
 pub struct Right {
@@ -57,6 +59,24 @@ impl Right {
         let matrix = if matrices == 1 { 0 } else { packed.len() / 4 / matrices };
         let buf = cx.low.add_weights(DType::F32, packed.len() / 4, packed.into());
         Right { buf, form, inner, columns, lanes, matrix }
+    }
+
+    /// A constant that a product of few rows reads from memory, packed closely. `None` where that would change it too much.
+    pub fn compact(
+        cx: &mut NodeCx,
+        values: &[f32],
+        layout: MatrixLayout,
+        (inner, columns): (usize, usize),
+        phase: usize,
+    ) -> Option<Right> {
+        let lanes = cx.low.isa().lanes();
+        let form = CompactForm { inner, phase, lanes };
+        if form.words(inner) > MAX_APART || values.len() != inner * columns {
+            return None;
+        }
+        let packed = form.pack(values, layout)?;
+        let buf = cx.low.add_weights(DType::F32, packed.len() / 4, packed.into());
+        Some(Right { buf, form: Form::Compact(form), inner, columns, lanes, matrix: 0 })
     }
 
     /// As it lies: `[K, N]` for each matrix.
@@ -121,16 +141,23 @@ impl Right {
             Form::Together => (blocks * self.lanes, self.lanes, false),
             Form::Apart => (self.lanes, self.inner * self.lanes, false),
             Form::InPlace => (self.columns, self.lanes, true),
+            Form::Compact(form) => (0, form.words(self.inner), false),
         };
-        RightStrides { step: bytes(step as i64), block: bytes(block as i64), exact }
+        let compact = matches!(self.form, Form::Compact(_));
+        RightStrides { step: bytes(step as i64), block: bytes(block as i64), exact, compact }
     }
 
-    /// Position of the first vector of a group of so many blocks that starts at `block`, from row `inner` of the matrix on.
+    /// Position of the first vector of a group of so many blocks that starts at `block`, from row `inner` of the matrix on, where a phase
+    /// begins.
     pub fn position(&self, matrix: &Expr, block: &Expr, blocks: usize, inner: &Expr) -> Expr {
         let (per_block, per_row) = match self.form {
             Form::Together => (self.inner * self.lanes, blocks * self.lanes),
             Form::Apart => (self.inner * self.lanes, self.lanes),
             Form::InPlace => (self.lanes, self.columns),
+            Form::Compact(form) => {
+                let phases = inner.clone() / form.phase as i64;
+                return block.clone() * form.words(self.inner) as i64 + phases * form.words(form.phase) as i64;
+            }
         };
         let matrix = matrix.clone() * self.matrix as i64;
         matrix + block.clone() * per_block as i64 + inner.clone() * per_row as i64
