@@ -152,6 +152,58 @@ fn nothing_comes_out_of_slots_without_a_channel() {
 }
 
 #[test]
+fn infinities_stay_in_their_channels() {
+    // Every channel of the first convolution is -inf somewhere, and none after relu.
+    for (channels, kernel) in [(12, 1), (24, 3), (32, 1)] {
+        let mut n = Net::new();
+        let x = n.input(&[1, 3, 9, 9]);
+        let zero = n.by_number(BinaryFn::Mul, x, 0.0);
+        let lowest = n.unary(UnaryFn::Log, zero);
+        let w = n.filled(&[channels, 3, 1, 1], 0.5);
+        let pixel = Conv { strides: vec![1; 2], pads: vec![0; 4], dilations: vec![1; 2], groups: 1 };
+        let a = n.add(pixel, &[lowest, w]);
+        let a = n.unary(UnaryFn::Relu, a);
+        let y = n.conv(a, 20, window(&[kernel, kernel]));
+        let pooled = n.g.add(max_pool(&[2, 2], &[1, 1], &[0; 4], false), &[Some(a)], vec![]).unwrap().out(0);
+        let z = n.conv(pooled, 20, window(&[1, 1]));
+        n.check(&[y, z]);
+    }
+}
+
+#[test]
+fn truth_values_behind_every_anchor() {
+    let mut n = Net::new();
+    let x = n.input(&[1, 32, 12, 12]);
+    let a = n.conv(x, 32, window(&[3, 3]).pad(&[1, 1, 1, 1]));
+    let a = n.unary(UnaryFn::Relu, a);
+    let convolutions = [
+        n.conv(a, 32, window(&[3, 3]).pad(&[1, 1, 1, 1])),
+        n.conv(a, 20, window(&[1, 1])),
+        n.conv(a, 32, window(&[3, 3]).groups(32)),
+        n.conv(a, 32, window(&[3, 3]).groups(4)),
+    ];
+    let pool = n.g.add(max_pool(&[2, 2], &[2, 2], &[0; 4], false), &[Some(a)], vec![]).unwrap().out(0);
+    let mean = n.add(Reduce { f: ReduceFn::Mean, axes: vec![2, 3], keepdims: true }, &[a]);
+    let norm = n.add(Lrn { size: 5, alpha: 1e-4, beta: 0.75, bias: 1.0 }, &[a]);
+    let softmax = n.add(Softmax { axis: 3 }, &[x]);
+    let (m, w) = (n.input(&[8, 40]), n.weights(&[40, 24]));
+    let product = n.add(MatMul {}, &[m, w]);
+    let sum = n.add(Reduce { f: ReduceFn::Sum, axes: vec![1], keepdims: false }, &[m]);
+    let mut outputs = vec![];
+    for v in convolutions.into_iter().chain([pool, mean, norm, softmax, product, sum]) {
+        let positive = n.by_number(BinaryFn::Greater, v, 0.1);
+        let nan = n.unary(UnaryFn::IsNan, v);
+        let whole = n.add(Cast { to: DType::I32 }, &[v]);
+        outputs.extend([positive, nan, whole, n.add(Cast { to: DType::Bool }, &[v])]);
+    }
+    // One behind each, so that it is fused; then all of them.
+    for &v in &outputs {
+        n.clone().check(&[v]);
+    }
+    n.check(&outputs);
+}
+
+#[test]
 fn pools_and_depthwise_convolutions() {
     for channels in [32, 20] {
         let mut n = Net::new();

@@ -11,6 +11,7 @@ use lehr_ir::tensor::{ConstValue, seeded};
 use lehr_ir::{DType, Op, Tensor, TensorType};
 
 /// A graph under construction whose constants are all different.
+#[derive(Clone)]
 pub struct Net {
     pub g: Graph,
     pub seed: u64,

@@ -57,8 +57,8 @@ pub struct Body<'g> {
     /// The axis of the result that channels, or the columns of a matrix, are on. Where there is none operands may broadcast in any
     /// way.
     pub channel_axis: Option<usize>,
-    /// Whether there are lanes without a channel. They hold zeros, and do so again after the program: what reads them has zero
-    /// weights for them, which make NaN of what is not finite.
+    /// Whether there are lanes without a channel. They hold zeros in values from outside, and do so in the result: what reads them
+    /// has zero weights for them, which make NaN of what is not finite.
     pub padded: bool,
     /// Whether a value comes from outside the group.
     pub outside: &'g dyn Fn(ValueId) -> bool,
@@ -68,6 +68,10 @@ pub struct Body<'g> {
 
 /// Translates the group; `access` says how each operand lies. `None` if the group has something that leaves do not have.
 pub fn translate(body: &Body, access: &mut dyn FnMut(Operand) -> Access) -> Option<Epilogue> {
+    // Programs store f32.
+    if body.graph.ty(body.result).dtype != DType::F32 {
+        return None;
+    }
     let mut operands = vec![];
     let mut failed = false;
     let program = VProg::build(|p, input| {
@@ -79,7 +83,7 @@ pub fn translate(body: &Body, access: &mut dyn FnMut(Operand) -> Access) -> Opti
             None => input,
         };
         let memo = HashMap::from([(body.start, start)]);
-        let zeros = HashSet::from([body.start]);
+        let zeros = HashSet::from_iter(lanes_stay_apart(body).then_some(body.start));
         let mut t = Translation { body, p, memo, zeros, operands: &mut operands, access };
         let Some(result) = t.value(body.result) else {
             failed = true;
@@ -88,6 +92,23 @@ pub fn translate(body: &Body, access: &mut dyn FnMut(Operand) -> Access) -> Opti
         if !body.padded || t.zeros.contains(&body.result) { result } else { t.occupied(result) }
     });
     (!failed && operands.len() <= MAX_OPERANDS).then_some(Epilogue { program, operands })
+}
+
+/// Whether each lane of `start` is made of the same lane of its operand alone, so that zeros stay what they are. Otherwise a lane
+/// without a channel is zero weights times numbers, which is NaN if one is infinite.
+fn lanes_stay_apart(body: &Body) -> bool {
+    if (body.outside)(body.start) {
+        return true;
+    }
+    let node = body.graph.node(body.start.node);
+    match &node.op {
+        Op::MaxPool(_) | Op::AvgPool(_) | Op::Reduce(_) => true,
+        Op::Conv(c) => {
+            let channels = |v: Option<ValueId>| v.and_then(|v| body.graph.ty(v).const_shape()?.get(1).copied());
+            channels(node.inputs[0]) == Some(c.groups) && channels(Some(body.start)) == Some(c.groups)
+        }
+        _ => false,
+    }
 }
 
 struct Translation<'t, 'g> {
