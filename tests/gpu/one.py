@@ -195,14 +195,16 @@ def peer(network: str, shape: tuple[int, ...], precision: str, how: str) -> Call
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
     torch.backends.cudnn.benchmark = True
     extra = {"aux_logits": False, "init_weights": False} if TORCHVISION[network] == "googlenet" else {}
-    model = getattr(torchvision.models, TORCHVISION[network])(weights=None, **extra).eval().cuda()
-    image = torch.randn(*shape, device="cuda").to(memory_format=torch.channels_last)
-    model = model.to(memory_format=torch.channels_last)
+    # Weights are made where they stay: vgg19's take seconds on a CPU.
+    with torch.device("cuda"):
+        model = getattr(torchvision.models, TORCHVISION[network])(weights=None, **extra).eval()
+        image = torch.randn(*shape)
+    model, image = (x.to(memory_format=torch.channels_last) for x in (model, image))
     if precision == "f16":
         model, image = model.half(), image.half()
     with torch.inference_mode():
         if how == "eager":
-            once = captured(torch, model, image).replay
+            once = captured(torch, model, image)
         else:
             compiled = torch.compile(model, mode="max-autotune")
             once = lambda: compiled(image)  # noqa: E731
@@ -219,16 +221,17 @@ def peer(network: str, shape: tuple[int, ...], precision: str, how: str) -> Call
     return repeat
 
 
-def captured(torch, model, image):
-    """A CUDA graph of one run."""
+def captured(torch, model, image) -> Callable[[], None]:
+    """One run as a CUDA graph, after some that choose algorithms."""
+    torch.cuda.synchronize()
     with torch.cuda.stream(torch.cuda.Stream()):
         for _ in range(3):
             model(image)
     torch.cuda.synchronize()
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
-        graph.result = model(image)
-    return graph
+        model(image)
+    return graph.replay
 
 
 def _parse() -> argparse.Namespace:
