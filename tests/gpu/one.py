@@ -230,8 +230,12 @@ def captured(torch, model, image) -> Callable[[], None]:
     torch.cuda.synchronize()
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
-        model(image)
-    return graph.replay
+        result = model(image)
+
+    def replay(_read_and_written: tuple = (model, image, result)) -> None:
+        graph.replay()
+
+    return replay
 
 
 def _parse() -> argparse.Namespace:
