@@ -60,7 +60,9 @@ def verdict(r: Result) -> str:
         return "NOT RUN" if r.is_left_out else "FAILED"
     if r.kind in ("bench", "compile"):
         floor, speed = r.floor(), r.speed()
-        return "BELOW FLOOR" if floor and speed is not None and speed < floor else "ok"
+        if floor is None:
+            return "ok"
+        return "NO PEER" if speed is None else "BELOW FLOOR" if speed < floor else "ok"
     return "ok" if max(r.values.values()) <= BOUNDS[r.precision] else "TOO FAR"
 
 
@@ -97,7 +99,7 @@ def _part(title: str, head: list[str], rows: list[list[str]]) -> list[str]:
 
 def _verdict(r: Result) -> str:
     no_peer = (r.values or {}).get("no_peer")
-    words = verdict(r) + (f": {r.why}" if r.why else f"; no PyTorch: {no_peer}" if no_peer else "")
+    words = verdict(r) + (f": {r.why}" if r.why else f"; {no_peer}" if no_peer else "")
     return words.replace("|", "/").replace("\n", " ")
 
 
