@@ -69,6 +69,8 @@ class Step:
 
 def main() -> int:
     options = _parse()
+    # Whoever ends this ends the step as well.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("error: ended by SIGTERM"))
     end = time.monotonic() + 60 * options.minutes
     every = all_cases(options)
     cases = [c for c in every if not options.only or c.name in options.only]
@@ -90,7 +92,7 @@ def main() -> int:
             result.left_out("it was not its turn yet")
     for step in steps:
         do(step, results[step], machine, end, options)
-        (options.results / "TABLE.md").write_text(table(machine, list(results.values())))
+        write(options.results / "TABLE.md", table(machine, list(results.values())))
     print(f"\n{options.results / 'TABLE.md'}")
     counts = Counter(verdict(results[s]) for s in steps)
     print(", ".join(f"{n} {what}" for what, n in counts.items()))
@@ -154,8 +156,15 @@ def do(step: Step, result: Result, machine: str, end: float, options: argparse.N
         result.values, result.why = process(step.command(options.quick, sanitizer), min(LIMITS[step.kind], left))
         if result.values is not None:
             known = {"key": key(step, machine, options), "values": result.values}
-            (options.results / step.file).write_text(json.dumps(known))
+            write(options.results / step.file, json.dumps(known))
     print(f"{step.name}: {verdict(result)} {result.text()}", flush=True)
+
+
+def write(path: Path, text: str) -> None:
+    """Whole, or as it was."""
+    part = path.with_suffix(".partial")
+    part.write_text(text)
+    part.replace(path)
 
 
 def process(command: list[str], limit: float) -> tuple[dict | None, str]:
