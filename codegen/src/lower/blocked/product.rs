@@ -210,7 +210,7 @@ impl Product {
                 let c: Vec<f32> = c.to_f32().iter().cycle().take(columns).map(|v| v * beta).collect();
                 channel_table(cx, &c, lanes, 0.0)
             }
-            None => cx.view(2).expect("the bias is in a buffer").buf,
+            None => cx.view(2).expect("the bias is in a buffer").dense_buffer(),
         });
         let start = cx.anchor_id().out(0);
         let fused = try_fused(cx, start, None, &mut |feed| match feed {
@@ -328,10 +328,13 @@ impl Product {
             matrix: at[0].clone(),
             tiles,
             groups,
-            from: k.param_for(self.a.buf, Access::Read),
+            from: k.param_for(self.a.dense_buffer(), Access::Read),
             right: k.param_for(self.right.buf, Access::Read),
             // Phases behind the first go on from what lies there.
-            to: k.param_for(self.y.buf, if self.phases.len() > 1 { Access::ReadWrite } else { Access::Write }),
+            to: k.param_for(
+                self.y.dense_buffer(),
+                if self.phases.len() > 1 { Access::ReadWrite } else { Access::Write },
+            ),
             bias: self.bias.map(|b| k.param_for(b, Access::Read)),
         };
         let (first, end) = (calls.groups.0.clone(), calls.groups.1.clone());

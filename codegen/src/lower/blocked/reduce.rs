@@ -47,8 +47,8 @@ pub struct Stage {
     inner: usize,
 }
 
-/// The stages of a reduction of f32. `None` if plain loops are to do it: products and what has too few elements for a leaf. A
-/// product in f32 may overflow on the way to a result that does not.
+/// The stages of a reduction of f32. `None` if plain loops are to do it: products, what has no elements, and what has too few for a
+/// leaf. A product in f32 may overflow on the way to a result that does not.
 pub fn stages(op: &Reduce, shape: &[usize], lanes: usize) -> Option<Vec<Stage>> {
     if op.f == ReduceFn::Prod || shape.contains(&0) {
         return None;
@@ -142,10 +142,10 @@ pub fn lower(cx: &mut NodeCx) -> Result<(), Diag> {
             View::dense(cx.scratch(DType::F32, shape.iter().product()), DType::F32, shape)
         }
     };
-    let mut from = x.buf;
+    let mut from = x.dense_buffer();
     for (i, stage) in stages.iter().enumerate() {
         let last = i + 1 == stages.len();
-        let to = if last { result.buf } else { cx.scratch(DType::F32, stage.outer * stage.inner) };
+        let to = if last { result.dense_buffer() } else { cx.scratch(DType::F32, stage.outer * stage.inner) };
         emit(cx, stage, from, to, if last { String::new() } else { format!("_stage_{i}") })?;
         from = to;
     }

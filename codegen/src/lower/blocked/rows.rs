@@ -229,13 +229,14 @@ fn columns(cx: &mut NodeCx, c: &Call) {
 
 impl Call {
     fn call(&self, k: &mut KernelCx, row: Expr, column: Expr, count: Expr) {
-        let (from, to) = (k.param_for(self.x.buf, Use::Read), k.param_for(self.y.buf, Use::ReadWrite));
+        let from = k.param_for(self.x.dense_buffer(), Use::Read);
+        let to = k.param_for(self.y.dense_buffer(), Use::ReadWrite);
         let elements = (self.extent.len * self.extent.inner) as i64;
         let index = k.let_(row.clone() * elements + column.clone());
         let address = |buf, index| LeafArg::Address { buf, index };
         let mut args = vec![address(from, index.clone()), address(to, index), LeafArg::Int(count)];
         for view in &self.parameters {
-            let buf = k.param_for(view.buf, Use::Read);
+            let buf = k.param_for(view.dense_buffer(), Use::Read);
             args.push(address(buf, row.clone() % self.channels as i64));
         }
         let lattice = Lattice { origin: 0, image: 0, channel: 0, spatial: vec![elements, 1] };

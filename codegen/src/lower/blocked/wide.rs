@@ -1,5 +1,5 @@
 //! Elementwise groups on plain values, by map leaves. Neighbouring axes are merged where every operand allows it; along the last of
-//! them operands are streams or stay at one element.
+//! them operands are streams or stay at one element. All lie row-major without gaps.
 //!
 //! ```text
 //! parallel for outer axes, or for chunks of a row where there are few
@@ -118,7 +118,7 @@ impl Call {
         let mut addresses: Vec<LeafArg> = vec![];
         let result = self.views.len() - 1;
         for (i, (view, strides)) in self.views.iter().zip(&self.strides).enumerate() {
-            let buf = k.param_for(view.buf, if i == result { Use::Write } else { Use::Read });
+            let buf = k.param_for(view.dense_buffer(), if i == result { Use::Write } else { Use::Read });
             let coordinates = at.iter().chain([&first]).zip(strides);
             let index = coordinates.fold(Expr::i64(0), |sum, (c, &s)| sum + c.clone() * s);
             addresses.push(LeafArg::Address { buf, index });
