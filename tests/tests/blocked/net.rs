@@ -75,11 +75,16 @@ impl Net {
     }
 
     /// Compiles, runs and compares the outputs.
-    pub fn check(mut self, outputs: &[ValueId]) {
+    pub fn check(self, outputs: &[ValueId]) {
+        self.check_with(outputs, &|_, options| options);
+    }
+
+    /// Likewise with options of one's own.
+    pub fn check_with(mut self, outputs: &[ValueId], own: &dyn Fn(&Graph, CompileOptions) -> CompileOptions) {
         outputs.iter().enumerate().for_each(|(i, &v)| self.g.add_output(&format!("y{i}"), v));
         let expected = evaluate(&self.g, &self.inputs, &mut |_, _| {}).unwrap_or_else(|e| panic!("{e}"));
         for (cpu, _) in [("x86-64-v3", Isa::Avx2), ("x86-64-v4", Isa::Avx512)].iter().filter(|c| c.1.on_this_cpu()) {
-            let options = CompileOptions { cpu: cpu.to_string(), ..CompileOptions::default() };
+            let options = own(&self.g, CompileOptions { cpu: cpu.to_string(), ..CompileOptions::default() });
             let run = |threads| {
                 let mut runner =
                     Runner::jit(self.g.clone(), &options, threads).unwrap_or_else(|e| panic!("{cpu}: {e}"));

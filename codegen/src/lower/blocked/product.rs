@@ -13,7 +13,7 @@
 
 use super::operands::{Feed, Fused, Place, addresses, channel_table, try_fused};
 use super::right_operand::{Form, Right};
-use super::{Parts, bytes, leaf_diag};
+use super::{Parts, SHARES, bytes, leaf_diag};
 use crate::kernel::{Access, Blocks, Expr, LeafArg, LoopKind, Param};
 use crate::lower::cx::{KernelCx, NodeCx, shape_of};
 use crate::lower::nest::unflatten;
@@ -33,8 +33,6 @@ const AHEAD: u32 = 2048;
 const CHUNK_ROWS: usize = 256;
 /// Steps of the inner axis that a tile sums at once.
 const MAX_PHASE: usize = 512;
-/// Chunks that are wanted, so that any sensible number of threads gets an even share.
-const SHARES: usize = 16;
 /// Rows whose distance is a multiple of this fall into one set of the L1 cache, which has room for so many lines of them.
 const ALIAS: usize = 4096;
 const MAX_ALIASES: u32 = 9;
