@@ -2,12 +2,9 @@
 
 use crate::net::*;
 use lehr::CompileOptions;
-use lehr::tune::{Record, Records};
 use lehr_codegen::layout::{Role, decide};
 use lehr_ir::graph::{Graph, ValueId};
 use lehr_ir::ops::*;
-use std::collections::BTreeMap;
-use std::sync::Arc;
 
 const CPUS: [&str; 2] = ["x86-64-v3", "x86-64-v4"];
 
@@ -179,27 +176,18 @@ fn a_tuned_strategy_that_a_prologue_excludes_is_not_used_and_said() {
     let map = normalised(&mut n, x);
     let y = n.conv(map, 128, window(&[1, 1]));
     let z = n.conv(y, 128, window(&[1, 1]));
-    let tuned = |g: &Graph, options: CompileOptions| {
+    let both = |g: &Graph, options: CompileOptions| {
         let strategy = "direct tile=6x2 channels=64 share=channels/2".to_string();
         let decisions = lehr::lower(g.clone(), &options).unwrap().decisions;
-        let mut layers: Vec<_> = decisions.iter().filter(|d| d.signature.contains(" * 128x128x1x1 ")).collect();
-        layers.sort_by_key(|d| d.signature.ends_with(" flat prologue"));
-        let [alone, with] = layers[..] else { panic!("{layers:?}") };
-        assert_eq!(format!("{} prologue", alone.signature), with.signature);
-        let record = |signature: &String| Record {
-            signature: signature.clone(),
-            layers: 1,
-            strategy: strategy.clone(),
-            ms: 1.0,
-            proposed: strategy.clone(),
-            proposed_ms: 1.0,
-            others: BTreeMap::new(),
-        };
-        let layers = layers.iter().map(|d| record(&d.signature)).collect();
-        let options = CompileOptions { tuned: Some(Arc::new(Records { layers, ..Records::default() })), ..options };
+        let of_both = decisions.into_iter().map(|d| d.signature).filter(|s| s.contains(" * 128x128x1x1 "));
+        let mut signatures: Vec<String> = of_both.collect();
+        signatures.sort_unstable();
+        let [alone, with] = &signatures[..] else { panic!("{signatures:?}") };
+        assert_eq!(&format!("{alone} prologue"), with);
+        let options = tuned(options, signatures.iter().map(|s| (s.clone(), strategy.clone())));
         let decisions = lehr::lower(g.clone(), &options).unwrap().decisions;
         let of = |signature: &str| decisions.iter().find(|d| d.signature == signature).unwrap();
-        let (alone, with) = (of(&alone.signature), of(&with.signature));
+        let (alone, with) = (of(alone), of(with));
         assert_eq!((alone.chosen.strategy.to_string(), &alone.unfit), (strategy.clone(), &None));
         let unfit = with.unfit.as_ref().unwrap();
         assert_eq!(unfit.strategy.to_string(), strategy);
@@ -208,5 +196,5 @@ fn a_tuned_strategy_that_a_prologue_excludes_is_not_used_and_said() {
         options
     };
     expect(&n, &[z], 1);
-    n.check_with(&[z], &tuned);
+    n.check_with(&[z], &both);
 }
