@@ -150,7 +150,7 @@ impl ConvKernel {
         };
         let input = if frame.is_blocked() { InputLayout::Blocked } else { InputLayout::Plain };
         let most = self.groups.size as u32;
-        pack_conv_weights(&self.weights, shape, input, self.frame.lanes, &split_evenly(self.out_blocks as u32, most))
+        pack_conv_weights(&self.weights, shape, input, frame.lanes, &split_evenly(self.out_blocks as u32, most))
     }
 
     fn split(&self) -> Split {
@@ -178,7 +178,7 @@ impl ConvKernel {
                 }
             }
         }
-        let images = self.frame.y.shape[0];
+        let images = self.frame.images();
         let before = match &self.prologue {
             Some(p) => {
                 let leaf = cx.low.leaf(&LeafSpec::Map(Map { program: p.fused.program.clone() }))?;
@@ -190,8 +190,7 @@ impl ConvKernel {
         let mut k = cx.kernel("");
         let groups = if split.by_channels { self.groups.total() } else { 1 };
         let extent = images * split.chunks * groups;
-        let work =
-            2 * self.weights_per_block() * self.out_blocks * self.conv_groups * self.frame.rows * self.frame.row_pixels;
+        let work = 2 * self.weights_per_block() * self.out_blocks * self.conv_groups * self.frame.plane();
         let p = k.parallel(extent as i64, (work * images / extent) as i64);
         let params = Params {
             x: match before {

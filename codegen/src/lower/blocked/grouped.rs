@@ -134,7 +134,7 @@ impl Grouped {
                 }
             }
         }
-        let (images, chunks) = (self.frame.y.shape[0], parts.total());
+        let (images, chunks) = (self.frame.images(), parts.total());
         let mut k = cx.kernel("");
         let p = k.parallel((images * chunks) as i64, (self.work / chunks) as i64);
         let params = Params {
