@@ -129,8 +129,8 @@ pub type Tuned = BTreeMap<String, Strategy>;
 
 /// `conv 1x64x56x56 * 64x64x3x3 s1,1 p1,1,1,1 d1,1 g1 avx512`, and words for the tensors' `form`: `flat` (planes without borders, each
 /// a row), `plain` (an input that is not in blocks), `reordered` (channels in other slots), `prologue` (it computes the map before it),
-/// `gathered` (it looks its channels up).
-/// Where algorithms compete there are none: those want blocks in order, and leave 1x1 kernels alone.
+/// `gathered` (it looks its channels up). Where algorithms compete there are none: those want blocks in order, and leave 1x1 kernels
+/// alone.
 pub fn signature(op: &Conv, x: &[usize], w: &[usize], isa: Isa, form: &[&str]) -> String {
     let list = |v: &[usize], with: &str| v.iter().map(usize::to_string).collect::<Vec<_>>().join(with);
     let (strides, pads, dilations) = (list(&op.strides, ","), list(&op.pads, ","), list(&op.dilations, ","));
