@@ -8,12 +8,14 @@ use lehr_codegen::lower::{LowerOptions, lower_owned};
 use lehr_codegen::machine::Caches;
 use lehr_codegen::program::Program;
 use lehr_codegen::ptx::Gpu;
+use lehr_codegen::strategy::Decision;
 use lehr_ir::graph::Graph;
 use lehr_ir::{Diag, Dim};
 pub use lehr_passes::OptLevel;
 use lehr_passes::analysis::Options;
 use lehr_passes::{Approximation, Manager, Pass, Report, approximate_pipeline, pipeline};
 use serde_json::json;
+use std::collections::BTreeSet;
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
@@ -115,6 +117,8 @@ pub struct Compiled {
     pub timings: Vec<(&'static str, Duration)>,
     /// What a library for a GPU holds; its arena and weights are on the device, too.
     pub gpu: Option<GpuReport>,
+    /// What the options ask for and cannot be done: tuned strategies that are not used.
+    pub warnings: Vec<Diag>,
 }
 
 /// Runs the pipeline of a level.
@@ -170,6 +174,7 @@ pub fn compile_so(graph: Graph, options: &CompileOptions, path: &Path) -> Result
             p.name = name.clone().unwrap_or_else(|| p.name.clone());
         }
         let (written, report) = code::write_gpu_so(&mut program, gpu, cpu.as_mut(), &codegen, &so, path)?;
+        program.decisions = cpu.map(|c| c.decisions).unwrap_or_default();
         (program, written, report.report, Some(report))
     } else {
         let mut program = lower_owned(graph, &options.lowering()).map_err(CompileError)?;
@@ -188,7 +193,25 @@ pub fn compile_so(graph: Graph, options: &CompileOptions, path: &Path) -> Result
         symbol: written.symbol,
         timings: clock.laps,
         gpu,
+        warnings: options.tuned.as_ref().map(|r| not_as_tuned(r, &program.decisions)).unwrap_or_default(),
     })
+}
+
+/// Layers that are computed otherwise than was measured to be the fastest.
+fn not_as_tuned(records: &Records, decisions: &[Decision]) -> Vec<Diag> {
+    let unfit = |d: &Decision| {
+        let u = d.unfit.as_ref()?;
+        Some(format!("{}: the tuned '{}' is not used: {}", d.signature, u.strategy, u.why))
+    };
+    let mut messages: BTreeSet<String> = decisions.iter().filter_map(unfit).collect();
+    let kinds: BTreeSet<&str> = decisions.iter().map(|d| d.signature.as_str()).collect();
+    let known: BTreeSet<&str> = records.layers.iter().map(|r| r.signature.as_str()).collect();
+    let unknown = kinds.difference(&known).count();
+    if unknown > 0 {
+        messages.insert(format!("{unknown} of {} kinds of convolutions were not tuned", kinds.len()));
+    }
+    let diag = |m| Diag::new("compile.tuned", m).note("the cost model chooses there; inspect --table shows what");
+    messages.into_iter().map(diag).collect()
 }
 
 /// The program for the GPU, and the one for the CPU that is to stand in.

@@ -255,14 +255,19 @@ impl<'g> Group<'g> {
         if std::ptr::eq(self.outer, self.graph) { v.node != self.id } else { self.graph.node(v.node).op.is_source() }
     }
 
+    /// The values inside that stand for the node's operands.
+    fn from_outside(&self) -> Vec<Option<ValueId>> {
+        let operands = self.outer.node(self.id).inputs.iter().enumerate();
+        let inside = operands.map(|(i, v)| match std::ptr::eq(self.outer, self.graph) {
+            true => *v,
+            false => v.map(|_| self.graph.inputs()[i]),
+        });
+        inside.collect()
+    }
+
     /// Positions among the node's operands of a value inside.
     fn operands(&self, v: ValueId) -> Vec<usize> {
-        let inputs = &self.outer.node(self.id).inputs;
-        let inner = |i: usize| match std::ptr::eq(self.outer, self.graph) {
-            true => inputs[i],
-            false => inputs[i].map(|_| self.graph.inputs()[i]),
-        };
-        (0..inputs.len()).filter(|&i| inner(i) == Some(v)).collect()
+        self.from_outside().into_iter().enumerate().filter(|(_, inside)| *inside == Some(v)).map(|(i, _)| i).collect()
     }
 
     /// The value of the outer graph behind a value inside.

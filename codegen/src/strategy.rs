@@ -4,10 +4,12 @@
 //! ```text
 //! direct tile=14x2 channels=256 share=rows/16 prefetch
 //! F(4x4,3x3) tile=13x2 band=7
+//! gathered chunks=16
 //! ```
 //!
-//! A strategy is found by the layer's *signature*, all that decides how long it takes but what surrounds it. Layers of one
-//! signature are computed alike. A strategy that does not fit the layer is not used (see each [`fit`](Direct::fit)).
+//! A strategy is found by the layer's *signature*: the operator, and how its tensors lie as far as strategies depend on that. What
+//! is fused behind is not in it. Layers of one signature are computed alike. A strategy that does not fit its layer is not used, and
+//! the [decision](Decision) says why.
 
 use crate::x86::{Isa, Winograd};
 use lehr_ir::NodeId;
@@ -52,17 +54,43 @@ pub struct ByWinograd {
     pub band: Option<usize>,
 }
 
+/// A direct convolution that looks its input channels up in tables. Which of its output blocks go together follows from its groups.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Gathered {
+    /// Chunks of an image that are computed in parallel.
+    pub chunks: usize,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Strategy {
     Direct(Direct),
     Winograd(ByWinograd),
+    Gathered(Gathered),
+}
+
+impl From<Direct> for Strategy {
+    fn from(d: Direct) -> Strategy {
+        Strategy::Direct(d)
+    }
+}
+
+impl From<ByWinograd> for Strategy {
+    fn from(w: ByWinograd) -> Strategy {
+        Strategy::Winograd(w)
+    }
+}
+
+impl From<Gathered> for Strategy {
+    fn from(g: Gathered) -> Strategy {
+        Strategy::Gathered(g)
+    }
 }
 
 impl Strategy {
-    /// The algorithm alone.
+    /// Winograd's algorithm, if it is that.
     pub fn algorithm(&self) -> Option<Winograd> {
         match self {
-            Strategy::Direct(_) => None,
+            Strategy::Direct(_) | Strategy::Gathered(_) => None,
             Strategy::Winograd(w) => Some(w.kind),
         }
     }
@@ -75,12 +103,21 @@ pub struct Weighed {
     pub cycles: f64,
 }
 
+/// A tuned strategy that a layer of its signature cannot use, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unfit {
+    pub strategy: Strategy,
+    pub why: String,
+}
+
 /// What was decided for a layer.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Decision {
     pub node: NodeId,
     pub signature: String,
     pub chosen: Weighed,
+    /// What was tuned for the signature, where that could not be chosen.
+    pub unfit: Option<Unfit>,
     /// The other ways to compute it, of any algorithm that may be used, the cheapest first.
     pub others: Vec<Weighed>,
     /// Algorithms that the options exclude.
@@ -90,12 +127,16 @@ pub struct Decision {
 /// Strategies by signature, to be used instead of the cost model's.
 pub type Tuned = BTreeMap<String, Strategy>;
 
-/// `conv 1x64x56x56 * 64x64x3x3 s1,1 p1,1,1,1 d1,1 g1 avx512`.
-pub fn signature(op: &Conv, x: &[usize], w: &[usize], isa: Isa) -> String {
+/// `conv 1x64x56x56 * 64x64x3x3 s1,1 p1,1,1,1 d1,1 g1 avx512`, and words for the tensors' `form`: `flat` (planes without borders, each
+/// a row), `plain` (an input that is not in blocks), `reordered` (channels in other slots), `prologue` (it computes the map before it),
+/// `gathered` (it looks its channels up). Where algorithms compete there are none: those want blocks in order, and leave 1x1 kernels
+/// alone.
+pub fn signature(op: &Conv, x: &[usize], w: &[usize], isa: Isa, form: &[&str]) -> String {
     let list = |v: &[usize], with: &str| v.iter().map(usize::to_string).collect::<Vec<_>>().join(with);
     let (strides, pads, dilations) = (list(&op.strides, ","), list(&op.pads, ","), list(&op.dilations, ","));
     let (x, w, groups, isa) = (list(x, "x"), list(w, "x"), op.groups, isa.name());
-    format!("conv {x} * {w} s{strides} p{pads} d{dilations} g{groups} {isa}")
+    let form: String = form.iter().map(|word| format!(" {word}")).collect();
+    format!("conv {x} * {w} s{strides} p{pads} d{dilations} g{groups} {isa}{form}")
 }
 
 impl fmt::Display for Cut {
@@ -127,6 +168,7 @@ impl fmt::Display for Strategy {
                     None => write!(f, "all"),
                 }
             }
+            Strategy::Gathered(Gathered { chunks }) => write!(f, "gathered chunks={chunks}"),
         }
     }
 }
@@ -163,9 +205,9 @@ impl FromStr for Strategy {
             let word = words.next().and_then(|w| w.strip_prefix(key)).and_then(|w| w.strip_prefix('='));
             word.ok_or_else(|| format!("'{text}' has no {key}= where it belongs"))
         };
-        let tile = cut(next("tile")?)?;
         let strategy = match Winograd::ALL.into_iter().find(|kind| kind.name() == name) {
             Some(kind) => {
+                let tile = cut(next("tile")?)?;
                 let band = match next("band")? {
                     "all" => None,
                     rows => Some(number(rows)?),
@@ -173,10 +215,12 @@ impl FromStr for Strategy {
                 Strategy::Winograd(ByWinograd { kind, tile, band })
             }
             None if name == "direct" => {
+                let tile = cut(next("tile")?)?;
                 let (channels, share) = (number(next("channels")?)?, share(next("share")?)?);
                 let prefetch = text.ends_with(" prefetch");
                 Strategy::Direct(Direct { tile, channels, share, prefetch })
             }
+            None if name == "gathered" => Strategy::Gathered(Gathered { chunks: number(next("chunks")?)? }),
             None => return Err(format!("'{name}' is no algorithm that this version of lehr has")),
         };
         // What was left over would be dropped.
@@ -195,6 +239,7 @@ mod tests {
             "direct tile=7x3 channels=64 share=channels/1",
             "F(4x4,3x3) tile=13x2 band=7",
             "F(2x2,5x5) tile=28x1 band=all",
+            "gathered chunks=16",
         ];
         for text in texts {
             let strategy: Strategy = text.parse().unwrap();
@@ -216,6 +261,9 @@ mod tests {
             "F(4x4,3x3) tile=13x2 band=some",
             "F(4x4,3x3) tile=13x2 band=7 more",
             "F(4x4,3x3) tile=99999999999x2 band=7",
+            "gathered",
+            "gathered chunks=0",
+            "gathered chunks=16 prefetch",
         ];
         for text in wrong {
             assert!(text.parse::<Strategy>().is_err(), "{text}");

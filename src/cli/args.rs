@@ -103,7 +103,8 @@ pub struct CodeArgs {
     pub caches: Option<Caches>,
 
     /// Compute layers as `lehr compile --tune` has found it to be the fastest: FILE.so that was made so, or FILE.json. Nothing is
-    /// measured; layers that it has no record of are left to the cost model.
+    /// measured; layers that it has no record of, or whose record does not fit, are left to the cost model: compile warns, inspect says
+    /// why.
     #[arg(long, value_name = "FILE")]
     pub tuned: Option<PathBuf>,
 

@@ -54,6 +54,7 @@ pub fn run(args: &CompileArgs) -> CliResult {
                 write_header(&args.output, header)?;
             }
             drop(progress);
+            warn(&done.warnings);
             if !args.quiet {
                 tuned.map_or(Ok(()), say)?;
                 say(summary(&args.output, &done, started.elapsed().as_secs_f64()))?;

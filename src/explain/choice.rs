@@ -19,6 +19,9 @@ pub struct Choice {
     pub strategy: String,
     /// Whether it was measured to be the fastest (--tuned), instead of predicted.
     pub tuned: bool,
+    /// The tuned strategy that is not used, and why: `F(4x4,3x3) tile=14x2 band=2: ...`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unfit: Option<String>,
     pub rejected: Vec<Rejected>,
 }
 
@@ -45,6 +48,7 @@ impl Choice {
             signature: d.signature.clone(),
             strategy: d.chosen.strategy.to_string(),
             tuned: record.is_some(),
+            unfit: d.unfit.as_ref().map(|u| format!("{}: {}", u.strategy, u.why)),
             rejected: others.chain(excluded).collect(),
         }
     }
@@ -83,6 +87,7 @@ fn exclusion(options: &CompileOptions) -> String {
 mod tests {
     use super::*;
     use crate::tune::Records;
+    use lehr_codegen::strategy::Unfit;
     use lehr_ir::NodeId;
     use std::collections::BTreeMap;
     use std::sync::Arc;
@@ -96,6 +101,7 @@ mod tests {
             node: NodeId(7),
             signature: "conv a".into(),
             chosen: weighed("direct tile=14x2 channels=64 share=rows/8", 2e6),
+            unfit: None,
             others: vec![
                 weighed("direct tile=9x3 channels=64 share=rows/8", 2.02e6),
                 weighed("F(2x2,3x3) tile=9x3 band=all", 3e6),
@@ -144,5 +150,8 @@ mod tests {
         // A record that the layer could not use says nothing of it.
         record.strategy = "direct tile=6x4 channels=64 share=rows/8".into();
         assert!(!with(&record).tuned);
+        let unfit = Some(Unfit { strategy: record.strategy.parse().unwrap(), why: "it has three rows".into() });
+        let choice = Choice::of(&Decision { unfit, ..decision() }, &CompileOptions::default(), 1e6);
+        assert_eq!(choice.unfit.as_deref(), Some("direct tile=6x4 channels=64 share=rows/8: it has three rows"));
     }
 }

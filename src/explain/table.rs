@@ -61,11 +61,12 @@ impl Row {
     }
 }
 
-/// The best rejected strategies of the chosen algorithm, and of each other algorithm the best.
+/// What was tuned and is not used, then the best rejected strategies of the chosen algorithm, and of each other algorithm the best.
 pub(super) fn rejections(choice: &Choice) -> Vec<String> {
     let own = Choice::algorithm(&choice.strategy);
     let mut seen: Vec<&str> = vec![];
-    let mut lines = vec![];
+    let mut lines: Vec<String> = choice.unfit.iter().map(|u| format!("not as tuned, {u}")).collect();
+    let said = lines.len();
     for r in &choice.rejected {
         let algorithm = Choice::algorithm(&r.strategy);
         let known = seen.iter().filter(|a| **a == algorithm).count();
@@ -74,7 +75,7 @@ pub(super) fn rejections(choice: &Choice) -> Vec<String> {
         }
         seen.push(algorithm);
     }
-    let rest = choice.rejected.len() - lines.len();
+    let rest = choice.rejected.len() - (lines.len() - said);
     if rest > 0 {
         lines.push(format!("and {rest} other ways to cut it (--json)"));
     }
@@ -126,6 +127,7 @@ mod tests {
             signature: "s".into(),
             strategy: "direct tile=14x2".into(),
             tuned: true,
+            unfit: Some("direct tile=28x9: why".into()),
             rejected: vec![
                 rejected("direct tile=9x3", 1.6),
                 rejected("direct tile=6x4", 1.7),
@@ -139,6 +141,7 @@ mod tests {
             [
                 "layer            operator   result           computed                  predicted  measured  of peak",
                 "a                conv_relu  f32[1,64,56,56]  direct tile=14x2 (tuned)   1.500 ms  2.000 ms     50 %",
+                "    not as tuned, direct tile=28x9: why",
                 "    not direct tile=9x3: 1.600 ms, because of 1.6",
                 "    not F(2x2,3x3): 3.000 ms, because of 3",
                 "    and 1 other ways to cut it (--json)",

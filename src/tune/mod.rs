@@ -202,7 +202,7 @@ mod tests {
         fn channels(&self, tuned: &Tuned, signature: &str, proposed: usize) -> usize {
             match tuned.get(signature) {
                 Some(Strategy::Direct(d)) => d.channels,
-                Some(Strategy::Winograd(_)) => panic!("there is no such strategy here"),
+                Some(Strategy::Winograd(_) | Strategy::Gathered(_)) => panic!("there is no such strategy here"),
                 None => proposed,
             }
         }
@@ -227,6 +227,7 @@ mod tests {
                     node: NodeId(at as u32),
                     signature: signature.to_string(),
                     chosen: weigh(now),
+                    unfit: None,
                     others: [now / 2, now * 2].into_iter().filter(|c| (16..=512).contains(c)).map(weigh).collect(),
                     excluded: vec![],
                 }

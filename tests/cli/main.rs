@@ -326,6 +326,17 @@ fn tuning_is_kept_and_used_again() {
     says(d, &format!("inspect {SMALL} --table --tuned tuned.json"), 0, &["(tuned)"]);
     says(d, "run a.so --input random:1", 0, &[]);
 
+    // Strategies that no layer can use, and one that is missing.
+    let mut wrong = metadata["tuned"].clone();
+    let layers = wrong["layers"].as_array_mut().unwrap();
+    layers.remove(0);
+    layers.iter_mut().for_each(|r| r["strategy"] = "direct tile=1x1 channels=16 share=rows/1000".into());
+    std::fs::write(d.join("wrong.json"), wrong.to_string()).unwrap();
+    let words = ["warning: ", "share=rows/1000' is not used: an image has ", "1 of ", " were not tuned"];
+    says(d, &format!("compile {SMALL} -o b.so --tuned wrong.json"), 0, &words);
+    let words = ["not as tuned, direct tile=1x1 channels=16 share=rows/1000: an image has "];
+    says(d, &format!("inspect {SMALL} --table --tuned wrong.json"), 0, &words);
+
     says(d, &format!("compile {SMALL} -o c.so"), 0, &[]);
     assert!(!says(d, "inspect c.so", 0, &["compiled "]).out.contains("tuned"));
     says(d, &format!("compile {SMALL} -o d.so --tuned c.so"), 2, &["c.so", "no tuned strategies"]);

@@ -20,7 +20,7 @@ fn shapes(g: &Graph) -> Vec<Vec<usize>> {
     g.inputs().iter().map(|&v| g.ty(v).const_shape().unwrap()).collect()
 }
 
-/// Checks a body on seeded inputs times `range`; the leaf of this role must be used.
+/// Checks a body on seeded inputs times `range`; the leaf of this role must be used, and with [`Role::Other`] none.
 fn check(role: Role, range: f64, params: &str, body: &str) {
     let g = graph(params, body);
     let inputs: Vec<Tensor> = shapes(&g)
@@ -43,8 +43,11 @@ fn check_on(role: Role, g: &Graph, inputs: &[Tensor], body: &str) {
         let options = CompileOptions { cpu: cpu.to_string(), ..CompileOptions::default() };
         let (optimized, _) = lehr::optimize(g.clone(), options.level).unwrap();
         let layouts = decide(&optimized, &options.lowering());
-        let used = optimized.ids().any(|id| layouts.role(id) == role);
-        assert!(used, "{cpu}: no {role:?} in\n{}\n{body}", layouts.describe(&optimized));
+        let used = |role: Role| optimized.ids().any(|id| layouts.role(id) == role);
+        match role {
+            Role::Other => assert_eq!(layouts.describe(&optimized), "", "{cpu}: leaves in\n{body}"),
+            _ => assert!(used(role), "{cpu}: no {role:?} in\n{}\n{body}", layouts.describe(&optimized)),
+        }
         let run = |threads| {
             dirty_memory();
             let mut runner = Runner::jit(g.clone(), &options, threads).unwrap_or_else(|e| panic!("{cpu}: {e}\n{body}"));
@@ -81,6 +84,34 @@ fn groups_of_plain_values_are_wide_maps() {
     wide("%x: f32[5,6,77], %a: f32[5,1,77], %b: f32[1]", "%y = max %x, %a\n%z = add %y, %b\nreturn %z");
     wide("%x: f32[100000]", "%y = mul %x, %x\n%z = tanh %y\nreturn %z");
     wide("%x: f32[2,40000], %b: f32[40000]", "%y = add %b, %x\nreturn %y");
+}
+
+/// Their results have no elements either, or are what a reduction of nothing is.
+#[test]
+fn tensors_without_elements_are_no_leaf_s() {
+    let plain = |params: &str, body: &str| check(Role::Other, 1.0, params, body);
+    plain("%x: f32[0,5,70], %b: f32[5,1]", "%y = add %x, %b\n%z = sin %y\nreturn %z");
+    plain("%x: f32[4,0,60], %a: f32[4,1,60]", "%y = mul %x, %a\nreturn %y");
+    plain("%x: f32[0]", "%y = exp %x\nreturn %y");
+    for (x, axis) in [("f32[0,64]", 1), ("f32[64,0]", 1), ("f32[0,64]", 0), ("f32[0,20,70]", 1), ("f32[3,0,70]", 1)] {
+        for f in ["softmax", "log_softmax"] {
+            plain(&format!("%x: {x}"), &format!("%y = {f} %x {{axis={axis}}}\nreturn %y"));
+        }
+        for f in ["sum", "mean", "max", "min", "l1", "l2", "sum_square", "log_sum_exp"] {
+            for keepdims in [true, false] {
+                let body = format!("%y = reduce %x {{f={f}, axes=[{axis}], keepdims={keepdims}}}\nreturn %y");
+                plain(&format!("%x: {x}"), &body);
+            }
+        }
+    }
+    let norm = "%y, %m, %i = layer_norm %x, %s, %b {axis=1}\nreturn %y";
+    plain("%x: f32[0,64], %s: f32[64], %b: f32[64]", norm);
+    plain("%x: f32[70,0], %s: f32[0], %b: f32[0]", norm);
+    let norm = "%y = instance_norm %x, %s, %b\nreturn %y";
+    plain("%x: f32[0,3,64], %s: f32[3], %b: f32[3]", norm);
+    plain("%x: f32[2,3,0,9], %s: f32[3], %b: f32[3]", norm);
+    plain("%x: f32[0,9], %w: f32[9,40]", "%y = matmul %x, %w\nreturn %y");
+    plain("%x: f32[8,0], %w: f32[0,40]", "%y = matmul %x, %w\nreturn %y");
 }
 
 #[test]

@@ -4,12 +4,9 @@
 
 use super::roles::map_start;
 use super::{Group, Layouts, Role, same_shaped};
-use crate::lower::blocked::conv::streams_weights;
+use crate::lower::blocked::direct;
 use lehr_ir::Op;
 use lehr_ir::graph::{Graph, NodeId, Uses, ValueId};
-
-/// Smaller planes are one thread's, which would compute the map for each group of output channels.
-const MIN_PLANE: usize = 64;
 
 impl Layouts {
     /// Makes prologues of maps, once all roles are known.
@@ -28,21 +25,25 @@ impl Layouts {
         let (inner, w) = (group.operand(0)?, group.shape(group.operand(1)?));
         let shape = group.shape(inner);
         let pointwise = w[2..].iter().all(|&k| k == 1) && op.strides.iter().all(|&s| s == 1);
-        let plane: usize = shape[2..].iter().product();
-        let fits = pointwise && op.groups == 1 && op.pads.iter().all(|&p| p == 0) && plane >= MIN_PLANE;
-        if !fits || streams_weights(w[0] * w[1], plane) {
+        if !pointwise || op.groups != 1 || op.pads.iter().any(|&p| p != 0) {
             return None;
         }
+        // Nobody else has a use for the map's result, and somebody for the convolution's; so it has no border either.
         let v = group.outer(inner)?;
-        let read_once = uses.of(v).len() == 1 && group.operands(inner) == [0];
-        let own = !self.placed.contains_key(&v) && self.wants_blocked(id, 0) == Some(&self.order(graph, v));
-        if self.role(v.node) != Role::Map || !read_once || !own || !self.is_borderless(v) {
+        let read_once = uses.of(v).len() == 1 && group.operands(inner) == [0] && !uses.of(id.out(0)).is_empty();
+        let order = self.order(graph, v);
+        let own = !self.placed.contains_key(&v) && self.wants_blocked(id, 0) == Some(&order);
+        if self.role(v.node) != Role::Map || !read_once || !own {
+            return None;
+        }
+        let (images, plane) = (shape[0], shape[2..].iter().product());
+        let blocks = [order.blocks(), self.order(graph, id.out(0)).blocks()];
+        if !direct::Shape::pointwise(self.isa?, images, plane, blocks).takes_prologue(&self.machine) {
             return None;
         }
         // Of the map's operands, only the one it streams has the result's shape, and is there in the same order.
         let map = Group::of(graph, v.node)?;
         let start = map_start(&map, self)?;
-        let order = self.order(graph, v);
         let alone = same_shaped(map.epilogue(start, 1, !order.is_whole())?).next().is_none();
         let from = map.outer(start)?;
         (alone && self.is_borderless(from) && self.order(graph, from) == order).then_some(v.node)

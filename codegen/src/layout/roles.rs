@@ -2,7 +2,7 @@
 
 use super::{Border, Group, Layouts, MAX_BYTES, MAX_PAD, MAX_SLOTS_PER_CHANNEL, Role};
 use crate::lower::blocked::epilogue::Operand;
-use crate::lower::blocked::grouped;
+use crate::lower::blocked::gather;
 use crate::lower::blocked::product::Sizes;
 use crate::lower::blocked::reduce::stages;
 use crate::lower::blocked::rows::{extent, form, parameters as parameters_of};
@@ -86,7 +86,7 @@ fn conv(group: &Group, op: &Conv, layouts: &Layouts) -> Option<Plan> {
         _ if in_groups && in_order => Role::Conv,
         _ => Role::Grouped,
     };
-    if role == Role::Grouped && !grouped::fits(&order, op.groups, isa) {
+    if role == Role::Grouped && !gather::fits(&order, op.groups, isa) {
         return None;
     }
     let mut border = None;
@@ -96,7 +96,7 @@ fn conv(group: &Group, op: &Conv, layouts: &Layouts) -> Option<Plan> {
     let (sizes, weights, to) = (group.shape(x), group.shape(w), group.shape(y));
     let may = in_order && !plain;
     let weighed = if may { winograd::algorithms(op, &weights, &to, isa, &layouts.machine) } else { vec![] };
-    let tuned = layouts.tuned.get(&signature(op, &sizes, &weights, isa)).map(Strategy::algorithm);
+    let tuned = layouts.tuned.get(&signature(op, &sizes, &weights, isa, &[])).map(Strategy::algorithm);
     let tuned = tuned.filter(|a| weighed.iter().any(|w| w.strategy.algorithm() == *a));
     let kind = tuned.or_else(|| weighed.first().map(|w| w.strategy.algorithm())).flatten();
     let kind = kind.filter(|_| layouts.winograd);
@@ -144,15 +144,10 @@ fn wide(group: &Group) -> Option<Plan> {
     let shape = group.shape(group.result);
     let bytes = shape.iter().fold(4usize, |n, &d| n.saturating_mul(d));
     let one_result = group.outer.node(group.id).results.len() == 1;
-    if group.graph.ty(group.result).dtype != DType::F32 || bytes > MAX_BYTES || !one_result {
+    if group.graph.ty(group.result).dtype != DType::F32 || !(1..=MAX_BYTES).contains(&bytes) || !one_result {
         return None;
     }
-    let inputs = group.outer.node(group.id).inputs.iter().enumerate();
-    let inner = inputs.filter_map(|(i, v)| match std::ptr::eq(group.outer, group.graph) {
-        true => *v,
-        false => v.map(|_| group.graph.inputs()[i]),
-    });
-    let start = streamed(inner, &|v| group.graph.ty(v).dtype == DType::F32 && group.shape(v) == shape)?;
+    let start = streamed(group.graph, group.from_outside().into_iter().flatten(), group.result)?;
     let operands = group.epilogue(start, None, false)?;
     let shapes: Vec<Vec<usize>> = operands.iter().filter_map(|o| o.value()).map(|v| group.shape(v)).collect();
     long_enough(&shape, &shapes).then_some(Plan {
@@ -167,12 +162,8 @@ fn wide(group: &Group) -> Option<Plan> {
 /// The operand that a map streams.
 pub(super) fn map_start(group: &Group, layouts: &Layouts) -> Option<ValueId> {
     let shape = group.shape(group.result);
-    let inputs = group.outer.node(group.id).inputs.iter().enumerate();
-    let inner = inputs.filter_map(|(i, v)| match std::ptr::eq(group.outer, group.graph) {
-        true => *v,
-        false => v.map(|_| group.graph.inputs()[i]),
-    });
-    let mut fitting = inner.filter(|&v| group.is_image(v) && group.shape(v) == shape);
+    let outside = group.from_outside().into_iter().flatten();
+    let mut fitting = outside.filter(|&v| group.is_image(v) && group.shape(v) == shape);
     fitting.find(|&v| group.is_blocked(v, layouts))
 }
 
@@ -277,7 +268,7 @@ fn reduction(group: &Group, op: &Reduce, layouts: &Layouts) -> Option<Plan> {
     let f32 = |v: ValueId| group.graph.ty(v).dtype == DType::F32;
     let shape = group.shape(x);
     let bytes = shape.iter().fold(4usize, |n, &d| n.saturating_mul(d));
-    if !f32(x) || !f32(y) || !group.outside(x) || bytes > MAX_BYTES {
+    if !f32(x) || !f32(y) || !group.outside(x) || !(1..=MAX_BYTES).contains(&bytes) {
         return None;
     }
     stages(op, &shape, lanes)?;
@@ -303,7 +294,7 @@ fn rows(group: &Group, op: &Op, layouts: &Layouts) -> Option<Plan> {
         || group.graph.ty(y).dtype != DType::F32
         || others
         || !parameters.all(|p| p.is_some_and(fits))
-        || bytes > MAX_BYTES
+        || !(1..=MAX_BYTES).contains(&bytes)
     {
         return None;
     }

@@ -29,6 +29,7 @@ pub struct NodeCx<'a> {
     /// `None` in a group of elementwise operators alone.
     pub(super) anchor: Option<NodeId>,
     sources: HashMap<ValueId, Source>,
+    outside: Vec<ValueId>,
     /// Values to be stored, and where.
     pub(super) outputs: Vec<(ValueId, View)>,
     pub origins: Provenance,
@@ -40,16 +41,22 @@ impl<'a> NodeCx<'a> {
         low: &'a mut Lowering,
         graph: &'a Graph,
         anchor: Option<NodeId>,
-        sources: HashMap<ValueId, Source>,
+        sources: Vec<(ValueId, Source)>,
         outputs: Vec<(ValueId, View)>,
         origins: Provenance,
         name: String,
     ) -> NodeCx<'a> {
-        NodeCx { low, graph, anchor, sources, outputs, origins, name }
+        let outside = sources.iter().map(|(v, _)| *v).collect();
+        NodeCx { low, graph, anchor, sources: sources.into_iter().collect(), outside, outputs, origins, name }
     }
 
     pub(super) fn anchor_id(&self) -> NodeId {
         self.anchor.expect("an operator is being lowered")
+    }
+
+    /// The values that come from outside, in the order of the node's operands, as the layout pass has seen them.
+    pub(super) fn outside(&self) -> &[ValueId] {
+        &self.outside
     }
 
     pub(super) fn operand(&self, i: usize) -> Option<ValueId> {

@@ -181,6 +181,13 @@ pub fn lower_owned(mut graph: Graph, options: &LowerOptions) -> Result<Program, 
     if !diags.is_empty() {
         return Err(diags);
     }
+    let Lowering { prologues, program, .. } = &low;
+    assert!(
+        prologues.is_empty(),
+        "{}: {} maps were left to a reader that did not compute them",
+        program.name,
+        prologues.len()
+    );
     for (k, out) in graph.outputs.iter().enumerate() {
         let (name, dtype, dims) = io(&graph, out.value, &out.name);
         low.output(&graph, k, out.value);
@@ -433,7 +440,7 @@ impl Lowering {
         let target = View::dense(buf, view.dtype, view.shape.clone());
         let shape = view.shape.clone();
         // A group without operators: the value is stored as it is loaded.
-        let sources = HashMap::from([(v, Source::Buffer(view))]);
+        let sources = vec![(v, Source::Buffer(view))];
         let name = format!("copy_to_output_{k}");
         let mut cx = NodeCx::new(self, graph, None, sources, vec![(v, target)], vec![], name);
         elementwise::lower(&mut cx, &shape, 1);

@@ -137,6 +137,15 @@ impl View {
         }
     }
 
+    /// The buffer, for code that steps through it row by row from its first element on.
+    ///
+    /// # Panics
+    /// If the value does not lie so. All do that are wanted row-major, unless a lowering made it otherwise.
+    pub fn dense_buffer(&self) -> BufferId {
+        assert!(self.is_dense(), "a value of shape {:?} has gaps, or does not begin with its buffer", self.shape);
+        self.buf
+    }
+
     /// Row-major from the buffer's first element on.
     pub fn is_dense(&self) -> bool {
         match &self.layout {

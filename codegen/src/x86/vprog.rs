@@ -68,6 +68,11 @@ impl VProg {
         self.result == Val(0)
     }
 
+    /// Instructions for each vector, roughly: those that compute or load an operand.
+    pub fn operations(&self) -> usize {
+        self.nodes.iter().filter(|n| !matches!(n, Node::Input | Node::Const(_))).count()
+    }
+
     /// How the operands are addressed, in the order of their pointers among the arguments.
     pub fn operands(&self) -> &[Access] {
         &self.operands

@@ -120,6 +120,9 @@ fn details(out: &mut String, e: &Explanation, l: &LayerReport) -> Result {
     writeln!(out, "<dt>computed by</dt><dd>{}{leaves}</dd>", how(f))?;
     if let (Some(choice), Some(predicted)) = (&f.choice, f.predicted_ms) {
         writeln!(out, "<dt>chosen</dt><dd>{}, predicted {}", escape(&choice.strategy), ms(predicted))?;
+        if let Some(unfit) = &choice.unfit {
+            writeln!(out, "<br/>not as tuned, {}", escape(unfit))?;
+        }
         for r in &choice.rejected {
             let (strategy, reason) = (escape(&r.strategy), escape(&r.reason));
             writeln!(out, "<br/>not {strategy}: {}, {reason}", ms(r.predicted_ms))?;

@@ -322,37 +322,3 @@ fn a_classifier_end_to_end() {
     assert_eq!(roles[8..], [conv, map, map, Role::Product], "{}", layouts.describe(&n.g));
     n.check(&[y]);
 }
-
-#[test]
-fn maps_before_pointwise_convolutions_are_their_prologues() {
-    // One chunk and several, of rows (the result has a border) and of flat tiles.
-    for (size, channels, border) in
-        [([9, 11], 32, false), ([9, 11], 24, true), ([30, 31], 24, false), ([30, 31], 40, true)]
-    {
-        let mut n = Net::new();
-        let x = n.input(&[2, 3, size[0], size[1]]);
-        let x = n.conv(x, channels, window(&[3, 3]).pad(&[1, 1, 1, 1]));
-        let y = n.conv(x, 16, window(&[1, 1]));
-        let x = n.add(Concat { axis: 1 }, &[x, y]);
-        let (scale, shift) = (n.weights(&[1, channels + 16, 1, 1]), n.weights(&[1, channels + 16, 1, 1]));
-        let y = n.binary(BinaryFn::Mul, x, scale);
-        let y = n.binary(BinaryFn::Add, y, shift);
-        let map = n.unary(UnaryFn::Relu, y);
-        let mut y = n.conv(map, 40, window(&[1, 1]));
-        if border {
-            y = n.conv(y, 16, window(&[3, 3]).pad(&[1, 1, 1, 1]));
-        }
-        assert_eq!(count_role(&n, Role::Prologue), 1, "{size:?} {channels}");
-        n.check(&[y]);
-    }
-    // Others read the map too, or its value has a border.
-    let mut n = Net::new();
-    let x = n.input(&[1, 3, 12, 12]);
-    let x = n.conv(x, 32, window(&[3, 3]).pad(&[1, 1, 1, 1]));
-    let maps = [UnaryFn::Relu, UnaryFn::Sigmoid].map(|f| n.unary(f, x));
-    let mut outputs = maps.map(|map| n.conv(map, 16, window(&[1, 1]))).to_vec();
-    outputs.push(n.conv(maps[0], 16, window(&[3, 3]).pad(&[1, 1, 1, 1])));
-    outputs.push(n.unary(UnaryFn::Tanh, maps[1]));
-    assert_eq!(count_role(&n, Role::Prologue), 0);
-    n.check(&outputs);
-}

@@ -1,5 +1,6 @@
 //! Graphs whose constants are all different, and their comparison with the evaluator.
 
+use lehr::tune::{Record, Records};
 use lehr::{CompileOptions, Runner};
 use lehr_codegen::layout::{Role, decide};
 use lehr_codegen::lower::LowerOptions;
@@ -9,6 +10,8 @@ use lehr_ir::graph::{Graph, ValueId};
 use lehr_ir::ops::*;
 use lehr_ir::tensor::{ConstValue, seeded};
 use lehr_ir::{DType, Op, Tensor, TensorType};
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// A graph under construction whose constants are all different.
 #[derive(Clone)]
@@ -75,11 +78,16 @@ impl Net {
     }
 
     /// Compiles, runs and compares the outputs.
-    pub fn check(mut self, outputs: &[ValueId]) {
+    pub fn check(self, outputs: &[ValueId]) {
+        self.check_with(outputs, &|_, options| options);
+    }
+
+    /// Likewise with options of one's own.
+    pub fn check_with(mut self, outputs: &[ValueId], own: &dyn Fn(&Graph, CompileOptions) -> CompileOptions) {
         outputs.iter().enumerate().for_each(|(i, &v)| self.g.add_output(&format!("y{i}"), v));
         let expected = evaluate(&self.g, &self.inputs, &mut |_, _| {}).unwrap_or_else(|e| panic!("{e}"));
         for (cpu, _) in [("x86-64-v3", Isa::Avx2), ("x86-64-v4", Isa::Avx512)].iter().filter(|c| c.1.on_this_cpu()) {
-            let options = CompileOptions { cpu: cpu.to_string(), ..CompileOptions::default() };
+            let options = own(&self.g, CompileOptions { cpu: cpu.to_string(), ..CompileOptions::default() });
             let run = |threads| {
                 let mut runner =
                     Runner::jit(self.g.clone(), &options, threads).unwrap_or_else(|e| panic!("{cpu}: {e}"));
@@ -141,6 +149,16 @@ impl Window {
         self.groups = groups;
         self
     }
+}
+
+/// As if these strategies had been measured to be the fastest for their signatures.
+pub fn tuned(options: CompileOptions, strategies: impl IntoIterator<Item = (String, String)>) -> CompileOptions {
+    let record = |(signature, strategy): (String, String)| {
+        let proposed = strategy.clone();
+        Record { signature, layers: 1, strategy, ms: 1.0, proposed, proposed_ms: 1.0, others: BTreeMap::new() }
+    };
+    let layers = strategies.into_iter().map(record).collect();
+    CompileOptions { tuned: Some(Arc::new(Records { layers, ..Records::default() })), ..options }
 }
 
 /// How many operators have this role.

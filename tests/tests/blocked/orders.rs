@@ -1,6 +1,7 @@
 //! Concatenations, shuffles and slices of channels, which are places and orders.
 
 use crate::net::*;
+use lehr::CompileOptions;
 use lehr_ir::graph::ValueId;
 use lehr_ir::ops::*;
 use lehr_ir::tensor::ConstValue;
@@ -78,6 +79,35 @@ fn groups_that_end_inside_blocks() {
     two_convs(&[1, 3, 1, 1], 40, 40, window(&[1, 1]).groups(4));
     // More groups in a block than a leaf can tell apart.
     two_convs(&[1, 3, 6, 6], 24, 48, window(&[1, 1]).groups(24));
+}
+
+/// However a convolution that gathers its channels is shared out, it gives the same.
+#[test]
+fn gathering_has_strategies() {
+    // Of a flat plane, and of rows.
+    for (c, form) in [(window(&[1, 1]), " gathered flat"), (window(&[1, 3]).pad(&[0, 1, 0, 1]), " gathered")] {
+        let c = c.groups(3);
+        for at in 0..3 {
+            let mut n = Net::new();
+            let x = n.input(&[2, 60, 20, 11]);
+            let x = n.conv(x, 60, window(&[1, 1]));
+            let same = Window { kernel: c.kernel.clone(), pads: c.pads.clone(), ..window(&[1, 1]) };
+            let y = n.conv(x, 36, same.groups(c.groups));
+            n.check_with(&[y], &|g, options| {
+                let decide = |options: &CompileOptions| {
+                    let decisions = lehr::lower(g.clone(), options).unwrap().decisions;
+                    decisions.into_iter().find(|d| d.signature.ends_with(form)).unwrap()
+                };
+                let d = decide(&options);
+                assert!(d.chosen.strategy.to_string().starts_with("gathered chunks=") && d.chosen.cycles > 0.0);
+                let other = d.others[at].strategy;
+                let options = tuned(options, [(d.signature, other.to_string())]);
+                let d = decide(&options);
+                assert_eq!((d.chosen.strategy, d.unfit), (other, None));
+                options
+            });
+        }
+    }
 }
 
 #[test]

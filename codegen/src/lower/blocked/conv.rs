@@ -9,17 +9,19 @@
 //! ```
 //!
 //! A map that only a 1x1 convolution reads is its prologue: each chunk first computes its pixels of the map's result, for all input
-//! channels, into scratch of the thread. A 1x1 convolution on planes without borders takes the whole plane as one row, and its chunks are ranges of tiles. The input is
-//! blocked with a border that covers the padding, or row-major (a stem), and is then copied into a bordered buffer if it is padded.
+//! channels, into scratch of the thread. A 1x1 convolution on planes without borders takes the whole plane as one row, and its chunks
+//! are ranges of tiles. The input is blocked with a border that covers the padding, or row-major (a stem), and is then copied into a
+//! bordered buffer if it is padded.
 
+use super::frame::Frame;
 use super::map::Prologue;
-use super::operands::{Feed, Fused, Place, addresses, channel_table, fused};
+use super::operands::{Place, addresses, channel_table};
 use super::{Parts, bytes, direct, leaf_diag};
 use crate::kernel::{Access, Blocks, Expr, LeafArg, LoopKind, Param};
 use crate::lower::Lowering;
 use crate::lower::cx::{KernelCx, NodeCx};
 use crate::lower::nest::unflatten;
-use crate::lower::view::{Lattice, Layout, View, row_major};
+use crate::lower::view::{Lattice, View, row_major};
 use crate::strategy::{Direct, Share};
 use crate::x86::{
     BatchReduceGemm, Broadcast, ConvWeights, Init, Input, InputLayout, LeafError, LeafSpec, Map, Prefetch, Reduce,
@@ -29,46 +31,27 @@ use bytes::Bytes;
 use lehr_ir::ops::Conv;
 use lehr_ir::{DType, Diag, Op};
 
-/// Weights beyond this many bytes are better read once than by every chunk of rows that has its own input in the cache.
-const LARGE_WEIGHTS: usize = 1 << 20;
-
 pub fn lower(cx: &mut NodeCx) -> Result<(), Diag> {
     let Op::Conv(op) = cx.graph.node(cx.anchor_id()).op.clone() else { unreachable!("the role says so") };
-    let x = cx.view(0).expect("the input is in a buffer");
-    let x = if x.block().is_none() { bordered(cx, &x, &op.pads) } else { x };
-    let kernel = ConvKernel::new(cx, &op, x);
+    let kernel = ConvKernel::new(cx, &op);
     kernel.emit(cx).map_err(|e| leaf_diag(cx, &e))
 }
 
 struct ConvKernel {
-    /// Not in memory where there is a prologue.
-    x: View,
+    /// Its input is not in memory where there is a prologue.
+    frame: Frame,
     prologue: Option<Prologue>,
-    y: View,
-    xs: Lattice,
-    ys: Lattice,
-    strides: Vec<i64>,
-    pads: Vec<i64>,
-    kernel: Vec<usize>,
-    dilations: Vec<i64>,
     conv_groups: usize,
-    lanes: usize,
     /// Blocks of input and output channels of a group of the convolution; input channels where they are row-major.
     in_blocks: usize,
     out_blocks: usize,
-    /// The whole plane is one row.
-    flat: bool,
     strategy: Direct,
-    /// Tiles of a row, and groups of output blocks.
     broadcast: Broadcast,
+    /// Tiles of a row, and groups of output blocks.
     tiles: Parts,
     groups: Parts,
-    /// Rows of an image.
-    rows: usize,
-    row_pixels: usize,
     /// First block of input channels, and number.
     phases: Vec<(usize, usize)>,
-    fused: Fused,
     weights: Vec<f32>,
     outputs: usize,
     inputs: usize,
@@ -93,99 +76,56 @@ struct Split {
 }
 
 impl ConvKernel {
-    fn new(cx: &mut NodeCx, op: &Conv, x: View) -> ConvKernel {
-        let isa = cx.low.isa();
-        let lanes = isa.lanes();
+    fn new(cx: &mut NodeCx, op: &Conv) -> ConvKernel {
+        let frame = Frame::of(cx, op);
+        let prologue = cx.low.prologues.remove(&frame.x.buf);
         let w = cx.constant(1).expect("the weights are constant");
-        let bias = cx.constant(2).map(|b| b.to_f32());
-        let y = cx.outputs[0].1.clone();
-        let (xs, ys) = (x.lattice(), y.lattice());
-        let prologue = cx.low.prologues.remove(&x.buf);
-        let n = op.strides.len();
-        let pointwise = w.shape()[2..].iter().all(|&k| k == 1)
-            && op.strides.iter().all(|&s| s == 1)
-            && op.pads.iter().all(|&p| p == 0);
-        let spatial = &y.shape[2..];
-        let mut flat = pointwise && xs.is_flat(&x.shape[2..]) && ys.is_flat(spatial);
-        let start = cx.anchor_id().out(0);
-        let fused = fused(cx, start, None, &mut |feed| match feed {
-            Feed::Same(view) => {
-                let lattice = view.lattice();
-                flat &= lattice.is_flat(&view.shape[2..]);
-                crate::x86::Access::Strided {
-                    pixel: bytes(lattice.spatial[view.shape.len() - 3]),
-                    block: bytes(lattice.channel),
-                }
-            }
-            Feed::Channel { .. } => crate::x86::Access::Channel,
-            Feed::Splat(_) => crate::x86::Access::Splat,
-        });
-        let plane: usize = spatial.iter().product();
-        let row_pixels = if flat { plane } else { spatial[n - 1] };
-        let (conv_groups, taps) = (op.groups, w.shape()[2..].iter().product());
-        let (weights, [outputs, inputs]) = ordered_weights(w.to_f32(), [w.shape()[0], w.shape()[1], taps], &x, &y);
-        let bias = bias.map(|b| y.spread(b, 1, 0.0));
-        let out_blocks = (outputs / conv_groups).div_ceil(lanes);
-        let in_blocks = if x.block().is_some() { inputs.div_ceil(lanes) } else { inputs };
-        let frame = direct::Shape {
-            isa,
-            images: y.shape[0],
-            conv_groups,
-            rows: plane / row_pixels,
-            row_pixels,
-            flat,
-            is_blocked: x.block().is_some(),
-            by_rows: conv_groups > 1 || prologue.is_some(),
-            in_blocks,
-            out_blocks,
-            taps,
+        let bias = cx.constant(2).map(|b| frame.y.spread(b.to_f32(), 1, 0.0));
+        let (lanes, shape) = (frame.lanes, [w.shape()[0], w.shape()[1], frame.taps()]);
+        let (weights, [outputs, inputs]) = ordered_weights(w.to_f32(), shape, &frame.x, &frame.y);
+        let shape = direct::Shape {
+            isa: cx.low.isa(),
+            images: frame.images(),
+            conv_groups: op.groups,
+            rows: frame.rows,
+            row_pixels: frame.row_pixels,
+            flat: frame.flat,
+            is_blocked: frame.is_blocked(),
+            prologue: prologue.as_ref().map(|p| p.fused.program.operations()),
+            in_order: frame.is_in_order(),
+            in_blocks: if frame.is_blocked() { inputs.div_ceil(lanes) } else { inputs },
+            out_blocks: (outputs / op.groups).div_ceil(lanes),
+            taps: frame.taps(),
         };
-        let strategy = cx.decide_direct(op, &frame);
-        let broadcast = frame.broadcast(strategy.tile).expect("the strategy fits");
-        let per_chunk = if frame.is_blocked { (strategy.channels / lanes).max(1) } else { in_blocks };
+        let strategy = cx.decide(op, &shape);
+        let per_phase = if shape.is_blocked { (strategy.channels / lanes).max(1) } else { shape.in_blocks };
         let mut phases = vec![];
-        for count in split_evenly(in_blocks as u32, per_chunk as u32) {
+        for count in split_evenly(shape.in_blocks as u32, per_phase as u32) {
             let first = phases.last().map_or(0, |(first, count)| first + count);
             phases.push((first, count as usize));
         }
         ConvKernel {
-            strides: op.strides.iter().map(|&s| s as i64).collect(),
-            pads: op.pads[..n].iter().map(|&p| p as i64).collect(),
-            kernel: w.shape()[2..].to_vec(),
-            dilations: op.dilations.iter().map(|&d| d as i64).collect(),
-            conv_groups,
-            lanes,
-            in_blocks,
-            out_blocks,
-            flat,
-            broadcast,
-            tiles: Parts::of(row_pixels, strategy.tile.pixels),
-            groups: Parts::of(out_blocks, strategy.tile.blocks),
+            conv_groups: op.groups,
+            in_blocks: shape.in_blocks,
+            out_blocks: shape.out_blocks,
+            broadcast: shape.broadcast(strategy.tile).expect("the strategy fits"),
+            tiles: Parts::of(frame.row_pixels, strategy.tile.pixels),
+            groups: Parts::of(shape.out_blocks, strategy.tile.blocks),
+            frame,
+            prologue,
             strategy,
-            rows: plane / row_pixels,
-            row_pixels,
             phases,
-            fused,
             weights,
             outputs,
             inputs,
             bias,
-            x,
-            prologue,
-            y,
-            xs,
-            ys,
         }
-    }
-
-    fn taps(&self) -> usize {
-        self.kernel.iter().product()
     }
 
     /// Elements of packed weights for each block of output channels.
     fn weights_per_block(&self) -> usize {
-        let per_input = if self.x.block().is_some() { self.lanes } else { 1 };
-        self.in_blocks * per_input * self.taps() * self.lanes
+        let per_input = if self.frame.is_blocked() { self.frame.lanes } else { 1 };
+        self.in_blocks * per_input * self.frame.taps() * self.frame.lanes
     }
 
     /// Bytes of the weights that a group of output channels takes in a phase.
@@ -195,25 +135,26 @@ impl ConvKernel {
 
     /// Bytes of the weights of the next phase or group, which lie behind, that each tile brings nearer.
     fn next_weights(&self, split: &Split, blocks: usize, phase: usize) -> usize {
-        let tiles = if self.flat { split.per_chunk } else { split.per_chunk * self.tiles.total() };
+        let tiles = if self.frame.flat { split.per_chunk } else { split.per_chunk * self.tiles.total() };
         if self.strategy.prefetch { self.weights_of_phase(blocks, phase) / tiles } else { 0 }
     }
 
     fn pack(&self) -> Vec<u8> {
+        let frame = &self.frame;
         let shape = ConvWeights {
             outputs: self.outputs,
             inputs: self.inputs,
             conv_groups: self.conv_groups,
-            kh: self.taps() / self.kernel.last().copied().unwrap_or(1),
-            kw: self.kernel.last().copied().unwrap_or(1),
+            kh: frame.taps() / frame.kernel.last().copied().unwrap_or(1),
+            kw: frame.kernel.last().copied().unwrap_or(1),
         };
-        let input = if self.x.block().is_some() { InputLayout::Blocked } else { InputLayout::Plain };
+        let input = if frame.is_blocked() { InputLayout::Blocked } else { InputLayout::Plain };
         let most = self.groups.size as u32;
-        pack_conv_weights(&self.weights, shape, input, self.lanes, &split_evenly(self.out_blocks as u32, most))
+        pack_conv_weights(&self.weights, shape, input, frame.lanes, &split_evenly(self.out_blocks as u32, most))
     }
 
     fn split(&self) -> Split {
-        let units = if self.flat { self.tiles.total() } else { self.rows };
+        let units = if self.frame.flat { self.tiles.total() } else { self.frame.rows };
         let (by_channels, chunks) = match self.strategy.share {
             Share::Rows(chunks) => (false, chunks),
             Share::Channels(chunks) => (true, chunks),
@@ -225,7 +166,7 @@ impl ConvKernel {
     fn emit(&self, cx: &mut NodeCx) -> Result<(), LeafError> {
         let packed = self.pack();
         let weights = cx.low.add_weights(DType::F32, packed.len() / 4, Bytes::from(packed));
-        let bias = self.bias.as_ref().map(|b| channel_table(cx, b, self.lanes, 0.0));
+        let bias = self.bias.as_ref().map(|b| channel_table(cx, b, self.frame.lanes, 0.0));
         let split = self.split();
         // Assembled before the kernel that calls them is open.
         let (mut leaves, input) = (vec![], self.input(&split));
@@ -237,7 +178,7 @@ impl ConvKernel {
                 }
             }
         }
-        let images = self.y.shape[0];
+        let images = self.frame.images();
         let before = match &self.prologue {
             Some(p) => {
                 let leaf = cx.low.leaf(&LeafSpec::Map(Map { program: p.fused.program.clone() }))?;
@@ -249,20 +190,20 @@ impl ConvKernel {
         let mut k = cx.kernel("");
         let groups = if split.by_channels { self.groups.total() } else { 1 };
         let extent = images * split.chunks * groups;
-        let work = 2 * self.weights_per_block() * self.out_blocks * self.conv_groups * self.rows * self.row_pixels;
+        let work = 2 * self.weights_per_block() * self.out_blocks * self.conv_groups * self.frame.plane();
         let p = k.parallel(extent as i64, (work * images / extent) as i64);
         let params = Params {
             x: match before {
                 Some((_, scratch)) => k.param_for(scratch, Access::ReadWrite),
-                None => k.param_for(self.x.buf, Access::Read),
+                None => k.param_for(self.frame.x.buf, Access::Read),
             },
             w: k.param_for(weights, Access::Read),
-            y: k.param_for(self.y.buf, Access::Write),
+            y: k.param_for(self.frame.y.buf, Access::Write),
             bias: bias.map(|b| k.param_for(b, Access::Read)),
         };
         let at = unflatten(&mut k, p, &[groups, images, split.chunks]);
         let (group, image, chunk) = (at[0].clone(), at[1].clone(), at[2].clone());
-        let units = if self.flat { self.tiles.total() } else { self.rows };
+        let units = if self.frame.flat { self.tiles.total() } else { self.frame.rows };
         let first = k.let_(chunk * split.per_chunk as i64);
         let end = k.let_((first.clone() + split.per_chunk as i64).min(Expr::i64(units as i64)));
         let shift = match before {
@@ -271,10 +212,10 @@ impl ConvKernel {
         };
         let body = ChunkCx { conv: self, split: &split, leaves: &leaves, params: &params, image, first, end, shift };
         if split.by_channels {
-            body.group(&mut k, Expr::i64(0), group);
+            body.group(&mut k, &Expr::i64(0), &group);
         } else {
             k.serial(self.conv_groups, |k, cg| {
-                k.serial(self.groups.total(), |k, group| body.group(k, cg, group));
+                k.serial(self.groups.total(), |k, group| body.group(k, &cg, &group));
             });
         }
         k.finish();
@@ -283,32 +224,30 @@ impl ConvKernel {
 
     /// Pixels of a chunk at most.
     fn chunk_pixels(&self, split: &Split) -> usize {
-        split.per_chunk * if self.flat { self.tiles.size } else { self.row_pixels }
+        split.per_chunk * if self.frame.flat { self.tiles.size } else { self.frame.row_pixels }
     }
 
     /// Elements that a chunk's prologue computes.
     fn scratch(&self, split: &Split) -> usize {
-        self.in_blocks * self.chunk_pixels(split) * self.lanes
+        self.in_blocks * self.chunk_pixels(split) * self.frame.lanes
     }
 
     /// How the input lies: as the tensor does, or by chunks in scratch.
     fn input(&self, split: &Split) -> Lattice {
         if self.prologue.is_none() {
-            return self.xs.clone();
+            return self.frame.xs.clone();
         }
-        let channel = (self.chunk_pixels(split) * self.lanes) as i64;
-        let spatial = row_major(&self.x.shape[2..]).iter().map(|s| s * self.lanes as i64).collect();
+        let channel = (self.chunk_pixels(split) * self.frame.lanes) as i64;
+        let spatial = row_major(&self.frame.x.shape[2..]).iter().map(|s| s * self.frame.lanes as i64).collect();
         Lattice { origin: 0, image: 0, channel, spatial }
     }
 
     /// Where a row, or a tile of a flat plane, begins in its plane.
     fn first_pixel(&self, unit: &Expr) -> Expr {
-        if !self.flat {
-            return unit.clone() * self.row_pixels as i64;
+        match self.frame.flat {
+            true => self.tiles.start_of_any(unit.clone()),
+            false => unit.clone() * self.frame.row_pixels as i64,
         }
-        // What is not among the larger tiles is one pixel shorter.
-        let (size, count) = (self.tiles.size as i64, self.tiles.count as i64);
-        unit.clone() * size - (unit.clone() - count).max(Expr::i64(0))
     }
 
     /// Computes rows or tiles `first..end` of the input, and gives what must be added to positions in its lattice.
@@ -325,7 +264,7 @@ impl ConvKernel {
         let own = k.range_start();
         let own = k.let_(own * self.scratch(split) as i64);
         let from = k.let_(self.first_pixel(first));
-        let count = k.let_((self.first_pixel(end) - from.clone()) * self.lanes as i64);
+        let count = k.let_((self.first_pixel(end) - from.clone()) * self.frame.lanes as i64);
         let x = k.param_for(p.x.buf, Access::Read);
         let (lattice, step) = (p.x.lattice(), self.input(split).channel);
         let corner = vec![Expr::i64(0); p.x.shape.len() - 2];
@@ -336,10 +275,10 @@ impl ConvKernel {
                 LeafArg::Address { buf: scratch, index: own.clone() + block * step },
                 LeafArg::Int(count.clone()),
             ];
-            args.extend(addresses(k, &p.fused.feeds, None, self.lanes, &at));
+            args.extend(addresses(k, &p.fused.feeds, None, self.frame.lanes, &at));
             k.leaf(leaf, args);
         });
-        k.let_(own - from * self.lanes as i64)
+        k.let_(own - from * self.frame.lanes as i64)
     }
 
     fn leaf(
@@ -351,31 +290,29 @@ impl ConvKernel {
         (pixels, count): (usize, usize),
         next: usize,
     ) -> Result<u32, LeafError> {
-        let (n, last_phase) = (self.strides.len(), self.phases.len() - 1);
+        let (frame, last_phase) = (&self.frame, self.phases.len() - 1);
         let mut reduce = vec![Reduce { trip: self.phases[phase].1 as u32, stride: bytes(input.channel) }];
-        for d in 0..n {
-            reduce.push(Reduce { trip: self.kernel[d] as u32, stride: bytes(self.dilations[d] * input.spatial[d]) });
-        }
-        if self.x.block().is_some() {
-            reduce.push(Reduce { trip: self.lanes as u32, stride: 4 });
+        reduce.extend(frame.window(input));
+        if frame.is_blocked() {
+            reduce.push(Reduce { trip: frame.lanes as u32, stride: 4 });
         }
         let spec = BatchReduceGemm {
             pixels: pixels as u32,
             blocks: blocks as u32,
             input: Input::Element,
             broadcast: self.broadcast,
-            pixel_stride: bytes(self.strides[n - 1] * input.spatial[n - 1]),
+            pixel_stride: frame.pixel_stride(input),
             reduce,
             init: match (phase, &self.bias) {
                 (0, Some(_)) => Init::Bias,
                 (0, None) => Init::Zero,
                 _ => Init::Output,
             },
-            epilogue: if phase == last_phase { self.fused.program.clone() } else { VProg::identity() },
-            out_pixel_stride: bytes(self.ys.spatial[n - 1]),
-            out_block_stride: bytes(self.ys.channel),
+            epilogue: if phase == last_phase { frame.fused.program.clone() } else { VProg::identity() },
+            out_pixel_stride: bytes(frame.ys.spatial[frame.ys.spatial.len() - 1]),
+            out_block_stride: bytes(frame.ys.channel),
             last_lanes: None,
-            tiles: if self.flat { Tiles::Runtime } else { Tiles::Fixed(count as u32) },
+            tiles: if self.frame.flat { Tiles::Runtime } else { Tiles::Fixed(count as u32) },
             prefetch: if next > 0 { Prefetch::Next(next as u32) } else { Prefetch::None },
         };
         low.leaf(&LeafSpec::Gemm(spec))
@@ -397,25 +334,14 @@ struct ChunkCx<'c> {
 
 impl ChunkCx<'_> {
     /// A group of output channels; `cg` is the group of the convolution.
-    fn group(&self, k: &mut KernelCx, cg: Expr, group: Expr) {
-        let g = self.conv.groups;
-        if g.smaller == 0 {
-            return self.blocks(k, cg, group, 0);
-        }
-        let is_larger = Expr::compare(crate::kernel::CmpOp::Lt, group.clone(), Expr::i64(g.count as i64));
-        let (a, b) = ((cg.clone(), group.clone()), (cg, group));
-        k.if_else(is_larger, |k| self.blocks(k, a.0, a.1, 0), |k| self.blocks(k, b.0, b.1, 1));
+    fn group(&self, k: &mut KernelCx, cg: &Expr, group: &Expr) {
+        self.conv.groups.each_size(k, group, |k, size| self.blocks(k, cg.clone(), group.clone(), size));
     }
 
     /// `size` says which of the two sizes of groups this is.
     fn blocks(&self, k: &mut KernelCx, cg: Expr, group: Expr, size: usize) {
         let c = self.conv;
-        let larger = (c.groups.count * c.groups.size) as i64;
-        let own = match size {
-            0 => group * c.groups.size as i64,
-            _ => (group - c.groups.count as i64) * (c.groups.size as i64 - 1) + larger,
-        };
-        let block = k.let_(cg.clone() * c.out_blocks as i64 + own);
+        let block = k.let_(cg.clone() * c.out_blocks as i64 + c.groups.start(size, group));
         let in_block = k.let_(cg * c.in_blocks as i64);
         for (phase, &(first_block, _)) in c.phases.iter().enumerate() {
             let blocks = c.groups.sizes()[size].0;
@@ -431,7 +357,7 @@ impl ChunkCx<'_> {
                 phase,
                 next: (c.weights_of_phase(blocks, phase), c.next_weights(self.split, blocks, phase)),
             };
-            if c.flat {
+            if c.frame.flat {
                 call.flat(k);
             } else {
                 k.for_(LoopKind::Serial, self.first.clone(), self.end.clone(), 1, |k, row| call.row(k, row));
@@ -456,9 +382,7 @@ struct Call<'c> {
 impl Call<'_> {
     fn row(&self, k: &mut KernelCx, row: Expr) {
         let c = self.chunk.conv;
-        let outer = &c.y.shape[2..c.y.shape.len() - 1];
-        let mut place = unflatten(k, row.clone(), outer);
-        place.push(Expr::i64(0));
+        let place = c.frame.row(k, row.clone());
         let done = k.let_((row - self.chunk.first.clone()) * c.tiles.total() as i64);
         self.leaf(k, 0, &place, Expr::i64(0), Expr::i64(0), done.clone());
         if c.tiles.smaller > 0 {
@@ -470,18 +394,18 @@ impl Call<'_> {
     /// Tiles `first..end` of the plane: the larger ones among them, then the smaller ones.
     fn flat(&self, k: &mut KernelCx) {
         let c = self.chunk.conv;
-        let place = vec![Expr::i64(0); c.y.shape.len() - 2];
+        let place = vec![Expr::i64(0); c.frame.y.shape.len() - 2];
         let (first, end) = (&self.chunk.first, &self.chunk.end);
-        let (count, size) = (c.tiles.count as i64, c.tiles.size as i64);
+        let count = c.tiles.count as i64;
         if c.tiles.smaller == 0 {
-            return self.leaf(k, 0, &place, first.clone() * size, end.clone() - first.clone(), Expr::i64(0));
+            return self.leaf(k, 0, &place, c.tiles.start(0, first.clone()), end.clone() - first.clone(), Expr::i64(0));
         }
         let bound = |e: &Expr| (e.clone().min(Expr::i64(count)), e.clone().max(Expr::i64(count)));
         let ((first_a, first_b), (end_a, end_b)) = (bound(first), bound(end));
         let (first_a, first_b) = (k.let_(first_a), k.let_(first_b));
         let before = k.let_(first_b.clone() - first.clone());
-        self.leaf(k, 0, &place, first_a.clone() * size, end_a - first_a, Expr::i64(0));
-        self.leaf(k, 1, &place, (first_b.clone() - count) * (size - 1) + count * size, end_b - first_b, before);
+        self.leaf(k, 0, &place, c.tiles.start(0, first_a.clone()), end_a - first_a, Expr::i64(0));
+        self.leaf(k, 1, &place, c.tiles.start(1, first_b.clone()), end_b - first_b, before);
     }
 
     /// `pixels` further along the row than `place`, when the chunk has `done` so many tiles.
@@ -490,25 +414,22 @@ impl Call<'_> {
         let (params, image) = (self.chunk.params, &self.chunk.image);
         let pixels = k.let_(pixels);
         let at = Place { image, block: self.block.clone(), spatial: place, pixels: pixels.clone() };
-        let mut source: Vec<Expr> =
-            (0..place.len()).map(|d| place[d].clone() * c.strides[d] + Expr::i64(-c.pads[d])).collect();
-        let last = source.len() - 1;
-        source[last] = source[last].clone() + pixels * c.strides[last];
+        let source = c.frame.source(place, pixels);
         let input = c.input(self.chunk.split).at(image, self.in_block.clone(), &source) + self.chunk.shift.clone();
         let address = |buf: Param, index: Expr| LeafArg::Address { buf, index };
         let bias = match params.bias {
-            Some(bias) => address(bias, self.block.clone() * c.lanes as i64),
+            Some(bias) => address(bias, self.block.clone() * c.frame.lanes as i64),
             None => LeafArg::Int(Expr::i64(0)),
         };
         let mut args = vec![
             address(params.x, input),
             address(params.w, self.w.clone()),
-            address(params.y, at.position(&c.ys)),
+            address(params.y, at.position(&c.frame.ys)),
             bias,
             LeafArg::Int(tiles),
         ];
         if self.phase + 1 == c.phases.len() {
-            args.extend(addresses(k, &c.fused.feeds, None, c.lanes, &at));
+            args.extend(addresses(k, &c.frame.fused.feeds, None, c.frame.lanes, &at));
         }
         let (next, per_tile) = self.next;
         if per_tile > 0 {
@@ -516,11 +437,6 @@ impl Call<'_> {
         }
         k.leaf(self.leaves[part], args);
     }
-}
-
-/// Whether so many weights of a 1x1 convolution are streamed once, for output channels that threads share out.
-pub fn streams_weights(weights: usize, plane: usize) -> bool {
-    4 * weights >= LARGE_WEIGHTS && plane <= 4 * direct::MIN_PIXELS
 }
 
 /// The weights, `[outputs, inputs, taps]`, by the slots of the input's channels and the result's; zero where there is no channel.
@@ -535,42 +451,4 @@ fn ordered_weights(w: Vec<f32>, shape: [usize; 3], x: &View, y: &View) -> (Vec<f
         Some(order) => (order.spread(&w, inputs * taps, 0.0), [order.slots(), inputs]),
         None => (w, [outputs, inputs]),
     }
-}
-
-/// A row-major input with its padding around it: itself if there is none, else a copy.
-pub(super) fn bordered(cx: &mut NodeCx, x: &View, pads: &[usize]) -> View {
-    if pads.iter().all(|&p| p == 0) {
-        return x.clone();
-    }
-    let n = x.shape.len() - 2;
-    let mut shape = x.shape.clone();
-    (0..n).for_each(|d| shape[2 + d] += pads[d] + pads[n + d]);
-    let buf = cx.scratch(DType::F32, shape.iter().product());
-    let strides = row_major(&shape);
-    let offset = (0..n).map(|d| pads[d] as i64 * strides[2 + d]).sum();
-    let inside = View { buf, dtype: DType::F32, shape: x.shape.clone(), layout: Layout::Strided { strides, offset } };
-    let (planes, padded) = (shape[0] * shape[1], shape[2..].to_vec());
-    let size: usize = padded.iter().product();
-    let border: Vec<(usize, usize)> = (0..n).map(|d| (pads[d], pads[n + d])).collect();
-    let (width, lines) = x.shape[2..].split_last().expect("there is a spatial axis");
-    let mut k = cx.kernel("_pad");
-    let p = k.parallel(planes as i64, size as i64);
-    let from = k.param_for(x.buf, Access::Read);
-    let to = k.param_for(buf, Access::Write);
-    let at = unflatten(&mut k, p.clone(), &shape[..2]);
-    let start = k.let_(p * size as i64);
-    super::convert::zero_axis(&mut k, to, start, &padded, &border, 1);
-    let (xs, ys) = (x.lattice(), inside.lattice());
-    k.loops(lines, |k, line| {
-        let mut place = line.to_vec();
-        place.push(Expr::i64(0));
-        let source = k.let_(xs.at(&at[0], at[1].clone(), &place));
-        let target = k.let_(ys.at(&at[0], at[1].clone(), &place));
-        k.vector(*width, |k, w| {
-            let value = k.builder().load(from, source.clone() + w.clone() * xs.spatial[n - 1]);
-            k.builder().store(to, target.clone() + w, value);
-        });
-    });
-    k.finish();
-    inside
 }

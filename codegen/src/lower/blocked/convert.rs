@@ -8,7 +8,6 @@ use crate::lower::view::{Layout, View};
 use crate::program::BufferId;
 use lehr_ir::DType;
 use lehr_ir::graph::{Graph, ValueId};
-use std::collections::HashMap;
 
 /// Room for a value in blocks, with zeros around its planes: a part of the concatenation that it goes into, or a buffer.
 pub fn new_view(low: &mut Lowering, graph: &Graph, v: ValueId, name: Option<String>) -> View {
@@ -88,7 +87,7 @@ fn table(cx: &mut NodeCx, numbers: impl Iterator<Item = i64>) -> BufferId {
 
 /// A step that no operator of the graph stands for.
 fn step(low: &mut Lowering, graph: &Graph, name: &str, f: impl FnOnce(&mut NodeCx)) {
-    f(&mut NodeCx::new(low, graph, None, HashMap::new(), vec![], vec![], name.into()));
+    f(&mut NodeCx::new(low, graph, None, vec![], vec![], vec![], name.into()));
 }
 
 fn to_blocks(cx: &mut NodeCx, from: &View, to: &View) {

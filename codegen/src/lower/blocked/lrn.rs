@@ -7,7 +7,7 @@
 //! ```
 
 use super::operands::{Feed, Fused, Place, addresses, fused};
-use super::{bytes, leaf_diag};
+use super::{SHARES, bytes, leaf_diag};
 use crate::kernel::{Access, Blocks, Expr, LeafArg, LoopKind, Param};
 use crate::lower::cx::{KernelCx, NodeCx};
 use crate::lower::nest::unflatten;
@@ -15,8 +15,6 @@ use crate::lower::view::View;
 use crate::x86::{LeafError, LeafSpec, Lrn, VProg};
 use lehr_ir::{Diag, Op};
 
-/// Parallel iterations that are wanted.
-const SHARES: usize = 16;
 /// Operations for an element, roughly.
 const COST: i64 = 16;
 

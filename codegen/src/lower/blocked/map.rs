@@ -78,7 +78,5 @@ fn stream(cx: &NodeCx, y: &View) -> (ValueId, View) {
         Some(Source::Buffer(view)) if view.block().is_some() && view.shape == y.shape => Some((v, view)),
         Some(Source::Buffer(_) | Source::Const(_)) | None => None,
     };
-    let mut operands: Vec<ValueId> = cx.graph.inputs().to_vec();
-    operands.extend(cx.graph.node(cx.outputs[0].0.node).inputs.iter().flatten());
-    operands.into_iter().find_map(fits).expect("the layout pass has found one")
+    cx.outside().iter().copied().find_map(fits).expect("the layout pass has found one")
 }

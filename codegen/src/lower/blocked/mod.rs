@@ -4,12 +4,14 @@
 //! here may rely on it. Outer loops are kernels like any other; what they call is assembled for the shape.
 
 mod concat;
-pub(crate) mod conv;
+mod conv;
 mod convert;
 mod decide;
-mod direct;
+pub(crate) mod direct;
 pub(crate) mod epilogue;
-pub(crate) mod grouped;
+mod frame;
+pub(crate) mod gather;
+mod grouped;
 mod lrn;
 mod map;
 mod operands;
@@ -30,6 +32,12 @@ use crate::kernel::{Blocks, CmpOp, Expr};
 use crate::layout::Role;
 use crate::x86::{Isa, LeafError, LeafSpec, split_evenly};
 use lehr_ir::Diag;
+
+/// Parallel iterations of a kernel that are wanted, so that any sensible number of threads gets an even share. Kernels whose iterations
+/// have scratch of their own, or are short, have numbers of their own.
+const SHARES: usize = 16;
+/// Parallel iterations that a strategy keeps, where there are so many.
+const MIN_ITERATIONS: usize = 4;
 
 pub(super) fn lower(role: Role, cx: &mut NodeCx) -> Result<(), Diag> {
     match role {
@@ -127,6 +135,22 @@ impl Parts {
             0 => part * self.size as i64,
             _ => part * (self.size as i64 - 1) + self.count as i64,
         }
+    }
+
+    /// Where a part of either size starts.
+    fn start_of_any(&self, part: Expr) -> Expr {
+        let start = part.clone() * self.size as i64;
+        // What is not among the larger parts is one shorter.
+        if self.smaller == 0 { start } else { start - (part - self.count as i64).max(Expr::i64(0)) }
+    }
+
+    /// Code for part `part` of either size: `f` is told which (0: larger, 1: smaller).
+    fn each_size(&self, k: &mut KernelCx, part: &Expr, f: impl Fn(&mut KernelCx, usize)) {
+        if self.smaller == 0 {
+            return f(k, 0);
+        }
+        let is_larger = Expr::compare(CmpOp::Lt, part.clone(), Expr::i64(self.count as i64));
+        k.if_else(is_larger, |k| f(k, 0), |k| f(k, 1));
     }
 
     /// Code for part `part` of either size, and for the last one: `f` is told which (0: larger, 1: smaller).

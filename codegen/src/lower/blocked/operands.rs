@@ -149,7 +149,7 @@ impl Place<'_> {
     }
 }
 
-/// Addresses of the operands at a place. `of_result` is how the result's own shape lies, where it is not seen as an image.
+/// Addresses of the operands at a place. `of_result` is how values of the result's shape lie, row-major, where they are no images.
 pub fn addresses(
     k: &mut KernelCx,
     feeds: &[Feed],
@@ -159,10 +159,10 @@ pub fn addresses(
 ) -> Vec<LeafArg> {
     let address = |k: &mut KernelCx, feed: &Feed| {
         let (buf, index) = match feed {
-            Feed::Same(view) => {
-                let own = of_result.map_or_else(|| place.position(&view.lattice()), |l| place.position(l));
-                (view.buf, own)
-            }
+            Feed::Same(view) => match of_result {
+                Some(lattice) => (view.dense_buffer(), place.position(lattice)),
+                None => (view.buf, place.position(&view.lattice())),
+            },
             Feed::Channel { buf, offset, image } => {
                 (*buf, place.image.clone() * *image + place.block.clone() * lanes as i64 + *offset)
             }

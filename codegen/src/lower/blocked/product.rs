@@ -13,7 +13,7 @@
 
 use super::operands::{Feed, Fused, Place, addresses, channel_table, try_fused};
 use super::right_operand::{Form, Right};
-use super::{Parts, bytes, leaf_diag};
+use super::{Parts, SHARES, bytes, leaf_diag};
 use crate::kernel::{Access, Blocks, Expr, LeafArg, LoopKind, Param};
 use crate::lower::cx::{KernelCx, NodeCx, shape_of};
 use crate::lower::nest::unflatten;
@@ -33,8 +33,6 @@ const AHEAD: u32 = 2048;
 const CHUNK_ROWS: usize = 256;
 /// Steps of the inner axis that a tile sums at once.
 const MAX_PHASE: usize = 512;
-/// Chunks that are wanted, so that any sensible number of threads gets an even share.
-const SHARES: usize = 16;
 /// Rows whose distance is a multiple of this fall into one set of the L1 cache, which has room for so many lines of them.
 const ALIAS: usize = 4096;
 const MAX_ALIASES: u32 = 9;
@@ -210,7 +208,7 @@ impl Product {
                 let c: Vec<f32> = c.to_f32().iter().cycle().take(columns).map(|v| v * beta).collect();
                 channel_table(cx, &c, lanes, 0.0)
             }
-            None => cx.view(2).expect("the bias is in a buffer").buf,
+            None => cx.view(2).expect("the bias is in a buffer").dense_buffer(),
         });
         let start = cx.anchor_id().out(0);
         let fused = try_fused(cx, start, None, &mut |feed| match feed {
@@ -328,10 +326,13 @@ impl Product {
             matrix: at[0].clone(),
             tiles,
             groups,
-            from: k.param_for(self.a.buf, Access::Read),
+            from: k.param_for(self.a.dense_buffer(), Access::Read),
             right: k.param_for(self.right.buf, Access::Read),
             // Phases behind the first go on from what lies there.
-            to: k.param_for(self.y.buf, if self.phases.len() > 1 { Access::ReadWrite } else { Access::Write }),
+            to: k.param_for(
+                self.y.dense_buffer(),
+                if self.phases.len() > 1 { Access::ReadWrite } else { Access::Write },
+            ),
             bias: self.bias.map(|b| k.param_for(b, Access::Read)),
         };
         let (first, end) = (calls.groups.0.clone(), calls.groups.1.clone());

@@ -8,7 +8,7 @@
 //!
 //! Parts keep sums short, so that errors stay small, and give threads work; they depend on the shape alone.
 
-use super::leaf_diag;
+use super::{SHARES, leaf_diag};
 use crate::kernel::{Access as Use, CmpOp, Expr, LeafArg, LoopKind};
 use crate::lower::cx::NodeCx;
 use crate::lower::view::View;
@@ -28,8 +28,7 @@ const MAX_AREA: usize = 1 << 16;
 const MIN_COLUMN: usize = 32;
 /// Rows so short are transposed, one to a lane.
 const SHORT_ROW: usize = 32;
-/// Iterations that threads share out, and elements from which on they are wanted.
-const PARTS: usize = 16;
+/// Elements from which on threads are to share out a reduction, by parts of its axis if need be.
 const MANY: usize = 1 << 17;
 /// Operations for an element of what is fused behind, roughly.
 const REST_COST: i64 = 16;
@@ -47,8 +46,8 @@ pub struct Stage {
     inner: usize,
 }
 
-/// The stages of a reduction of f32. `None` if plain loops are to do it: products and what has too few elements for a leaf. A
-/// product in f32 may overflow on the way to a result that does not.
+/// The stages of a reduction of f32. `None` if plain loops are to do it: products, what has no elements, and what has too few for a
+/// leaf. A product in f32 may overflow on the way to a result that does not.
 pub fn stages(op: &Reduce, shape: &[usize], lanes: usize) -> Option<Vec<Stage>> {
     if op.f == ReduceFn::Prod || shape.contains(&0) {
         return None;
@@ -99,8 +98,8 @@ fn parts_of(f: ReduceFn, outer: usize, size: usize, inner: usize) -> Option<usiz
         1 => MAX_ROW,
         _ => (MAX_AREA / inner).clamp(MIN_COLUMN, MAX_COLUMN),
     };
-    let few = outer * inner.div_ceil(64) < PARTS / 2;
-    let wanted = if few && outer * size * inner >= MANY { PARTS / 2 } else { 1 };
+    let few = outer * inner.div_ceil(64) < SHARES / 2;
+    let wanted = if few && outer * size * inner >= MANY { SHARES / 2 } else { 1 };
     let least = size.div_ceil(most).max(wanted);
     let divides = (least..=8 * least).find(|&p| size.is_multiple_of(p) && size / p > 1);
     let bound = if inner == 1 { MAX_ROW } else { MAX_COLUMN };
@@ -142,10 +141,10 @@ pub fn lower(cx: &mut NodeCx) -> Result<(), Diag> {
             View::dense(cx.scratch(DType::F32, shape.iter().product()), DType::F32, shape)
         }
     };
-    let mut from = x.buf;
+    let mut from = x.dense_buffer();
     for (i, stage) in stages.iter().enumerate() {
         let last = i + 1 == stages.len();
-        let to = if last { result.buf } else { cx.scratch(DType::F32, stage.outer * stage.inner) };
+        let to = if last { result.dense_buffer() } else { cx.scratch(DType::F32, stage.outer * stage.inner) };
         emit(cx, stage, from, to, if last { String::new() } else { format!("_stage_{i}") })?;
         from = to;
     }
@@ -177,9 +176,9 @@ fn emit(cx: &mut NodeCx, s: &Stage, from: BufferId, to: BufferId, suffix: String
     let whole = s.inner == 1 && !few_rows;
     // Transposed rows come in whole vectors at least.
     let least = if behind { lanes } else { 1 };
-    let chunk = if whole { s.outer.div_ceil(PARTS).max(least) } else { 1 };
+    let chunk = if whole { s.outer.div_ceil(SHARES).max(least) } else { 1 };
     let chunks = (s.outer / chunk).max(1);
-    let pieces = if whole { 1 } else { (PARTS / chunks).clamp(1, s.inner.div_ceil(64)) };
+    let pieces = if whole { 1 } else { (SHARES / chunks).clamp(1, s.inner.div_ceil(64)) };
     let piece = s.inner.div_ceil(pieces).next_multiple_of(64);
     let pieces = s.inner.div_ceil(piece);
     let mut k = cx.kernel(&suffix);

@@ -82,7 +82,7 @@ impl Right {
     /// As it lies: `[K, N]` for each matrix.
     pub fn in_place(cx: &NodeCx, view: &View, (inner, columns): (usize, usize)) -> Right {
         let matrix = if view.len() == inner * columns { 0 } else { inner * columns };
-        Right { buf: view.buf, form: Form::InPlace, inner, columns, lanes: cx.low.isa().lanes(), matrix }
+        Right { buf: view.dense_buffer(), form: Form::InPlace, inner, columns, lanes: cx.low.isa().lanes(), matrix }
     }
 
     /// Packed by a kernel of its own, group by group.
@@ -116,7 +116,7 @@ impl Right {
         let p = k.parallel((matrices * groups.total()) as i64, (groups.size * lanes * inner) as i64);
         let matrix = k.let_(p.clone() / groups.total() as i64);
         let group = k.let_(p % groups.total() as i64);
-        let (from, to) = (k.param_for(view.buf, Access::Read), k.param_for(buf, Access::Write));
+        let (from, to) = (k.param_for(view.dense_buffer(), Access::Read), k.param_for(buf, Access::Write));
         groups.each_kind(&mut k, &group, |k, size, is_last| {
             let leaf = if is_last { last } else { leaves[size] };
             let block = k.let_(groups.start(size, group.clone()));

@@ -7,16 +7,14 @@
 //!     leaf: the columns of the part
 //! ```
 
-use super::leaf_diag;
 use super::operands::{Feed, Fused, Place, addresses, fused};
+use super::{SHARES, leaf_diag};
 use crate::kernel::{Access as Use, Blocks, CmpOp, Expr, LeafArg, LoopKind};
 use crate::lower::cx::{KernelCx, NodeCx};
 use crate::lower::view::{Lattice, View};
 use crate::x86::{Access, Cells, Columns, Fold, LeafSpec, Pass, RowResult, Rows, VProg, Val};
 use lehr_ir::{Diag, Op};
 
-/// Chunks of rows that threads share out.
-const CHUNKS: usize = 16;
 /// Longer rows are plain loops', which sum in parts.
 const MAX_LEN: usize = 1 << 16;
 /// Rows up to so long are transposed, one to a lane; those of a normalisation, which computes less, up to twice that.
@@ -198,7 +196,7 @@ struct Call {
 fn rows(cx: &mut NodeCx, c: &Call, least: usize) {
     let Extent { outer, len, .. } = c.extent;
     // The last chunk has the rows that are left over.
-    let chunk = outer.div_ceil(CHUNKS).max(least);
+    let chunk = outer.div_ceil(SHARES).max(least);
     let chunks = outer / chunk;
     let mut k = cx.kernel("");
     let p = k.parallel(chunks as i64, (chunk * len * 10) as i64);
@@ -215,7 +213,7 @@ fn rows(cx: &mut NodeCx, c: &Call, least: usize) {
 
 fn columns(cx: &mut NodeCx, c: &Call) {
     let Extent { outer, len, inner } = c.extent;
-    let pieces = CHUNKS.div_ceil(outer).min(inner.div_ceil(64));
+    let pieces = SHARES.div_ceil(outer).min(inner.div_ceil(64));
     let piece = inner.div_ceil(pieces).next_multiple_of(64);
     let pieces = inner.div_ceil(piece);
     let mut k = cx.kernel("");
@@ -229,13 +227,14 @@ fn columns(cx: &mut NodeCx, c: &Call) {
 
 impl Call {
     fn call(&self, k: &mut KernelCx, row: Expr, column: Expr, count: Expr) {
-        let (from, to) = (k.param_for(self.x.buf, Use::Read), k.param_for(self.y.buf, Use::ReadWrite));
+        let from = k.param_for(self.x.dense_buffer(), Use::Read);
+        let to = k.param_for(self.y.dense_buffer(), Use::ReadWrite);
         let elements = (self.extent.len * self.extent.inner) as i64;
         let index = k.let_(row.clone() * elements + column.clone());
         let address = |buf, index| LeafArg::Address { buf, index };
         let mut args = vec![address(from, index.clone()), address(to, index), LeafArg::Int(count)];
         for view in &self.parameters {
-            let buf = k.param_for(view.buf, Use::Read);
+            let buf = k.param_for(view.dense_buffer(), Use::Read);
             args.push(address(buf, row.clone() % self.channels as i64));
         }
         let lattice = Lattice { origin: 0, image: 0, channel: 0, spatial: vec![elements, 1] };

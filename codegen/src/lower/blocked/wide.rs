@@ -1,5 +1,5 @@
 //! Elementwise groups on plain values, by map leaves. Neighbouring axes are merged where every operand allows it; along the last of
-//! them operands are streams or stay at one element.
+//! them operands are streams or stay at one element. All lie row-major without gaps.
 //!
 //! ```text
 //! parallel for outer axes, or for chunks of a row where there are few
@@ -14,12 +14,12 @@ use crate::lower::elementwise::{aligned, aligned_strides, merged};
 use crate::lower::nest::unflatten;
 use crate::lower::view::{View, row_major};
 use crate::x86::{Access, LeafSpec, Map};
-use lehr_ir::graph::ValueId;
-use lehr_ir::{DType, Diag};
+use lehr_ir::Diag;
+use lehr_ir::graph::{Graph, ValueId};
 
 /// Shorter rows are plain loops': each is a call.
 const MIN_ROW: usize = 48;
-/// So many parallel iterations are wanted, and so many operations in each.
+/// So many parallel iterations are wanted, more than elsewhere, for rows differ in nothing; and so many operations in each.
 const GRAIN: usize = 32;
 const MIN_OPERATIONS: i64 = 1 << 13;
 
@@ -31,14 +31,14 @@ pub fn long_enough(shape: &[usize], operands: &[Vec<usize>]) -> bool {
     rows.last().is_some_and(|axes| axes.iter().map(|&d| shape[d]).product::<usize>() >= MIN_ROW)
 }
 
-/// The operand that comes in as the program's input: the first of the result's shape.
-pub fn streamed(operands: impl IntoIterator<Item = ValueId>, fits: &dyn Fn(ValueId) -> bool) -> Option<ValueId> {
-    operands.into_iter().find(|&v| fits(v))
+/// The value from outside that comes in as the program's input: the first of the result's type.
+pub fn streamed(graph: &Graph, outside: impl IntoIterator<Item = ValueId>, result: ValueId) -> Option<ValueId> {
+    outside.into_iter().find(|&v| graph.ty(v) == graph.ty(result))
 }
 
 pub fn lower(cx: &mut NodeCx) -> Result<(), Diag> {
     let y = cx.outputs[0].1.clone();
-    let (start, x) = stream(cx, &y);
+    let (start, x) = stream(cx);
     // Once to learn the operands, once with how they are stepped through.
     let feeds = spread(cx, start, &mut |_| Access::Same).feeds;
     let views: Vec<View> = feeds.iter().map(view).collect();
@@ -77,14 +77,9 @@ pub fn lower(cx: &mut NodeCx) -> Result<(), Diag> {
     Ok(())
 }
 
-fn stream(cx: &mut NodeCx, y: &View) -> (ValueId, View) {
-    let mut operands: Vec<ValueId> = cx.graph.inputs().to_vec();
-    operands.extend(cx.graph.node(cx.outputs[0].0.node).inputs.iter().flatten());
-    let fits = |v: ValueId| {
-        let ty = cx.graph.ty(v);
-        cx.source(v).is_some() && ty.dtype == DType::F32 && ty.const_shape().as_ref() == Some(&y.shape)
-    };
-    let start = streamed(operands, &fits).expect("the layout pass has found one");
+fn stream(cx: &mut NodeCx) -> (ValueId, View) {
+    let outside = cx.outside().iter().copied();
+    let start = streamed(cx.graph, outside, cx.outputs[0].0).expect("the layout pass has found one");
     let view = match cx.source(start).expect("it comes from outside") {
         Source::Buffer(view) => view,
         Source::Const(c) => cx.low.const_view(&c),
@@ -118,7 +113,7 @@ impl Call {
         let mut addresses: Vec<LeafArg> = vec![];
         let result = self.views.len() - 1;
         for (i, (view, strides)) in self.views.iter().zip(&self.strides).enumerate() {
-            let buf = k.param_for(view.buf, if i == result { Use::Write } else { Use::Read });
+            let buf = k.param_for(view.dense_buffer(), if i == result { Use::Write } else { Use::Read });
             let coordinates = at.iter().chain([&first]).zip(strides);
             let index = coordinates.fold(Expr::i64(0), |sum, (c, &s)| sum + c.clone() * s);
             addresses.push(LeafArg::Address { buf, index });

@@ -11,7 +11,7 @@
 //! border's zeros instead and has one class.
 
 use super::operands::{Feed, Fused, Place, addresses, channel_table, fused};
-use super::{Parts, bytes, leaf_diag};
+use super::{Parts, SHARES, bytes, leaf_diag};
 use crate::kernel::{Access, Blocks, Expr, LeafArg, LoopKind, Param};
 use crate::lower::cx::{KernelCx, NodeCx};
 use crate::lower::nest::unflatten;
@@ -25,8 +25,6 @@ use lehr_ir::{DType, Diag, Op};
 
 /// Pixels of a tile: an accumulator each, beside two registers more.
 const PIXELS: usize = 12;
-/// Parallel iterations that are wanted.
-const SHARES: usize = 16;
 
 /// One axis of windows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

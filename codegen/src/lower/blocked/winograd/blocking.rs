@@ -139,10 +139,19 @@ impl Tiling {
     }
 
     /// The strategy, if it can be used for this layer.
-    pub fn fit(&self, w: ByWinograd) -> Option<ByWinograd> {
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn fit(&self, w: ByWinograd) -> Result<ByWinograd, String> {
         let Cut { pixels, blocks } = w.tile;
-        let registers = pixels * blocks + blocks + 1;
-        (w.kind == self.kind && registers <= self.isa.registers() as usize).then_some(w)
+        let (needed, registers) = (pixels * blocks + blocks + 1, self.isa.registers() as usize);
+        if w.kind != self.kind {
+            return Err(format!("the layer is computed by {}", self.kind.name()));
+        }
+        match needed <= registers {
+            true => Ok(w),
+            false => Err(format!("a tile of {} needs {needed} of {registers} registers", w.tile)),
+        }
     }
 
     /// Strategies that differ from this one in one respect.
@@ -164,7 +173,7 @@ impl Tiling {
         all.extend(bands.into_iter().map(|band| ByWinograd { tile: self.tile(band, machine), band, ..w }));
         let mut distinct: Vec<ByWinograd> = vec![];
         for other in all {
-            if other != w && !distinct.contains(&other) && self.fit(other).is_some() {
+            if other != w && !distinct.contains(&other) && self.fit(other).is_ok() {
                 distinct.push(other);
             }
         }
@@ -228,9 +237,9 @@ mod tests {
                 for isa in [Isa::Avx512, Isa::Avx2] {
                     let t = Tiling { isa, ..tiling(kind, channels, outputs, size) };
                     let w = t.propose(&machine());
-                    assert_eq!(t.fit(w), Some(w), "{t:?}");
+                    assert_eq!(t.fit(w), Ok(w), "{t:?}");
                     for other in t.neighbours(w, &machine()) {
-                        assert!(other != w && t.fit(other).is_some(), "{t:?}: {other:?}");
+                        assert!(other != w && t.fit(other).is_ok(), "{t:?}: {other:?}");
                         assert!(t.cycles(&other, &machine()) > 0.0);
                     }
                 }
@@ -238,7 +247,8 @@ mod tests {
         }
         let t = tiling(Winograd::F4x3, 64, 64, 56);
         let w = t.propose(&machine());
-        assert_eq!(t.fit(ByWinograd { kind: Winograd::F2x3, ..w }), None);
-        assert_eq!(t.fit(ByWinograd { tile: Cut { pixels: 28, blocks: 2 }, ..w }), None);
+        assert_eq!(t.fit(ByWinograd { kind: Winograd::F2x3, ..w }), Err("the layer is computed by F(4x4,3x3)".into()));
+        let large = ByWinograd { tile: Cut { pixels: 28, blocks: 2 }, ..w };
+        assert_eq!(t.fit(large), Err("a tile of 28x2 needs 59 of 32 registers".into()));
     }
 }

@@ -40,7 +40,7 @@ use crate::x86::{
 use lehr_ir::ops::Conv;
 use lehr_ir::{DType, Diag, Op};
 
-/// Parallel iterations of an image, each with scratch of its own.
+/// Parallel iterations of an image: fewer than elsewhere, for each has scratch of its own.
 const SHARES: usize = 8;
 /// Weights of more bytes come from memory: those that are read by few bands, and those that many read.
 const COLD_FOR_FEW: usize = 96 << 10;
@@ -120,7 +120,7 @@ impl WinogradConv {
         });
         let tiling = Tiling::new(isa, kind, shape, [y.shape[0], y.shape[2], y.shape[3]]);
         let (tiles_high, tiles_wide) = (tiling.tiles_high, tiling.tiles_wide);
-        let ByWinograd { tile, band, .. } = cx.decide_winograd(op, &tiling);
+        let ByWinograd { tile, band, .. } = cx.decide(op, &tiling);
         let bands = Parts::of(tiles_high, band.unwrap_or(tiles_high));
         let groups = Parts::of(shape.out_blocks, tile.blocks);
         let packed = pack(kind, &w.to_f32(), [w.shape()[0], w.shape()[1], w.shape()[2]], &shape, lanes, groups);
@@ -212,13 +212,8 @@ impl WinogradConv {
         let first = k.let_(at[1].clone() * count as i64 / shares as i64);
         let end = k.let_((at[1].clone() + 1) * count as i64 / shares as i64);
         k.for_(LoopKind::Serial, first, end, 1, |k, index| {
-            let one = |k: &mut KernelCx, index: Expr, size: usize| {
-                let (larger, rows) = ((self.bands.count * self.bands.size) as i64, self.bands.size as i64);
-                let first = match size {
-                    0 => index * rows,
-                    _ => (index - self.bands.count as i64) * (rows - 1) + larger,
-                };
-                let first = k.let_(first);
+            self.bands.each_size(k, &index, |k, size| {
+                let first = k.let_(self.bands.start(size, index.clone()));
                 let band = BandCx {
                     conv: self,
                     leaves: &leaves[size],
@@ -230,13 +225,7 @@ impl WinogradConv {
                 };
                 k.serial(self.in_blocks(), |k, block| band.input(k, block));
                 k.serial(self.all_groups(), |k, group| band.group(k, group));
-            };
-            if self.bands.smaller == 0 {
-                return one(k, index, 0);
-            }
-            let is_larger = Expr::compare(CmpOp::Lt, index.clone(), Expr::i64(self.bands.count as i64));
-            let same = index.clone();
-            k.if_else(is_larger, |k| one(k, index, 0), |k| one(k, same, 1));
+            });
         });
         k.finish();
     }
@@ -414,22 +403,13 @@ impl BandCx<'_> {
             1 => (Expr::i64(0), group),
             _ => (k.let_(group.clone() / g.total() as i64), k.let_(group % g.total() as i64)),
         };
-        if g.smaller == 0 {
-            return self.blocks(k, conv_group, group, 0);
-        }
-        let is_larger = Expr::compare(CmpOp::Lt, group.clone(), Expr::i64(g.count as i64));
-        let same = (conv_group.clone(), group.clone());
-        k.if_else(is_larger, |k| self.blocks(k, conv_group, group, 0), |k| self.blocks(k, same.0, same.1, 1));
+        g.each_size(k, &group, |k, size| self.blocks(k, conv_group.clone(), group.clone(), size));
     }
 
     /// A group of output blocks in a group of the convolution; `size` says which of the two sizes it has.
     fn blocks(&self, k: &mut KernelCx, conv_group: Expr, group: Expr, size: usize) {
         let (c, g) = (self.conv, self.conv.groups);
-        let first = match size {
-            0 => group * g.size as i64,
-            _ => (group - g.count as i64) * (g.size as i64 - 1) + (g.count * g.size) as i64,
-        };
-        let first = k.let_(conv_group.clone() * c.shape.out_blocks as i64 + first);
+        let first = k.let_(conv_group.clone() * c.shape.out_blocks as i64 + g.start(size, group));
         let blocks = g.sizes()[size].0;
         let per_point = c.shape.channels * c.lanes;
         let w = k.let_(first.clone() * (c.points() * per_point) as i64);
