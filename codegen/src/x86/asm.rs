@@ -435,6 +435,17 @@ impl Asm {
         });
     }
 
+    /// Past the caches, to a multiple of a vector's size. [`Asm::fence`] must follow before others may look.
+    pub fn store_past(&mut self, m: Mem, s: VReg) {
+        let code = self.by_isa(Code::EVEX_Vmovntps_m512_zmm, Code::VEX_Vmovntps_m256_ymm);
+        let (s, m) = (self.v(s), self.operand(m, false));
+        self.try_push(Instruction::with2(code, m, s));
+    }
+
+    pub fn fence(&mut self) {
+        self.push(Instruction::with(Code::Sfence));
+    }
+
     /// The first lane.
     pub fn store_first(&mut self, m: Mem, s: VReg) {
         let (code, m) = (self.by_isa(Code::EVEX_Vmovss_m32_k1_xmm, Code::VEX_Vmovss_m32_xmm), self.operand(m, false));

@@ -7,6 +7,9 @@
 //! Four vectors are computed in turn, or two, if each copy of the program has registers enough: the next operation on a vector
 //! waits for the one before, and the CPU looks only so far ahead.
 //!
+//! A result that is larger than the caches can be written past them: a line that is written whole need not be read first, which
+//! is a third of the traffic.
+//!
 //! Nothing outside the `n` elements is read or written. In and out may be the same memory.
 
 use super::alloc::{Allocated, Place, allocate};
@@ -19,6 +22,8 @@ use iced_x86::{Code, Register};
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Map {
     pub program: VProg,
+    /// Whether the result is written past the caches, where it is aligned to vectors.
+    pub past_caches: bool,
 }
 
 const ARGS: Register = Register::RDI;
@@ -48,16 +53,15 @@ impl Map {
 
         let (tail, end) = (asm.label(), asm.label());
         if !together.is_empty() {
-            let (some, few) = (together.len() as i64, asm.label());
-            asm.op_ri(Code::Sub_rm64_imm8, LEFT, some as i32 * lanes);
-            asm.jump(Code::Jl_rel32_64, few);
-            let top_of_loop = asm.here();
-            several(&mut asm, &together, &operands, vector);
-            asm.add_imm(DONE, some * vector);
-            asm.op_ri(Code::Sub_rm64_imm8, LEFT, some as i32 * lanes);
-            asm.jump(Code::Jge_rel32_64, top_of_loop);
-            asm.bind(few);
-            asm.op_ri(Code::Add_rm64_imm8, LEFT, some as i32 * lanes);
+            if self.past_caches {
+                let plain = asm.label();
+                asm.op_ri(Code::Test_rm64_imm32, OUT, vector as i32 - 1);
+                asm.jump(Code::Jne_rel32_64, plain);
+                rounds(&mut asm, &together, &operands, true);
+                asm.fence();
+                asm.bind(plain);
+            }
+            rounds(&mut asm, &together, &operands, false);
         }
         asm.op_ri(Code::Sub_rm64_imm8, LEFT, lanes);
         asm.jump(Code::Jl_rel32_64, tail);
@@ -142,8 +146,24 @@ fn copies(program: &VProg, isa: Isa) -> Result<Vec<Allocated>, LeafError> {
     Ok(vec![])
 }
 
+/// As many vectors at once as there are copies, as long as there are so many left.
+fn rounds(asm: &mut Asm, copies: &[Allocated], operands: &[Access], past_caches: bool) {
+    let (few, some) = (asm.label(), copies.len() as i64);
+    let elements = (some as usize * asm.isa.lanes()) as i32;
+    asm.op_ri(Code::Sub_rm64_imm8, LEFT, elements);
+    asm.jump(Code::Jl_rel32_64, few);
+    let top = asm.here();
+    several(asm, copies, operands, past_caches);
+    asm.add_imm(DONE, some * asm.isa.bytes() as i64);
+    asm.op_ri(Code::Sub_rm64_imm8, LEFT, elements);
+    asm.jump(Code::Jge_rel32_64, top);
+    asm.bind(few);
+    asm.op_ri(Code::Add_rm64_imm8, LEFT, elements);
+}
+
 /// So many vectors at once.
-fn several(asm: &mut Asm, copies: &[Allocated], operands: &[Access], vector: i64) {
+fn several(asm: &mut Asm, copies: &[Allocated], operands: &[Access], past_caches: bool) {
+    let vector = asm.isa.bytes() as i64;
     let each = (asm.isa.registers() as VReg - 1) / copies.len() as VReg;
     let shifted = |c: i64| {
         move |k: u8| match operand(operands, k) {
@@ -160,7 +180,11 @@ fn several(asm: &mut Asm, copies: &[Allocated], operands: &[Access], vector: i64
         copies.iter().zip(&shifted).map(|(code, operand)| (code, Place { operand, slot: &slot, mask: None })).collect();
     Allocated::emit_in_turn(&placed, asm);
     for (c, code) in copies.iter().enumerate() {
-        asm.store(Mem { disp: c as i64 * vector, ..current(OUT) }, code.result, None);
+        let to = Mem { disp: c as i64 * vector, ..current(OUT) };
+        match past_caches {
+            true => asm.store_past(to, code.result),
+            false => asm.store(to, code.result, None),
+        }
     }
 }
 

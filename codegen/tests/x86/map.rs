@@ -176,12 +176,21 @@ fn awkward() -> Vec<f32> {
 }
 
 fn run(isa: Isa, program: &VProg, input: &[f32], operands: &[u64]) -> Vec<f32> {
-    let leaf = LeafSpec::Map(Map { program: program.clone() }).emit(isa).unwrap();
-    let mut out = vec![0f32; input.len()];
-    let mut args = vec![input.as_ptr() as u64, out.as_mut_ptr() as u64, input.len() as u64];
-    args.extend(operands);
-    load(&leaf).call(&args);
-    out
+    // By way of the caches and past them, to a place that is aligned and to one that is not: the same bits.
+    let results = [(false, 0), (true, 0), (true, 1)].map(|(past_caches, shift)| {
+        let leaf = LeafSpec::Map(Map { program: program.clone(), past_caches }).emit(isa).unwrap();
+        let mut room = vec![0f32; input.len() + 16 + shift];
+        let from = room.as_ptr().align_offset(64) + shift;
+        let out = &mut room[from..from + input.len()];
+        let mut args = vec![input.as_ptr() as u64, out.as_mut_ptr() as u64, input.len() as u64];
+        args.extend(operands);
+        load(&leaf).call(&args);
+        out.to_vec()
+    });
+    let bits = |v: &[f32]| v.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+    assert!(results.iter().all(|r| bits(r) == bits(&results[0])));
+    let [first, ..] = results;
+    first
 }
 
 /// Ulps of f32 between a result and the exact value.
@@ -324,7 +333,7 @@ fn nothing_outside_the_elements_is_touched() {
             let y = p.fma(x, channel, stream);
             p.mul(y, splat)
         });
-        let code = load(&LeafSpec::Map(Map { program }).emit(isa).unwrap());
+        let code = load(&LeafSpec::Map(Map { program, past_caches: false }).emit(isa).unwrap());
         for n in (0..70).chain([1000, 1024, 1025]) {
             for guard in [Guard::Behind, Guard::Before] {
                 let (x, stream) = (Guarded::new(&random.vec(n), guard), Guarded::new(&random.vec(n), guard));

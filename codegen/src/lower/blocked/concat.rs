@@ -39,7 +39,10 @@ fn part_of(y: &View, at: usize, order: Order) -> View {
 
 fn copy(cx: &mut NodeCx, x: &View, y: &View) -> Result<(), Diag> {
     let lanes = cx.low.isa().lanes();
-    let leaf = cx.low.leaf(&LeafSpec::Map(Map { program: VProg::identity() })).map_err(|e| leaf_diag(cx, &e))?;
+    let leaf = cx
+        .low
+        .leaf(&LeafSpec::Map(Map { program: VProg::identity(), past_caches: false }))
+        .map_err(|e| leaf_diag(cx, &e))?;
     let spatial = &x.shape[2..];
     let (xs, ys) = (x.lattice(), y.lattice());
     let flat = xs.is_flat(spatial) && ys.is_flat(spatial);

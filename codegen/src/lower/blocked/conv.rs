@@ -181,7 +181,7 @@ impl ConvKernel {
         let images = self.frame.images();
         let before = match &self.prologue {
             Some(p) => {
-                let leaf = cx.low.leaf(&LeafSpec::Map(Map { program: p.fused.program.clone() }))?;
+                let leaf = cx.low.leaf(&LeafSpec::Map(Map { program: p.fused.program.clone(), past_caches: false }))?;
                 let elements = images * split.chunks * self.scratch(&split);
                 Some((leaf, cx.scratch(DType::F32, elements)))
             }

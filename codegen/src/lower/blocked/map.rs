@@ -25,7 +25,7 @@ pub fn lower(cx: &mut NodeCx) -> Result<(), Diag> {
         Feed::Channel { .. } => crate::x86::Access::Channel,
         Feed::Splat(_) => crate::x86::Access::Splat,
     });
-    let spec = LeafSpec::Map(Map { program: fused.program.clone() });
+    let spec = LeafSpec::Map(Map { program: fused.program.clone(), past_caches: false });
     let leaf = cx.low.leaf(&spec).map_err(|e| leaf_diag(cx, &e))?;
     let blocks = y.order().expect("the result is in blocks").blocks();
     let cost = cx.elementwise_cost();

@@ -49,7 +49,8 @@ pub fn lower(cx: &mut NodeCx) -> Result<(), Diag> {
     let mut accesses = own.iter().map(|s| if s.last() == Some(&0) { Access::Splat } else { Access::Same });
     let mut access = |_: &Feed| accesses.next().expect("the operands are those of the first translation");
     let program = spread(cx, start, &mut access).program;
-    let leaf = cx.low.leaf(&LeafSpec::Map(Map { program })).map_err(|e| leaf_diag(cx, &e))?;
+    let past_caches = 4 * y.len() > cx.low.machine.caches.l2;
+    let leaf = cx.low.leaf(&LeafSpec::Map(Map { program, past_caches })).map_err(|e| leaf_diag(cx, &e))?;
     let sizes: Vec<usize> = axes.iter().map(|a| a.iter().map(|&d| y.shape[d]).product()).collect();
     let (&row, outer) = sizes.split_last().expect("a long row has an axis");
     let call = Call { leaf, views: [&views[..], &[x, y]].concat(), strides: own };
