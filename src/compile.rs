@@ -24,10 +24,11 @@ use std::time::{Duration, Instant};
 /// How results may be rounded.
 #[derive(clap::ValueEnum, Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Numerics {
-    /// Also algorithms with fewer operations and a few times larger rounding errors: Winograd's for 3x3 convolutions.
+    /// Also algorithms with fewer operations and a few times larger rounding errors, Winograd's for convolutions, and 25 bits of the
+    /// weights of products that wait for memory.
     #[default]
     Fast,
-    /// Sums of products as the operators define them, in any order.
+    /// Sums of products of the model's numbers, in any order.
     Strict,
 }
 

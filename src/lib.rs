@@ -33,6 +33,6 @@ pub use lehr_frontends::npy;
 pub use lehr_ir as ir;
 pub use lehr_passes as passes;
 pub use load::{LoadError, LoadOptions, Loaded, load};
-pub use ptx::{PtxFiles, compile_ptx, launch_plan, write_ptx};
+pub use ptx::{PtxFiles, PtxPaths, compile_ptx, launch_plan, write_ptx};
 pub use runner::{Feeds, Runner};
 pub use stopwatch::Stopwatch;

@@ -199,6 +199,7 @@ impl FromStr for Strategy {
 
     fn from_str(text: &str) -> Result<Strategy, String> {
         let mut words = text.split(' ');
+        // An empty text has one word as well, the empty one.
         let name = words.next().unwrap_or_default();
         let mut next = |key: &str| {
             let word = words.next().and_then(|w| w.strip_prefix(key)).and_then(|w| w.strip_prefix('='));

@@ -92,7 +92,8 @@ pub struct CodeArgs {
     pub target_cpu: Option<String>,
 
     /// Rounding. fast: at -O2, convolutions may use Winograd's algorithm, a third of the operations with errors a few times
-    /// larger (about 5e-6 of the largest output). strict: it is not used [default: fast].
+    /// larger (about 5e-6 of the largest output); at -O2 and -Os, large fully connected layers may keep 25 bits of their weights. strict:
+    /// neither [default: fast].
     #[arg(long, value_enum)]
     pub numerics: Option<Numerics>,
 
@@ -140,6 +141,7 @@ pub struct GpuArgs {
 impl GpuArgs {
     /// The GPU to generate code for.
     pub fn gpu(&self) -> Option<Gpu> {
+        // The default that the help text states.
         self.target.map(|sm| Gpu { sm, precision: self.gpu_precision.unwrap_or_default() })
     }
 }
@@ -179,7 +181,7 @@ pub struct CompileArgs {
 
     /// Where to write the result; '-' is standard output, for the text forms (--emit ir, kernels, clif, asm). With --target,
     /// FILE.so is a library that holds them, while FILE.ptx gets the kernels as text, FILE.json the plan of their launches, FILE.weights the
-    /// weights.
+    /// weights. A FILE.json that is no such plan is not overwritten, nor a FILE.weights without a plan beside it.
     #[arg(short, long, value_name = "FILE")]
     pub output: PathBuf,
 
@@ -344,7 +346,8 @@ pub enum Backend {
                   fuse-epilogues, fuse-elementwise. With --approximate TOL, approximate runs before fuse-epilogues.\n\n\
                   A layer's bytes are those of its results. 'plain' is row-major; 'blocks of N' is channels in blocks of N, \
                   innermost. Layouts and the memory plan need numbers: open dimensions are taken as 1 for them.\n\n\
-                  Of a compiled library it shows the interface, sizes, what it needs of CPU and GPU, and what would run it here.\n\n\
+                  Of a compiled library it shows the interface, sizes, what it needs of CPU and GPU, and what would run it here \
+                  (a library for GPUs is opened for that only with --open).\n\n\
                   A table says how each layer is computed, how long that should take on one thread of this machine (with \
                   --target-cpu, of one that runs at 3 GHz), and what was rejected: the best of each other algorithm, and one \
                   other way to cut the work; json has all. With --measure it has the measured time and the share of the FMA peak; \
@@ -357,7 +360,7 @@ pub enum Backend {
                   lehr inspect net.onnx --print-changed --filter conv_7\n  \
                   lehr inspect net.onnx --approximate 0.01 | grep -E 'factorize|separate'\n  \
                   lehr inspect net.onnx --target sm_80 --dim batch=1      # tiles of each layer\n  \
-                  lehr inspect net.so\n  \
+                  lehr inspect net.so --open                     # which GPU runs it, or why none does\n  \
                   lehr inspect net.onnx --format dot | dot -Tsvg > net.svg"
 )]
 pub struct InspectArgs {
@@ -395,6 +398,10 @@ pub struct InspectArgs {
     /// The same as --format json.
     #[arg(long, conflicts_with = "format")]
     pub json: bool,
+
+    /// Of a library for GPUs: also open it, which needs memory of the GPU for its weights, and say what runs it on this machine.
+    #[arg(long)]
+    pub open: bool,
 
     /// Print the table of layers alone.
     #[arg(long, conflicts_with_all = ["print_changed", "json"])]

@@ -3,7 +3,7 @@
 use super::args::BenchArgs;
 use super::inputs::{Given, bind_open_dims};
 use super::progress::Progress;
-use super::{CliResult, Failure, compile_options, refuse_for_library, say, warn};
+use super::{CliResult, Failure, compile_options, metadata, note_stand_in, refuse_for_library, say, warn};
 use crate::explain::units::ms;
 use crate::runner::dtype_of;
 use crate::{Feeds, Runner, compile_jit, load, total_flops};
@@ -61,6 +61,9 @@ pub fn run(args: &BenchArgs) -> CliResult {
     let progress = Progress::start("compiling");
     let mut candidates = candidates(args)?;
     drop(progress);
+    if let Some(session) = candidates[0].runner.session() {
+        note_stand_in(session);
+    }
     measure(&mut candidates, args.seconds)?;
     let peak = lehr_codegen::peak::fma_peak();
     let threads = match args.threads {
@@ -150,8 +153,7 @@ fn library(args: &BenchArgs) -> Result<Candidate, Failure> {
     };
     let inputs = artefact.inputs().iter().enumerate().map(input).collect::<Result<Vec<_>, Failure>>()?;
     let mut feeds = Feeds::new(artefact, &inputs)?;
-    let metadata: serde_json::Value = serde_json::from_str(artefact.metadata()).unwrap_or_default();
-    let flops = metadata["flops"].as_f64();
+    let flops = metadata(artefact)?["flops"].as_f64();
     let started = Instant::now();
     if let Some(session) = runner.session() {
         feeds.run(session)?;

@@ -6,7 +6,8 @@ use super::{CliResult, Failure, say, warn};
 use crate::explain::units::{ms, size};
 use crate::tune::{Records, tune_model};
 use crate::{
-    CompileError, CompileOptions, Compiled, PtxFiles, compile_ptx, compile_so, load, lower, optimize_with, write_ptx,
+    CompileError, CompileOptions, Compiled, PtxFiles, PtxPaths, compile_ptx, compile_so, load, lower, optimize_with,
+    write_ptx,
 };
 use lehr_codegen::artefact;
 use lehr_codegen::compile::{self as code, GpuReport};
@@ -34,8 +35,7 @@ pub fn run(args: &CompileArgs) -> CliResult {
         Emit::So if let Some(gpu) = options.gpu.filter(|_| !is_so(args)) => {
             let (program, module) = compile_ptx(loaded.graph, &options, gpu)?;
             if args.output.as_os_str() != "-" {
-                let files = write_ptx(&program, &module, &args.output)
-                    .map_err(|e| Failure::usage(format!("{}: {e}", args.output.display())))?;
+                let files = write_ptx(&program, &module, &args.output).map_err(|e| Failure::usage(e.to_string()))?;
                 drop(progress);
                 return if args.quiet { Ok(()) } else { say(ptx_summary(&args.output, &files, started.elapsed())) };
             }
@@ -145,7 +145,14 @@ fn check_args(args: &CompileArgs) -> CliResult {
     if args.output.as_os_str() == "-" && (is_so || args.emit == Emit::Obj) {
         return Err(Failure::usage("a library or object is not written to standard output; give -o FILE"));
     }
-    check_output(&args.output, is_so)?;
+    let is_ptx = args.device.gpu.target.is_some() && args.emit == Emit::So && !is_so;
+    check_output(&args.output, is_so || is_ptx)?;
+    if is_ptx && args.output.as_os_str() != "-" {
+        let paths = PtxPaths::of(&args.output);
+        check_output(&paths.plan, true)?;
+        check_output(&paths.weights, true)?;
+        paths.check().map_err(|e| Failure::usage(e.to_string()))?;
+    }
     args.header.as_ref().map_or(Ok(()), |header| check_output(header, is_so))
 }
 

@@ -43,6 +43,9 @@ pub fn run(args: &InspectArgs) -> CliResult {
     if args.model.is_library() {
         return library::inspect(args);
     }
+    if args.open {
+        return Err(Failure::usage(format!("--open is for compiled libraries; {} is a model", args.model.model)));
+    }
     let options = args.gpu.apply(args.code.options()?, &args.code)?;
     let mut passes = options.passes();
     if let Some(name) = &args.after {

@@ -1,7 +1,8 @@
-//! `lehr inspect` of a compiled library: its interface, its sizes, what it needs, and what would run it here.
+//! `lehr inspect` of a compiled library: its interface, its sizes, what it needs, and what would run it here. What is written in it is
+//! read without a GPU; only `--open` tries one.
 
 use super::args::{Format, InspectArgs};
-use super::{CliResult, Failure, refuse_for_library, say};
+use super::{CliResult, Failure, metadata, refuse_for_library, say};
 use crate::explain::units::{ms, size};
 use crate::runner::dtype_of;
 use crate::tune::Records;
@@ -23,15 +24,35 @@ pub fn inspect(args: &InspectArgs) -> CliResult {
     ];
     refuse_for_library(&args.model, &args.code, &args.gpu, &others)?;
     let artefact = Artefact::open(Path::new(&args.model.model)).map_err(|e| Failure::usage(e.to_string()))?;
-    // One thread: what runs is not a question of their number.
-    let runs_on = Session::new(&artefact, 1).map(|session| session.runs_on()).map_err(|e| e.to_string());
+    let here = Here::of(&artefact, args.open);
     match args.format() {
-        Format::Json => say(json_text(&artefact, &runs_on)?),
-        Format::Text | Format::Dot => say(text(&artefact, &runs_on)?),
+        Format::Json => say(json_text(&artefact, &here)?),
+        Format::Text | Format::Dot => say(text(&artefact, &here)?),
     }
 }
 
-fn text(artefact: &Artefact, runs_on: &Result<String, String>) -> Result<String, Failure> {
+/// What would run a library on this machine.
+enum Here {
+    RunsOn(String),
+    DoesNot(String),
+    /// Opening it would take a GPU's memory and upload its weights.
+    NotTried,
+}
+
+impl Here {
+    fn of(artefact: &Artefact, open: bool) -> Here {
+        if artefact.gpu().is_some() && !open {
+            return Here::NotTried;
+        }
+        // One thread: what runs is not a question of their number.
+        match Session::new(artefact, 1) {
+            Ok(session) => Here::RunsOn(session.runs_on()),
+            Err(why) => Here::DoesNot(why.to_string()),
+        }
+    }
+}
+
+fn text(artefact: &Artefact, here: &Here) -> Result<String, Failure> {
     let mut text = format!("model {} for {}\n", artefact.name(), artefact.target());
     for (side, specs) in [("input", artefact.inputs()), ("output", artefact.outputs())] {
         for spec in specs {
@@ -58,15 +79,18 @@ fn text(artefact: &Artefact, runs_on: &Result<String, String>) -> Result<String,
     if artefact.gpu().is_none_or(|gpu| gpu.cpu_fallback) {
         text += &format!("CPU      {}; arena {}\n", features(artefact.isa()).join(", "), size(artefact.arena_bytes()));
     }
-    let mut metadata: serde_json::Value = serde_json::from_str(artefact.metadata()).unwrap_or_default();
+    let mut metadata = metadata(artefact)?;
     let is_tuned = metadata.as_object_mut().is_some_and(|m| m.remove("tuned").is_some());
     text += &format!("compiled {metadata}\n");
     if is_tuned {
         text += &tuned(&Records::parse(artefact.metadata()).map_err(Failure::model)?);
     }
-    text += &match runs_on {
-        Ok(on) => format!("here     it runs on {on}"),
-        Err(why) => format!("here     it does not run: {why}"),
+    text += &match here {
+        Here::RunsOn(on) => format!("here     it runs on {on}"),
+        Here::DoesNot(why) => format!("here     it does not run: {why}"),
+        Here::NotTried => {
+            "here     not tried; --open opens it on the GPU, if there is one, and says what runs it".into()
+        }
     };
     Ok(text)
 }
@@ -90,7 +114,7 @@ fn tuned(records: &Records) -> String {
     text
 }
 
-fn json_text(artefact: &Artefact, runs_on: &Result<String, String>) -> Result<String, Failure> {
+fn json_text(artefact: &Artefact, here: &Here) -> Result<String, Failure> {
     let io = |specs: &[IoSpec]| -> Vec<_> { specs.iter().map(|s| json!({ "name": s.name, "type": ty(s) })).collect() };
     let gpu = artefact.gpu().map(|gpu| {
         let ((cuda, cuda_minor), (ptx, ptx_minor)) = (gpu.driver_version, gpu.ptx_version);
@@ -100,7 +124,12 @@ fn json_text(artefact: &Artefact, runs_on: &Result<String, String>) -> Result<St
             "arena_bytes": gpu.arena_bytes, "device_bytes": gpu.device_bytes, "cpu_fallback": gpu.cpu_fallback,
         })
     });
-    let metadata: serde_json::Value = serde_json::from_str(artefact.metadata()).unwrap_or_default();
+    let metadata = metadata(artefact)?;
+    let (runs_on, why_not) = match here {
+        Here::RunsOn(on) => (Some(on), None),
+        Here::DoesNot(why) => (None, Some(why)),
+        Here::NotTried => (None, None),
+    };
     let value = json!({
         "name": artefact.name(),
         "target": artefact.target(),
@@ -111,8 +140,9 @@ fn json_text(artefact: &Artefact, runs_on: &Result<String, String>) -> Result<St
         "cpu_features": features(artefact.isa()),
         "gpu": gpu,
         "compiled": metadata,
-        "runs_on": runs_on.as_ref().ok(),
-        "why_not": runs_on.as_ref().err(),
+        "tried": !matches!(here, Here::NotTried),
+        "runs_on": runs_on,
+        "why_not": why_not,
     });
     serde_json::to_string_pretty(&value).map_err(|e| Failure::usage(e.to_string()))
 }

@@ -170,7 +170,12 @@ impl GpuArgs {
         if self.target.is_some() && code.approximate.is_some() {
             return Err(Failure::usage("--approximate measures on this machine's CPU; leave it or --target away"));
         }
-        let for_cpus = [("--target-cpu", code.target_cpu.is_some()), ("--numerics", code.numerics.is_some())];
+        let for_cpus = [
+            ("--target-cpu", code.target_cpu.is_some()),
+            ("--numerics", code.numerics.is_some()),
+            ("--caches", code.caches.is_some()),
+            ("--tuned", code.tuned.is_some()),
+        ];
         match for_cpus.iter().find(|(_, given)| *given && self.target.is_some() && !options.cpu_fallback) {
             Some((flag, _)) => {
                 Err(Failure::usage(format!("{flag} is for CPUs; with --target it says how --cpu-fallback is compiled")))
@@ -186,11 +191,22 @@ impl DeviceArgs {
     }
 }
 
-/// Says that the CPU computes what was compiled for a GPU, and why.
+/// That the CPU computes what was compiled for a GPU, and why; `None` where a GPU does, or none was asked for.
+pub fn stand_in(session: &Session) -> Option<String> {
+    (session.artefact().gpu().is_some() && session.is_on_cpu()).then(|| session.runs_on())
+}
+
+/// Says so.
 pub fn note_stand_in(session: &Session) {
-    if session.artefact().gpu().is_some() && session.is_on_cpu() {
-        eprintln!("note: it runs on {}", session.runs_on());
+    if let Some(on) = stand_in(session) {
+        eprintln!("note: it runs on {on}");
     }
+}
+
+/// What the artefact says of itself, as `compile` wrote it.
+pub fn metadata(artefact: &Artefact) -> Result<serde_json::Value, Failure> {
+    let wrong = |e| Failure::usage(format!("the metadata of model {} is no json: {e}", artefact.name()));
+    serde_json::from_str(artefact.metadata()).map_err(wrong)
 }
 
 impl CodeArgs {
@@ -212,6 +228,7 @@ pub fn compile_options(level: &str, code: &CodeArgs) -> Result<CompileOptions, F
     Target::new(code.cpu(), Relocation::Pic).map_err(CompileError::from)?;
     let options = CompileOptions::new(level, code.cpu()).map_err(Failure::usage)?;
     Ok(CompileOptions {
+        // The default that the help texts state.
         numerics: code.numerics.unwrap_or_default(),
         approximate: code.approximate,
         caches: code.caches,

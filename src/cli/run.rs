@@ -39,8 +39,8 @@ pub fn run(args: &RunArgs) -> CliResult {
             for (name, t) in names.iter().zip(&outputs) {
                 say(summary(name, t))?;
             }
-            let on =
-                runner.session().filter(|s| !s.is_on_cpu()).map_or(String::new(), |s| format!(", on {}", s.runs_on()));
+            let for_gpu = runner.session().filter(|s| s.artefact().gpu().is_some());
+            let on = for_gpu.map_or(String::new(), |s| format!(", on {}", s.runs_on()));
             say(format!("run: {:.3} ms (first run){on}", seconds * 1e3))
         }
     }
@@ -91,6 +91,7 @@ fn compile(args: &RunArgs, given: &Given) -> Result<Ready, Failure> {
 }
 
 fn input_name(graph: &Graph, v: ValueId) -> String {
+    // An input without a name is found by its position.
     graph.value_name(v).unwrap_or_default().to_string()
 }
 

@@ -2,10 +2,12 @@
 
 use super::args::{Backend, TestArgs};
 use super::inputs::{load_binding, read_pb};
-use super::{CliResult, Failure, say};
+use super::{CliResult, Failure, say, stand_in};
 use crate::{LoadOptions, Runner};
 use lehr_ir::{DType, Tensor};
 use serde::{Deserialize, Serialize};
+use std::ffi::OsString;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Mutex;
@@ -27,6 +29,9 @@ struct Outcome {
     status: Status,
     reason: String,
     seconds: f64,
+    /// With --cpu-fallback, where no GPU computed it: the CPU, and why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    stand_in: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -51,6 +56,10 @@ pub fn run(args: &TestArgs) -> CliResult {
     let tests: Vec<Outcome> = outcomes.into_iter().map(|(_, o)| o).collect();
     let count = |s| tests.iter().filter(|t| t.status == s).count();
     let (passed, failed, skipped) = (count(Status::Passed), count(Status::Failed), count(Status::Skipped));
+    let on_cpu: Vec<&String> = tests.iter().filter_map(|t| t.stand_in.as_ref()).collect();
+    if let Some(first) = on_cpu.first() {
+        eprintln!("note: {} of {} tests ran on {first}", on_cpu.len(), tests.len());
+    }
     if args.json {
         let summary = Summary { tests, passed, failed, skipped };
         say(serde_json::to_string(&summary).map_err(|e| Failure::usage(e.to_string()))?)?;
@@ -79,8 +88,9 @@ fn run_all(args: &TestArgs) -> Result<Vec<(usize, Outcome)>, Failure> {
                             Status::Skipped => "skipped",
                         };
                         let colon = if outcome.reason.is_empty() { "" } else { ": " };
+                        let on = outcome.stand_in.as_ref().map_or("", |_| ", on the CPU");
                         let line =
-                            format!("{word} {} ({:.2} s){colon}{}", outcome.name, outcome.seconds, outcome.reason);
+                            format!("{word} {} ({:.2} s{on}){colon}{}", outcome.name, outcome.seconds, outcome.reason);
                         if say(line).is_err() {
                             return;
                         }
@@ -95,7 +105,7 @@ fn run_all(args: &TestArgs) -> Result<Vec<(usize, Outcome)>, Failure> {
 
 fn outcome(dir: &Path, status: Status, reason: String, seconds: f64) -> Outcome {
     let name = dir.file_name().unwrap_or(dir.as_os_str()).to_string_lossy().into_owned();
-    Outcome { name, dir: dir.to_path_buf(), status, reason, seconds }
+    Outcome { name, dir: dir.to_path_buf(), status, reason, seconds, stand_in: None }
 }
 
 /// Runs this program again on one test; a crash or a hang there is a failed test here.
@@ -114,6 +124,8 @@ fn run_isolated(exe: &Path, dir: &Path, args: &TestArgs) -> Outcome {
         .args(args.device.gpu.gpu_precision.map(|p| format!("--gpu-precision={}", p.name())))
         .args(args.device.cpu_fallback.then_some("--cpu-fallback"))
         .args(args.code.approximate.map(|tolerance| format!("--approximate={tolerance}")))
+        .args(args.code.caches.map(|caches| format!("--caches={caches}")))
+        .args(args.code.tuned.as_ref().map(|file| option("--tuned=", file)))
         .args(["--rtol", &args.rtol.to_string(), "--atol", &args.atol.to_string()])
         .arg(dir)
         .stdin(Stdio::null())
@@ -146,17 +158,25 @@ fn run_isolated(exe: &Path, dir: &Path, args: &TestArgs) -> Outcome {
     let Some(status) = status else {
         return outcome(dir, Status::Failed, format!("no answer within {} s", args.timeout), seconds);
     };
-    let (stdout, stderr) = (stdout.join().unwrap_or_default(), stderr.join().unwrap_or_default());
+    let text = |pipe: std::thread::JoinHandle<String>| pipe.join().expect("reading a pipe does not panic");
+    let (stdout, stderr) = (text(stdout), text(stderr));
     match serde_json::from_str::<Outcome>(stdout.trim()) {
         Ok(mut o) => {
             o.seconds = seconds;
             o
         }
         Err(_) => {
-            let last = stderr.lines().last().unwrap_or_default();
+            let last = stderr.lines().last().unwrap_or("it said nothing");
             outcome(dir, Status::Failed, format!("the test's process ended with {status}: {last}"), seconds)
         }
     }
+}
+
+/// `--flag=` and a path, which need not be UTF-8.
+fn option(flag: &str, path: &Path) -> OsString {
+    let mut all = OsString::from(flag);
+    all.push(path);
+    all
 }
 
 fn drain(pipe: Option<impl std::io::Read + Send + 'static>) -> std::thread::JoinHandle<String> {
@@ -173,12 +193,13 @@ fn drain(pipe: Option<impl std::io::Read + Send + 'static>) -> std::thread::Join
 fn run_in_process(args: &TestArgs) -> CliResult {
     let dir = &args.dirs[0];
     let started = Instant::now();
-    let (status, reason) = match run_dir(dir, args) {
+    let mut stand_in = None;
+    let (status, reason) = match run_dir(dir, args, &mut stand_in) {
         Ok(()) => (Status::Passed, String::new()),
         Err(Problem::Failed(why)) => (Status::Failed, why),
         Err(Problem::Skipped(why)) => (Status::Skipped, why),
     };
-    let outcome = outcome(dir, status, reason, started.elapsed().as_secs_f64());
+    let outcome = Outcome { stand_in, ..outcome(dir, status, reason, started.elapsed().as_secs_f64()) };
     say(serde_json::to_string(&outcome).map_err(|e| Failure::usage(e.to_string()))?)
 }
 
@@ -210,12 +231,14 @@ impl Tolerances {
         let path = dir.join("data.json");
         match std::fs::read_to_string(&path) {
             Ok(text) => serde_json::from_str(&text).map_err(|e| format!("{}: {e}", path.display())),
-            Err(_) => Ok(Tolerances::default()),
+            Err(e) if e.kind() == ErrorKind::NotFound => Ok(Tolerances::default()),
+            Err(e) => Err(format!("{}: {e}", path.display())),
         }
     }
 }
 
-fn run_dir(dir: &Path, args: &TestArgs) -> Result<(), Problem> {
+/// `on` becomes what stands in for a GPU, if something does.
+fn run_dir(dir: &Path, args: &TestArgs, on: &mut Option<String>) -> Result<(), Problem> {
     let own = Tolerances::of(dir)?;
     let (rtol, atol) = (args.rtol.max(own.rtol.unwrap_or(0.0)), args.atol.max(own.atol.unwrap_or(0.0)));
     let sets = data_sets(dir)?;
@@ -227,7 +250,7 @@ fn run_dir(dir: &Path, args: &TestArgs) -> Result<(), Problem> {
         let inputs = files.iter().map(|f| read_pb(f)).collect::<Result<Vec<_>, _>>().map_err(unreadable)?;
         let expected = numbered(set, "output_")?;
         let expected = expected.iter().map(|f| read_pb(f)).collect::<Result<Vec<_>, _>>().map_err(unreadable)?;
-        let outputs = run_set(dir, &inputs, args)?;
+        let outputs = run_set(dir, &inputs, args, on)?;
         if outputs.len() < expected.len() {
             return Err(Problem::Failed(format!("{} outputs, {} are expected", outputs.len(), expected.len())));
         }
@@ -253,7 +276,12 @@ fn numbered(set: &Path, prefix: &str) -> Result<Vec<PathBuf>, String> {
     Ok((0..).map(|k| set.join(format!("{prefix}{k}.pb"))).take_while(|p| p.exists()).collect())
 }
 
-fn run_set(dir: &Path, inputs: &[(String, Tensor)], args: &TestArgs) -> Result<Vec<Tensor>, Problem> {
+fn run_set(
+    dir: &Path,
+    inputs: &[(String, Tensor)],
+    args: &TestArgs,
+    on: &mut Option<String>,
+) -> Result<Vec<Tensor>, Problem> {
     let model = dir.join("model.onnx");
     let loaded = load_binding(&model.to_string_lossy(), &LoadOptions::default(), inputs);
     let (mut loaded, feeds) = loaded.map_err(|e| match e.is_unsupported() {
@@ -267,6 +295,7 @@ fn run_set(dir: &Path, inputs: &[(String, Tensor)], args: &TestArgs) -> Result<V
         Backend::Jit => Runner::jit(loaded.graph, &options, 0)?,
         Backend::So => Runner::so(loaded.graph, &options, 0)?,
     };
+    *on = runner.session().and_then(|session| stand_in(session));
     Ok(runner.run(&feeds)?)
 }
 

@@ -105,6 +105,7 @@ fn times(measured: Result<Timing, String>) -> String {
 
 fn declined(name: &str, graph: &Graph, id: NodeId, decline: Decline) -> Option<Analysis> {
     let Decline::Reason(why) = decline else { return None };
+    // A node that no ONNX node stands behind has no name.
     let node = super::layers::node_names(graph, id).into_iter().next().unwrap_or_default();
     Some(Analysis { name: name.into(), node, findings: vec![format!("declined: {why}")], curves: vec![] })
 }

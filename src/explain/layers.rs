@@ -207,6 +207,7 @@ pub fn layer(graph: &Graph, uses: &Uses, id: NodeId, generated: &Generated) -> L
     Layer {
         op: op_name(graph, id).to_string(),
         nodes: node_names(graph, id),
+        // Blank for what computes nothing.
         result: node.results.first().map(|r| r.ty.to_string()).unwrap_or_default(),
         params: params_of(graph, id),
         flops: Amount::of(&graph.flops(id)),

@@ -18,6 +18,7 @@ pub fn table(layers: &[&Layer], peak: Option<f64>) -> Vec<String> {
         let strategy = l.choice.as_ref().map_or_else(|| l.layout.clone(), |c| c.strategy.clone());
         let tuned = if l.choice.as_ref().is_some_and(|c| c.tuned) { " (tuned)" } else { "" };
         let share = peak.zip(l.gflops()).map(|(peak, gflops)| format!("{:.0} %", 100.0 * gflops / peak));
+        // What is not known is a blank.
         rows.push(Row::Cells([
             cut(l.nodes.first().map_or("", String::as_str)),
             l.op.clone(),

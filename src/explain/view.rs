@@ -19,6 +19,7 @@ impl View {
                 op: op_name(graph, id).to_string(),
                 kind: kind(graph, id),
                 names: node_names(graph, id),
+                // Blank for what computes nothing.
                 result: node.results.first().map(|r| r.ty.to_string()).unwrap_or_default(),
                 layers: layers_of(id),
             });

@@ -2,6 +2,7 @@
 
 use crate::{Answer, folder, lehr, lehr_with, onnx_test, says};
 use lehr_cuda_sim::library;
+use serde_json::Value;
 use std::path::Path;
 
 /// Runs `lehr ARGS` on a machine with the stand-in driver, as `machine` describes it.
@@ -54,7 +55,13 @@ fn a_library_for_gpus_runs_where_there_is_one() {
         let args = format!("test --target sm_90 --backend {backend} good bad");
         on("", d, &args, 1, &["passed good", "FAILED bad", "element 1"]);
     }
-    on("", d, "inspect g.so", 0, &["sm_80 or later", "CUDA 11.4", "PTX 7.1", "it runs on GPU 0, Simulated GPU"]);
+    let about = ["sm_80 or later", "CUDA 11.4", "PTX 7.1"];
+    on("", d, "inspect g.so --open", 0, &[&about[..], &["it runs on GPU 0, Simulated GPU"]].concat());
+    // What is written in it needs no driver, and no memory.
+    without(d, "inspect g.so", 0, &[&about[..], &["not tried; --open"]].concat());
+    let shown: Value = serde_json::from_str(&without(d, "inspect g.so --json", 0, &[]).out).unwrap();
+    assert_eq!((&shown["tried"], &shown["runs_on"], &shown["why_not"]), (&false.into(), &Value::Null, &Value::Null));
+    says(d, "inspect zoo:lenet5 --open", 2, &["--open is for compiled libraries"]);
 }
 
 #[test]
@@ -78,7 +85,7 @@ fn what_is_missing_is_said() {
     );
     on("memory=1000", d, run, 2, &["not enough memory: 1000 of 1000 bytes are free", "247016 for weights"]);
     on("ptx=refused", d, run, 2, &["refuses the model's PTX 7.8: CUDA_ERROR_INVALID_PTX (218)", "line 1; fatal"]);
-    without(d, "inspect g.so", 0, &["it does not run: there is no NVIDIA driver"]);
+    without(d, "inspect g.so --open", 0, &["it does not run: there is no NVIDIA driver"]);
     without(d, "bench g.so", 2, &["there is no NVIDIA driver"]);
     without(d, "run zoo:lenet5 --target sm_80 --input image.npy", 2, &["there is no NVIDIA driver"]);
     onnx_test(d, "good", &[0.0, 2.0]);
@@ -106,11 +113,60 @@ fn the_cpu_stands_in_if_the_library_has_code_for_it() {
     }
     let ran = without(d, run, 0, &["note: it runs on the CPU, since there is no NVIDIA driver"]);
     assert_eq!(values(&ran), values(&on_cpu));
-    without(d, "inspect f.so", 0, &["it runs on the CPU, since", "CPU      SSE2"]);
-    let shown: serde_json::Value = serde_json::from_str(&without(d, "inspect f.so --format json", 0, &[]).out).unwrap();
+    without(d, "inspect f.so --open", 0, &["it runs on the CPU, since", "CPU      SSE2"]);
+    let shown: Value = serde_json::from_str(&without(d, "inspect f.so --open --format json", 0, &[]).out).unwrap();
     assert_eq!((&shown["gpu"]["cpu_fallback"], &shown["gpu"]["launches"]), (&true.into(), &9.into()));
     assert!(shown["runs_on"].as_str().unwrap().starts_with("the CPU"));
-    without(d, &format!("run zoo:lenet5 {flags} --input image.npy"), 0, &["note: it runs on the CPU"]);
+    let said = ["note: it runs on the CPU", "(first run), on the CPU, since"];
+    without(d, &format!("run zoo:lenet5 {flags} --input image.npy"), 0, &said);
+    let said = ["note: it runs on the CPU", "on the CPU, since there is no NVIDIA driver"];
+    without(d, &format!("bench zoo:lenet5 {flags} --seconds 0"), 0, &said);
+    onnx_test(d, "good", &[0.0, 2.0]);
+    for backend in ["jit", "so"] {
+        let test = format!("test --target sm_80 --cpu-fallback --backend {backend} good");
+        without(d, &test, 0, &["passed good", ", on the CPU)", "note: 1 of 1 tests ran on the CPU, since there is no"]);
+        assert!(!on("", d, &test, 0, &["passed good"]).out.contains("CPU"));
+    }
+    let shown = without(d, "test --target sm_80 --cpu-fallback --json good", 0, &[]).out;
+    let shown: Value = serde_json::from_str(&shown).unwrap();
+    assert!(shown["tests"][0]["stand_in"].as_str().unwrap().starts_with("the CPU, since"));
+}
+
+#[test]
+fn files_beside_the_text_are_replaced_only_if_lehr_wrote_them() {
+    let dir = folder();
+    let d = dir.path();
+    let compile = "compile zoo:lenet5 --dim batch=1 --target sm_80 -o net.ptx -q";
+    let written = |name: &str| std::fs::read(d.join(name)).unwrap();
+    for foreign in ["{\"tokens\": 7}", "no json", "\u{fffd}"] {
+        std::fs::write(d.join("net.json"), foreign).unwrap();
+        says(d, compile, 2, &["net.json: it is no launch plan of lehr's", "another -o"]);
+        assert!(written("net.json") == foreign.as_bytes() && !d.join("net.ptx").exists());
+    }
+    std::fs::write(d.join("net.json"), [0xff, 0xfe]).unwrap();
+    says(d, compile, 2, &["net.json: it is no launch plan"]);
+    std::fs::remove_file(d.join("net.json")).unwrap();
+    std::fs::write(d.join("net.weights"), "mine").unwrap();
+    says(d, compile, 2, &["net.weights: there is no launch plan of lehr's beside it"]);
+    assert_eq!(written("net.weights"), b"mine");
+    std::fs::remove_file(d.join("net.weights")).unwrap();
+    says(d, compile, 0, &[]);
+    let plan: Value = serde_json::from_slice(&written("net.json")).unwrap();
+    assert!(plan["producer"].as_str().unwrap().starts_with("lehr ") && plan["kernels"][0]["group"].is_string());
+    let first = ["net.ptx", "net.json", "net.weights"].map(written);
+    // A link that another module shares its weights by is replaced, not written through.
+    std::fs::rename(d.join("net.weights"), d.join("other.weights")).unwrap();
+    std::os::unix::fs::symlink("other.weights", d.join("net.weights")).unwrap();
+    says(d, &compile.replace("-q", "-q --gpu-precision f16"), 0, &[]);
+    assert_eq!(written("other.weights"), first[2]);
+    assert!(!d.join("net.weights").is_symlink() && written("net.weights") != first[2]);
+    says(d, compile, 0, &[]);
+    assert!(["net.ptx", "net.json", "net.weights"].map(written) == first, "the same bytes again");
+    std::fs::remove_file(d.join("net.weights")).unwrap();
+    std::fs::create_dir(d.join("net.weights")).unwrap();
+    says(d, compile, 2, &["net.weights: it is a folder"]);
+    let mut left = std::fs::read_dir(d).unwrap().map(|f| f.unwrap().file_name().into_string().unwrap());
+    assert!(left.all(|name| !name.ends_with(".partial")));
 }
 
 #[test]
@@ -125,6 +181,15 @@ fn arguments_that_say_nothing_are_refused() {
     says(d, &format!("{compile} --target sm_99 -o x.so"), 2, &["sm_80, sm_90"]);
     says(d, &format!("{compile} --target sm_80 --target-cpu x86-64 -o x.so"), 2, &["--cpu-fallback"]);
     says(d, &format!("{compile} --target sm_80 --approximate 0.1 -o x.so"), 2, &["--approximate measures"]);
+    std::fs::write(d.join("t.json"), r#"{"cpu": "", "threads": 1, "layers": []}"#).unwrap();
+    for flags in ["--caches 32K,1M,16M", "--tuned t.json"] {
+        let said = [&flags[..7], "is for CPUs", "--cpu-fallback"];
+        says(d, &format!("{compile} --target sm_80 {flags} -o x.so"), 2, &said);
+        says(d, &format!("run zoo:lenet5 --input image.npy --target sm_80 {flags}"), 2, &said);
+        says(d, &format!("inspect zoo:lenet5 --target sm_80 {flags}"), 2, &said);
+        says(d, &format!("{compile} --target sm_80 --cpu-fallback {flags} -o y.so -q"), 0, &[]);
+    }
+    says(d, &format!("{compile} --target sm_80 --tune -o x.so"), 2, &["--tune", "--target", "cannot be used"]);
     says(d, "run zoo:lenet5 --input image.npy --target sm_80 --eval", 2, &["--eval"]);
     says(d, "test --target sm_80 --backend eval good", 2, &["--backend eval"]);
     says(d, &format!("{compile} -o l.so -q"), 0, &[]);

@@ -21,6 +21,8 @@ from pathlib import Path
 import nvidia.cuda_nvcc
 
 PTXAS = Path(next(iter(nvidia.cuda_nvcc.__path__))) / "bin" / "ptxas"
+# Seconds for one call of lehr or ptxas, which take a few.
+LIMIT = 600
 ENTRY = re.compile(r"Compiling entry function '(\S+)'")
 SPILLS = re.compile(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads")
 REGISTERS = re.compile(r"Used (\d+) registers")
@@ -28,7 +30,7 @@ REGISTERS = re.compile(r"Used (\d+) registers")
 
 @dataclass
 class Kernel:
-    """What ptxas says of one kernel."""
+    """What ptxas says of one kernel; one with a block for each tile is a convolution's or matrix product's."""
 
     name: str
     stack: int = 0
@@ -81,7 +83,7 @@ def assemble(lehr: str, model: str, target: str, precision: str) -> Result:
     if assembled.returncode:
         result.error = assembled.stderr.strip()[:2000]
         return result
-    tiled = {k["name"] for k in plan["kernels"] if k["schedule"].startswith("a block per tile")}
+    tiled = {k["name"] for k in plan["kernels"] if k["group"] == "tile"}
     result.launches = len(plan["steps"])
     result.kernels = parse(assembled.stderr, tiled)
     if len(result.kernels) != len(plan["kernels"]):
@@ -122,7 +124,11 @@ def _name(model: str) -> str:
 
 
 def _run(command: list[str | Path]) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([str(c) for c in command], capture_output=True, text=True, check=False)
+    words = [str(c) for c in command]
+    try:
+        return subprocess.run(words, capture_output=True, text=True, check=False, timeout=LIMIT)
+    except subprocess.TimeoutExpired:
+        return subprocess.CompletedProcess(words, 1, "", f"{words[0]}: no end within {LIMIT} s")
 
 
 def _parse() -> argparse.Namespace:

@@ -1,9 +1,12 @@
 //! What several test programs share.
 
 pub mod analyse;
+pub mod choices;
 pub mod compare;
+pub mod guarded;
 pub mod interpret;
 pub mod plain;
 pub mod random_graph;
+pub mod random_net;
 pub mod sheet;
 pub mod simulate;

@@ -1,33 +1,16 @@
 //! Random small graphs of the operators that rewrite rules look for: convolutions, normalisations, paddings, pools, products,
 //! elementwise and data movement.
 
+use crate::choices::Choices;
 use lehr_ir::graph::{Graph, Origin, ValueId};
 use lehr_ir::ops::*;
 use lehr_ir::tensor::{ConstValue, seeded};
 use lehr_ir::{DType, Dim, Op, Tensor, TensorType};
 
-/// Choices, used up one by one while a graph is built; 0 when none are left.
-struct Choices<'c>(std::slice::Iter<'c, u8>);
-
-impl Choices<'_> {
-    fn below(&mut self, n: usize) -> usize {
-        self.0.next().map_or(0, |&c| c as usize % n.max(1))
-    }
-
-    fn flag(&mut self) -> bool {
-        self.below(2) == 1
-    }
-
-    /// Mostly the last one: chains are what rules look for.
-    fn value(&mut self, values: &[ValueId]) -> ValueId {
-        if self.below(4) > 0 { values[values.len() - 1] } else { values[self.below(values.len())] }
-    }
-}
-
 /// The graph that the choices lead to. Its symbol `batch` is meant to be 2; some graphs fit that number only in
 /// nodes that no output needs.
 pub fn random_graph(choices: &[u8]) -> Graph {
-    let mut c = Choices(choices.iter());
+    let mut c = Choices::new(choices);
     let mut g = Graph::new("random");
     let sizes = [2 + c.below(5), 2 + c.below(5)];
     let shape = vec![
@@ -43,7 +26,7 @@ pub fn random_graph(choices: &[u8]) -> Graph {
         values.reverse();
     }
     for step in 0..16 {
-        let x = c.value(&values);
+        let x = pick(&mut c, &values);
         let Some((op, inputs)) = random_op(&mut g, &mut c, x, &values) else { continue };
         let origin = Origin { name: format!("node_{step}").into(), index: Some(step), op: op.name().into() };
         // What does not fit is left out.
@@ -55,10 +38,15 @@ pub fn random_graph(choices: &[u8]) -> Graph {
     }
     let outputs = 1 + c.below(3);
     for i in 0..outputs {
-        let v = if i == 0 { values[values.len() - 1] } else { c.value(&values) };
+        let v = if i == 0 { values[values.len() - 1] } else { pick(&mut c, &values) };
         g.add_output(&format!("y{i}"), v);
     }
     g
+}
+
+/// Mostly the last one: chains are what rules look for.
+fn pick(c: &mut Choices, values: &[ValueId]) -> ValueId {
+    if c.below(4) > 0 { values[values.len() - 1] } else { values[c.below(values.len())] }
 }
 
 /// An operator that may fit x, and its operands.
@@ -79,7 +67,7 @@ fn random_op(g: &mut Graph, c: &mut Choices, x: ValueId, values: &[ValueId]) -> 
         3 => unary(UnaryFn::Neg),
         4 | 5 => {
             let f = [BinaryFn::Add, BinaryFn::Mul, BinaryFn::Sub, BinaryFn::Max][c.below(4)];
-            let y = c.value(values);
+            let y = pick(c, values);
             Some((Binary { f }.into(), if c.flag() { vec![Some(x), Some(y)] } else { vec![Some(y), Some(x)] }))
         }
         6 | 7 => {

@@ -187,6 +187,7 @@ pub fn emit(program: &Program, gpu: Gpu) -> Module {
             threads: schedule.threads,
             shared_bytes: e.f.shared.iter().map(|a| a.bytes).sum(),
             has_faults: !k.faults.is_empty(),
+            group: schedule.group,
             schedule: schedule.describe(gpu),
         });
     }

@@ -1,6 +1,6 @@
 //! The launch plan: what a host needs to run a module, beside its text.
 
-use super::Gpu;
+use super::{Gpu, Group};
 use crate::program::{IoInfo, Place, Program};
 use lehr_ir::DType;
 use std::fmt;
@@ -16,6 +16,8 @@ pub struct KernelPlan {
     pub shared_bytes: u32,
     /// Whether it takes, behind its buffers, the address of the fault word and the number of the step's first fault.
     pub has_faults: bool,
+    /// What runs an iteration of the kernel's parallel loop.
+    pub group: Group,
     /// For people.
     pub schedule: String,
 }

@@ -16,6 +16,18 @@ pub enum Group {
     Tile,
 }
 
+impl Group {
+    /// As the launch plan has it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Group::Thread => "thread",
+            Group::Warp => "warp",
+            Group::Block => "block",
+            Group::Tile => "tile",
+        }
+    }
+}
+
 /// How a kernel is launched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Schedule {

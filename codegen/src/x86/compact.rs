@@ -11,7 +11,8 @@
 //!    3   step 3          step 4,  6..0      the fifth has 28 bits there, of which the lowest three are 0
 //! ```
 //!
-//! A word without its lower 7 bits is the weight times 2^7 as an integer, which f32 holds exactly.
+//! A word without its lower 7 bits is the weight times 2^7 as an integer, which f32 holds exactly. A weight below half its column's
+//! scale is 0.
 
 use super::asm::{Bin, FmaForm, Src, Un, VReg, mem};
 use super::brgemm::{FREE, IN, Leaf, Moved, W};

@@ -198,8 +198,13 @@ impl VProg {
         matches!(self.nodes[usize::from(a.0)], Node::Const(_))
     }
 
-    /// The instruction gives its second operand where either is NaN, so a constant (never NaN) goes first.
+    /// The instruction gives its second operand where either is NaN, so a constant goes first, unless it is NaN itself.
     fn extreme(&mut self, op: Bin, a: Val, b: Val) -> Val {
+        let is_nan =
+            |v: &Val| matches!(self.nodes[usize::from(v.0)], Node::Const(bits) if f32::from_bits(bits).is_nan());
+        if let Some(nan) = [a, b].into_iter().find(is_nan) {
+            return nan;
+        }
         if self.is_const(a) {
             return self.push(Node::Bin(op, a, b));
         }
