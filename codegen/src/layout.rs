@@ -256,7 +256,7 @@ impl<'g> Group<'g> {
     }
 
     /// The values inside that stand for the node's operands.
-    fn from_outside(&self) -> Vec<Option<ValueId>> {
+    fn outside_values(&self) -> Vec<Option<ValueId>> {
         let operands = self.outer.node(self.id).inputs.iter().enumerate();
         let inside = operands.map(|(i, v)| match std::ptr::eq(self.outer, self.graph) {
             true => *v,
@@ -267,7 +267,7 @@ impl<'g> Group<'g> {
 
     /// Positions among the node's operands of a value inside.
     fn operands(&self, v: ValueId) -> Vec<usize> {
-        self.from_outside().into_iter().enumerate().filter(|(_, inside)| *inside == Some(v)).map(|(i, _)| i).collect()
+        self.outside_values().into_iter().enumerate().filter(|(_, inside)| *inside == Some(v)).map(|(i, _)| i).collect()
     }
 
     /// The value of the outer graph behind a value inside.

@@ -147,7 +147,7 @@ fn wide(group: &Group) -> Option<Plan> {
     if group.graph.ty(group.result).dtype != DType::F32 || !(1..=MAX_BYTES).contains(&bytes) || !one_result {
         return None;
     }
-    let start = streamed(group.graph, group.from_outside().into_iter().flatten(), group.result)?;
+    let start = streamed(group.graph, group.outside_values().into_iter().flatten(), group.result)?;
     let operands = group.epilogue(start, None, false)?;
     let shapes: Vec<Vec<usize>> = operands.iter().filter_map(|o| o.value()).map(|v| group.shape(v)).collect();
     long_enough(&shape, &shapes).then_some(Plan {
@@ -162,7 +162,7 @@ fn wide(group: &Group) -> Option<Plan> {
 /// The operand that a map streams.
 pub(super) fn map_start(group: &Group, layouts: &Layouts) -> Option<ValueId> {
     let shape = group.shape(group.result);
-    let outside = group.from_outside().into_iter().flatten();
+    let outside = group.outside_values().into_iter().flatten();
     let mut fitting = outside.filter(|&v| group.is_image(v) && group.shape(v) == shape);
     fitting.find(|&v| group.is_blocked(v, layouts))
 }
