@@ -83,7 +83,7 @@ fn what_is_missing_is_said() {
         2,
         &["for sm_90 and later", "GPU 0, Simulated GPU (sm_80) is the first of 2"],
     );
-    on("memory=1000", d, run, 2, &["not enough memory: 1000 of 1000 bytes are free", "247016 for weights"]);
+    on("memory=1000", d, run, 2, &["the model needs 0.", "MB (0.3 MB for weights, ", "0.1 MB of 0.1 MB were free"]);
     on("ptx=refused", d, run, 2, &["refuses the model's PTX 7.8: CUDA_ERROR_INVALID_PTX (218)", "line 1; fatal"]);
     without(d, "inspect g.so --open", 0, &["it does not run: there is no NVIDIA driver"]);
     without(d, "bench g.so", 2, &["there is no NVIDIA driver"]);
