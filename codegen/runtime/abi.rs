@@ -28,7 +28,7 @@ use core::ffi::{c_char, c_void};
 /// "LEHRMODL", read as little-endian.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"LEHRMODL");
 /// Version of everything in this file.
-pub const ABI_VERSION: u32 = 2;
+pub const ABI_VERSION: u32 = 3;
 /// The entry point that the code generator defines.
 pub const MAIN_SYMBOL: &str = "lehr_model_main";
 /// Alignment of the workspace, of the arena in it, and of the weights.
@@ -162,6 +162,12 @@ pub mod status {
     pub const DEVICE: i32 = 19;
 }
 
+/// What `LehrModel::device` returns where there is no GPU's number to return.
+pub mod place {
+    pub const ON_CPU: i32 = -1;
+    pub const NOT_OPEN: i32 = -2;
+}
+
 /// The descriptor: the one symbol that a compiled model exports. All pointers are valid as long as the library is loaded.
 #[repr(C)]
 pub struct LehrModel {
@@ -232,6 +238,8 @@ pub struct LehrModel {
     pub wait: unsafe extern "C" fn(model: *const LehrModel, workspace: *mut c_void) -> i32,
     /// What computes an open workspace's runs, and for a CPU in a GPU's place, why; never null. Valid as `last_error`.
     pub runs_on: unsafe extern "C" fn(workspace: *const c_void) -> *const c_char,
+    /// The number of the GPU that computes an open workspace's runs, or one of [`place`]. Valid as `last_error`.
+    pub device: unsafe extern "C" fn(workspace: *const c_void) -> i32,
 }
 
 /// A model as PTX and its launches. All of it is constant.

@@ -8,7 +8,7 @@ use core::ffi::{CStr, c_char, c_void};
 use core::mem::{align_of, size_of};
 use core::sync::atomic::{AtomicU32, Ordering};
 
-use super::abi::{ABI_VERSION, ALIGN, LehrModel, LehrTensor, MAGIC, MAX_THREADS, RunCtx, isa, status};
+use super::abi::{ABI_VERSION, ALIGN, LehrModel, LehrTensor, MAGIC, MAX_THREADS, RunCtx, isa, place, status};
 use super::check::check_all;
 use super::cpu;
 use super::gpu;
@@ -423,6 +423,19 @@ pub unsafe extern "C" fn lehr_rt_runs_on(workspace: *const c_void) -> *const c_c
     match unsafe { opened(workspace) } {
         Some(_) => c"the CPU".as_ptr(),
         None => NOT_OPEN.as_ptr(),
+    }
+}
+
+/// Where an open workspace's runs are computed, as a number.
+///
+/// # Safety
+/// As the descriptor's field says: `model` is null or a descriptor, a workspace is null or has the stated size (was given to `open`).
+#[cfg_attr(lehr_runtime_object, unsafe(no_mangle))]
+pub unsafe extern "C" fn lehr_rt_device(workspace: *const c_void) -> i32 {
+    // SAFETY: the contract of the descriptor.
+    match unsafe { opened(workspace) } {
+        Some(_) => place::ON_CPU,
+        None => place::NOT_OPEN,
     }
 }
 

@@ -69,9 +69,9 @@ mod tests {
         assert_eq!((size_of::<LehrTensor>(), size_of::<TensorSpec>()), (32, 32));
         assert_eq!(
             (offset_of!(LehrModel, weights), offset_of!(LehrModel, open), size_of::<LehrModel>()),
-            (80, 136, 216)
+            (80, 136, 224)
         );
-        assert_eq!((offset_of!(LehrModel, main), offset_of!(LehrModel, run_on)), (176, 192));
+        assert_eq!((offset_of!(LehrModel, run_on), offset_of!(LehrModel, device)), (192, 216));
         assert_eq!(
             (offset_of!(GpuPlan, capability), offset_of!(GpuPlan, kernels), size_of::<GpuPlan>()),
             (32, 64, 104)

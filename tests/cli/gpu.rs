@@ -83,8 +83,10 @@ fn what_is_missing_is_said() {
         2,
         &["for sm_90 and later", "GPU 0, Simulated GPU (sm_80) is the first of 2"],
     );
-    on("memory=1000", d, run, 2, &["not enough memory: 1000 of 1000 bytes are free", "247016 for weights"]);
+    on("memory=1000", d, run, 2, &["the model needs 0.", "MB (0.3 MB for weights, ", "0.1 MB of 0.1 MB were free"]);
     on("ptx=refused", d, run, 2, &["refuses the model's PTX 7.8: CUDA_ERROR_INVALID_PTX (218)", "line 1; fatal"]);
+    on("fail=cuModuleLoadDataEx:0:221", d, run, 2, &["libnvidia-ptxjitcompiler.so.1 is missing: install it"]);
+    on("fail=cuInit:0:803", d, run, 2, &["the NVIDIA driver failed: cuInit: CUDA_ERROR_SYSTEM_DRIVER_MISMATCH (803)"]);
     without(d, "inspect g.so --open", 0, &["it does not run: there is no NVIDIA driver"]);
     without(d, "bench g.so", 2, &["there is no NVIDIA driver"]);
     without(d, "run zoo:lenet5 --target sm_80 --input image.npy", 2, &["there is no NVIDIA driver"]);
@@ -107,6 +109,7 @@ fn the_cpu_stands_in_if_the_library_has_code_for_it() {
         ("capability=75", "sm_75"),
         ("memory=300", "not enough memory"),
         ("ptx=refused", "INVALID_PTX"),
+        ("fail=cuGraphInstantiateWithFlags:0:2", "the GPU has not enough memory: cuGraphInstantiate"),
     ] {
         let ran = on(machine, d, run, 0, &["note: it runs on the CPU, since", why]);
         assert_eq!(values(&ran), values(&on_cpu), "{machine}");

@@ -51,6 +51,7 @@ Model._fields_ = [
                            c.c_void_p)),
     ("wait", c.CFUNCTYPE(c.c_int32, ModelP, c.c_void_p)),
     ("runs_on", c.CFUNCTYPE(c.c_char_p, c.c_void_p)),
+    ("device", c.CFUNCTYPE(c.c_int32, c.c_void_p)),
 ]
 
 
@@ -61,7 +62,7 @@ class Session:
         self.library = c.CDLL(path)
         self.model = c.pointer(Model.in_dll(self.library, symbol))
         m = self.model.contents
-        if m.abi_version != 2 or m.struct_bytes != c.sizeof(Model):
+        if m.abi_version != 3 or m.struct_bytes != c.sizeof(Model):
             raise RuntimeError(f"{path}: another ABI version")
         self.bytes = m.workspace_bytes(self.model, threads)
         self.memory = np.zeros(self.bytes + 64, np.uint8)  # workspaces are aligned to 64 bytes
@@ -102,6 +103,10 @@ class Session:
     def runs_on(self) -> str:
         """The CPU, or which GPU."""
         return self.model.contents.runs_on(self.workspace).decode()
+
+    def device(self) -> int:
+        """The number of the GPU; negative for the CPU."""
+        return self.model.contents.device(self.workspace)
 
     def close(self) -> None:
         self.check(self.model.contents.close(self.model, self.workspace))

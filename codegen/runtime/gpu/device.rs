@@ -7,8 +7,9 @@
 //! ```
 //!
 //! Every call makes the primary context current and then restores what was: it is the context in which the pointers of PyTorch and of the
-//! CUDA runtime are valid. The caller's tensors are copied to and from memory of our own, whose addresses the graph has; so they may be anywhere, and
-//! aligned to their elements alone. The fault word is pinned host memory that kernels write through; it is looked at after every wait.
+//! CUDA runtime are valid. It also tells the driver not to mind captures on other threads, which what it does has nothing to do with. The
+//! caller's tensors are copied to and from memory of our own, whose addresses the graph has; so they may be anywhere, and aligned to their
+//! elements alone. The fault word is pinned host memory that kernels write through; it is looked at after every wait.
 
 use core::ffi::{c_char, c_int, c_void};
 use core::mem::size_of;
@@ -16,7 +17,7 @@ use core::ptr::{null_mut, slice_from_raw_parts};
 
 use super::super::abi::{GpuBuffer, GpuKernel, GpuPlan, GpuStep, GpuUpload, LehrModel, memory, status};
 use super::super::text::{TEXT_BYTES, Text};
-use super::driver::{self, Address, Driver, Handle};
+use super::driver::{self, Address, Basic, Driver, Found, Handle};
 
 /// What of ptxas' complaints is kept.
 const LOG_BYTES: usize = 2048;
@@ -26,8 +27,10 @@ pub(super) const OWN: usize = 2;
 /// A model on a device, or the reason why it is on the CPU. It lies in the workspace, arrays behind it.
 #[repr(C)]
 pub struct Device {
-    /// There from the moment that the driver has started.
-    pub(super) driver: Option<Driver>,
+    /// There from the moment that the driver has started, whatever its version.
+    pub(super) basic: Option<Basic>,
+    /// There if it is not too old for the model.
+    driver: Option<Driver>,
     /// Whether runs are computed here.
     pub(super) is_active: bool,
     pub(super) ordinal: c_int,
@@ -37,9 +40,8 @@ pub struct Device {
     /// Recorded behind each run.
     pub(super) done: Handle,
     pub(super) graph: Handle,
-    /// There may be work that nobody has waited for, in this stream.
+    /// There may be work that nobody has waited for.
     pub(super) is_pending: bool,
-    pub(super) pending_on: Handle,
     /// Null if no kernel has faults.
     pub(super) fault: *mut u32,
     fault_address: Address,
@@ -53,6 +55,8 @@ pub struct Device {
 pub(super) struct Arrays {
     /// Allocations: weights, arena, inputs, outputs; 0 where there is none.
     pub memory: *mut Address,
+    /// By input, then output: whether a run's tensor is in the device's memory.
+    pub places: *mut Place,
     /// By kernel.
     functions: *mut Handle,
     /// Arguments of one launch, and their addresses.
@@ -60,13 +64,26 @@ pub(super) struct Arrays {
     pointers: *mut *mut c_void,
 }
 
+/// Where a tensor of the caller's is.
+#[repr(u64)]
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Place {
+    /// Or managed memory, which is both's.
+    Host = 0,
+    Device = 1,
+}
+
+fn tensors(model: &LehrModel) -> usize {
+    model.n_inputs as usize + model.n_outputs as usize
+}
+
 fn allocations(model: &LehrModel) -> usize {
-    OWN + model.n_inputs as usize + model.n_outputs as usize
+    OWN + tensors(model)
 }
 
 /// Bytes of a workspace for a device and its arrays.
 pub fn bytes(model: &LehrModel, plan: &GpuPlan) -> u64 {
-    let words = allocations(model) as u64 + plan.n_kernels as u64 + 2 * plan.most_args as u64;
+    let words = (allocations(model) + tensors(model)) as u64 + plan.n_kernels as u64 + 2 * plan.most_args as u64;
     (size_of::<Device>() as u64).next_multiple_of(8) + 8 * words
 }
 
@@ -92,11 +109,13 @@ impl Device {
         unsafe {
             this.cast::<u8>().write_bytes(0, bytes(model, plan) as usize);
             let memory = this.cast::<u8>().add(size_of::<Device>().next_multiple_of(8)).cast::<Address>();
-            let functions = memory.add(allocations(model)).cast::<Handle>();
+            let places = memory.add(allocations(model)).cast::<Place>();
+            let functions = places.add(tensors(model)).cast::<Handle>();
             let values = functions.add(plan.n_kernels as usize).cast::<u64>();
             let pointers = values.add(plan.most_args as usize).cast();
+            (&raw mut (*this).basic).write(None);
             (&raw mut (*this).driver).write(None);
-            (*this).arrays = Arrays { memory, functions, values, pointers };
+            (*this).arrays = Arrays { memory, places, functions, values, pointers };
         }
     }
 
@@ -123,7 +142,9 @@ impl Device {
     pub unsafe fn start(&mut self, model: &LehrModel, plan: &GpuPlan, text: &mut Text) -> Result<(), i32> {
         // SAFETY: the library is NVIDIA's, or one that the user vouches for; the driver's functions get what they ask for.
         unsafe {
-            let (driver, version) = Driver::find(plan.driver_version, text)?;
+            let found = Found::here(text)?;
+            self.basic = Some(found.basic);
+            let driver = found.driver(plan.driver_version, text)?;
             self.driver = Some(driver);
             self.ordinal = choose(&driver, plan, text)?;
             let mut context = null_mut();
@@ -137,7 +158,7 @@ impl Device {
             self.is_active = true;
             let mut about = Text::new(&mut self.about);
             describe(&driver, self.ordinal, &mut about);
-            driver::version_text(about.str(", driver for CUDA "), version);
+            driver::version_text(about.str(", driver for CUDA "), found.version);
         }
         Ok(())
     }
@@ -155,13 +176,27 @@ impl Device {
             text.str("the workspace has no driver");
             return Err(status::DEVICE);
         };
-        let mut popped = null_mut();
-        // SAFETY: a retained context is pushed, and popped again.
+        // SAFETY: the context is retained; what is entered is left again.
+        unsafe {
+            let mode = self.enter(&driver, text)?;
+            let result = call(self, &driver, text);
+            leave(&driver, mode);
+            result
+        }
+    }
+
+    /// Makes the model's context current, and captures on other threads none of this thread's concern; what was before, for [`leave`].
+    unsafe fn enter(&self, driver: &Driver, text: &mut Text) -> Result<c_int, i32> {
+        let (mut mode, mut popped) = (driver::CAPTURE_RELAXED, null_mut());
+        // SAFETY: the driver's functions get what they ask for; what fails half-way is undone.
         unsafe {
             driver.check(text, "cuCtxPushCurrent", (driver.context_push)(self.context))?;
-            let result = call(self, &driver, text);
-            (driver.context_pop)(&mut popped);
-            result
+            let exchanged = (driver.capture_mode)(&mut mode);
+            let exchanged = driver.check(text, "cuThreadExchangeStreamCaptureMode", exchanged);
+            if exchanged.is_err() {
+                (driver.context_pop)(&mut popped);
+            }
+            exchanged.map(|()| mode)
         }
     }
 
@@ -181,12 +216,29 @@ impl Device {
             driver.check(text, "cuEventCreate", (driver.event_create)(&mut self.done, driver::EVENT_DISABLE_TIMING))?;
             self.load(driver, plan, text)?;
             self.allocate(driver, model, plan, text)?;
+            self.upload(driver, model, plan, text)?;
+            self.capture(driver, model, plan, text)
+        }
+    }
+
+    /// The weights. They are there when it returns, whatever stream a run is in: a copy from pageable memory that does not name its
+    /// stream may return before, and other streams need not wait for the default stream.
+    unsafe fn upload(
+        &mut self,
+        driver: &Driver,
+        model: &LehrModel,
+        plan: &GpuPlan,
+        text: &mut Text,
+    ) -> Result<(), i32> {
+        // SAFETY: the uploads lie within the library's weights and the device's, as `ModelImage::check` has seen.
+        unsafe {
             let weights = *self.arrays.memory;
             for GpuUpload { from, to, bytes } in all(plan.uploads, plan.n_uploads) {
                 let source = model.weights.add(*from as usize).cast();
-                driver.check(text, "cuMemcpyHtoD", (driver.upload)(weights + to, source, *bytes as usize))?;
+                let code = (driver.upload_on)(weights + to, source, *bytes as usize, self.stream);
+                driver.check(text, "cuMemcpyHtoDAsync of the weights", code)?;
             }
-            self.capture(driver, model, plan, text)
+            driver.check(text, "uploading the weights", (driver.stream_wait)(self.stream))
         }
     }
 
@@ -203,6 +255,11 @@ impl Device {
             driver::OUT_OF_MEMORY => {
                 text.str("the GPU has not enough memory for the model's code");
                 return Err(status::DEVICE_MEMORY);
+            }
+            driver::JIT_COMPILER_NOT_FOUND => {
+                text.str("the NVIDIA driver cannot compile the model's PTX, for its library libnvidia-ptxjitcompiler.so.1 is missing: ");
+                text.str("install it (it comes with the driver, of the same version), or in a container, have it mounted as libcuda is");
+                return Err(status::DEVICE_CODE);
             }
             other => {
                 let version = plan.ptx_version as u64;
@@ -249,11 +306,13 @@ impl Device {
                 let code = (driver.host_address)(&mut self.fault_address, word, 0);
                 driver.check(text, "cuMemHostGetDevicePointer", code)?;
             }
+            let (mut free, mut total) = (0, 0);
+            driver.check(text, "cuMemGetInfo", (driver.memory_info)(&mut free, &mut total))?;
             let io = all(model.inputs, model.n_inputs).iter().chain(all(model.outputs, model.n_outputs));
             let sizes = [plan.weights_bytes, plan.arena_bytes].into_iter().chain(io.map(|spec| spec.bytes));
             for (index, bytes) in sizes.enumerate().filter(|(_, bytes)| *bytes > 0) {
                 match (driver.alloc)(self.arrays.memory.add(index), bytes as usize) {
-                    driver::OUT_OF_MEMORY => return Err(out_of_memory(driver, model, plan, text)),
+                    driver::OUT_OF_MEMORY => return Err(out_of_memory(model, plan, (free, total), text)),
                     code => driver.check(text, "cuMemAlloc", code)?,
                 }
             }
@@ -358,10 +417,26 @@ impl Device {
         if self.context.is_null() {
             return;
         }
-        let mut popped = null_mut();
+        // Nobody reads it.
+        let mut unread = [0; TEXT_BYTES];
+        // SAFETY: what is not null or 0 is held, and given back once. A context that cannot be entered (the process ends, or has failed)
+        // takes what it holds with it, and the caller's stays current.
+        unsafe {
+            if let Ok(mode) = self.enter(&driver, &mut Text::new(&mut unread)) {
+                self.free(&driver, allocations);
+                leave(&driver, mode);
+            }
+            (driver.context_release)(self.ordinal);
+        }
+        self.context = null_mut();
+        (self.is_active, self.is_pending) = (false, false);
+    }
+
+    /// # Safety
+    /// The model's context is current, and there are so many allocations.
+    unsafe fn free(&mut self, driver: &Driver, allocations: usize) {
         // SAFETY: what is not null or 0 is held, and given back once.
         unsafe {
-            (driver.context_push)(self.context);
             if self.is_pending {
                 (driver.event_wait)(self.done);
             }
@@ -376,11 +451,20 @@ impl Device {
                     (driver.free)(address.replace(0));
                 }
             }
-            (driver.context_pop)(&mut popped);
-            (driver.context_release)(self.ordinal);
         }
-        self.context = null_mut();
-        (self.is_active, self.is_pending) = (false, false);
+    }
+}
+
+/// Undoes `enter`.
+///
+/// # Safety
+/// The model's context is current.
+unsafe fn leave(driver: &Driver, mut mode: c_int) {
+    let mut popped = null_mut();
+    // SAFETY: the driver's functions get what they ask for.
+    unsafe {
+        (driver.capture_mode)(&mut mode);
+        (driver.context_pop)(&mut popped);
     }
 }
 
@@ -440,19 +524,28 @@ unsafe fn describe(driver: &Driver, device: c_int, text: &mut Text) {
     }
 }
 
+/// `free` and `total` are what the driver has said before the model had any.
 #[inline(never)]
-unsafe fn out_of_memory(driver: &Driver, model: &LehrModel, plan: &GpuPlan, text: &mut Text) -> i32 {
-    let (mut free, mut total) = (0, 0);
-    // SAFETY: the driver writes one number each; the specifications are as many as the model says.
+unsafe fn out_of_memory(model: &LehrModel, plan: &GpuPlan, (free, total): (usize, usize), text: &mut Text) -> i32 {
+    // SAFETY: the specifications are as many as the model says.
     let io: u64 = unsafe {
-        (driver.memory_info)(&mut free, &mut total);
         let io = all(model.inputs, model.n_inputs).iter().chain(all(model.outputs, model.n_outputs));
         io.map(|spec| spec.bytes).sum()
     };
-    text.str("the GPU has not enough memory: ").u64(free as u64).str(" of ").u64(total as u64);
-    text.str(" bytes are free; the model needs ").u64(plan.weights_bytes).str(" for weights, ").u64(plan.arena_bytes);
-    text.str(" for intermediate values and ").u64(io).str(" for inputs and outputs");
+    let (weights, arena) = (plan.weights_bytes, plan.arena_bytes);
+    megabytes(text.str("the GPU has not enough memory: the model needs "), weights + arena + io).str(" (");
+    megabytes(text, weights).str(" for weights, ");
+    megabytes(text, arena).str(" for intermediate values, ");
+    megabytes(text, io).str(" for inputs and outputs); ");
+    megabytes(text, free as u64).str(" of ");
+    megabytes(text, total as u64).str(" were free");
     status::DEVICE_MEMORY
+}
+
+/// `12.3 MB`, of a million bytes each.
+fn megabytes<'t, 'b>(text: &'t mut Text<'b>, bytes: u64) -> &'t mut Text<'b> {
+    let tenths = bytes.div_ceil(100_000);
+    text.u64(tenths / 10).byte(b'.').u64(tenths % 10).str(" MB")
 }
 
 fn give_back<T>(slot: &mut *mut T, by: impl FnOnce(*mut T) -> c_int) {

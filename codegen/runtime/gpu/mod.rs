@@ -9,7 +9,7 @@ mod run;
 
 use core::ffi::{c_char, c_void};
 
-use super::abi::{GpuPlan, LehrModel, LehrTensor, status};
+use super::abi::{GpuPlan, LehrModel, LehrTensor, place, status};
 use super::entry::{self, Workspace};
 use super::text::Text;
 use device::Device;
@@ -165,6 +165,22 @@ pub unsafe extern "C" fn lehr_gpu_runs_on(workspace: *const c_void) -> *const c_
         match entry::opened(workspace).and_then(|ws| (*ws).device.cast::<Device>().as_ref()) {
             Some(device) => device.about(),
             None => entry::NOT_OPEN.as_ptr(),
+        }
+    }
+}
+
+/// Where an open workspace's runs are computed, as a number.
+///
+/// # Safety
+/// As the descriptor's field says: `model` is null or a descriptor, a workspace is null or has the stated size (was given to `open`).
+#[cfg_attr(lehr_runtime_object, unsafe(no_mangle))]
+pub unsafe extern "C" fn lehr_gpu_device(workspace: *const c_void) -> i32 {
+    // SAFETY: the contract of the descriptor; an open workspace of a model for GPUs has a device.
+    unsafe {
+        match entry::opened(workspace).and_then(|ws| (*ws).device.cast::<Device>().as_ref()) {
+            Some(device) if device.is_active() => device.ordinal,
+            Some(_) => place::ON_CPU,
+            None => place::NOT_OPEN,
         }
     }
 }

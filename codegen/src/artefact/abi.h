@@ -1,12 +1,12 @@
 /* The interface of all models of this ABI version; headers of several models share it. */
-#ifndef LEHR_ABI_2
-#define LEHR_ABI_2
+#ifndef LEHR_ABI_3
+#define LEHR_ABI_3
 #ifdef __cplusplus
 extern "C" {
 #endif
 
 #define LEHR_MAGIC UINT64_C(0x4c444f4d5248454c)
-#define LEHR_ABI_VERSION 2
+#define LEHR_ABI_VERSION 3
 /* Alignment of a workspace. */
 #define LEHR_ALIGN 64
 
@@ -46,6 +46,10 @@ extern "C" {
 #define LEHR_DEVICE_MEMORY 17
 #define LEHR_DEVICE_CODE 18
 #define LEHR_DEVICE 19
+
+/* What `device` returns where there is no GPU's number. */
+#define LEHR_ON_CPU (-1)
+#define LEHR_NOT_OPEN (-2)
 
 /* An input or output as the model wants it. */
 struct lehr_tensor_spec {
@@ -105,21 +109,27 @@ struct lehr_model {
 
   /* What follows is for models for NVIDIA GPUs; others have it, too. `open` takes the GPU of the thread's current context, or
      else the first that can run the model, loads the code and uploads the weights; each workspace has its own. `run` takes
-     pointers to host memory and to that GPU's, mixed as you like, works after what is in the default stream, and waits.
+     pointers to host memory (pinned or not) and to that GPU's, mixed as you like, and waits. Managed memory counts as the host's.
+     `run` works after what is in the legacy default stream, also in programs that were compiled for a default stream per thread.
+     It does not wait for other streams, that one included: if tensors come from one, give it to run_on, or wait for it before.
+     No call disturbs a capture that another stream or thread is in the middle of, or is disturbed by it.
      A workspace holds memory of the GPU until `close`. */
 
-  /* Like `run`, in the order of a stream (a CUstream or cudaStream_t of the GPU's primary context that is not being captured; NULL
-     is the default stream).
+  /* Like `run`, in the order of a stream: a CUstream or cudaStream_t of the GPU's primary context. NULL and 1 are the legacy
+     default stream (whatever NULL means to the program's own calls), 2 is the thread's own default stream.
      With host memory among the tensors it waits; with none it returns when the work is in the stream. Runs of a workspace follow
-     one another, whatever their streams. On the CPU, stream must be NULL. */
+     one another, whatever their streams. A stream that is being captured is refused (LEHR_DEVICE), and its capture goes on: a
+     run is a graph by itself. On the CPU, stream must be NULL. */
   int32_t (*run_on)(const struct lehr_model *model, void *workspace, const struct lehr_tensor *inputs, uint32_t n_inputs,
                     const struct lehr_tensor *outputs, uint32_t n_outputs, void *stream);
   /* Waits for the runs that run_on has not waited for. LEHR_FAULT if the data of one of them made an operator fail; otherwise the
-     next call that waits says so. */
+     next call that waits says so. A call that fails with LEHR_DEVICE may take the fault of a run before it along. */
   int32_t (*wait)(const struct lehr_model *model, void *workspace);
-  /* What an open workspace's runs are computed on, and why, if the CPU stands in for a GPU; never null. As last_error, not
-     for a workspace of under 64 bytes. */
+  /* What an open workspace's runs are computed on, and why, if the CPU stands in for a GPU: text for people; never null. As
+     last_error, not for a workspace of under 64 bytes. */
   const char *(*runs_on)(const void *workspace);
+  /* The same as a number: the GPU's, as CUDA counts them, or LEHR_ON_CPU, or LEHR_NOT_OPEN. */
+  int32_t (*device)(const void *workspace);
 };
 
 #ifdef __cplusplus

@@ -183,3 +183,96 @@ fn initialiser(spec: &IoSpec) -> String {
 fn commented(text: &str) -> String {
     text.replace("*/", "* /").replace("/*", "/ *").replace(['\n', '\r', '\\', '\0'], " ")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::ABI;
+    use crate::runtime::abi::{ABI_VERSION, ALIGN, LehrModel, LehrTensor, MAGIC, TensorSpec, dtype, place, status};
+    use std::collections::BTreeMap;
+    use std::mem::{offset_of, size_of};
+
+    /// The numbers that `abi.h` defines, by name.
+    fn defined() -> BTreeMap<String, i128> {
+        let number = |text: &str| {
+            let text = text.trim_start_matches("UINT64_C").trim_matches(['(', ')']);
+            match text.strip_prefix("0x") {
+                Some(hex) => i128::from_str_radix(hex, 16),
+                None => text.parse(),
+            }
+        };
+        let line = |line: &str| {
+            let (name, value) = line.strip_prefix("#define LEHR_")?.split_once(' ')?;
+            Some((name.to_owned(), number(value).unwrap_or_else(|e| panic!("{line}: {e}"))))
+        };
+        ABI.lines().filter_map(line).collect()
+    }
+
+    macro_rules! named {
+        ($($module:ident: $($name:ident)*;)*) => { [$($((stringify!($name), $module::$name as i128),)*)*] };
+    }
+
+    #[test]
+    fn the_header_has_the_runtimes_numbers() {
+        let of_modules = named! {
+            dtype: F64 F32 F16 BF16 I8 I16 I32 I64 U8 U16 U32 U64 BOOL;
+            status: OK NULL BAD_MODEL BAD_WORKSPACE WORKSPACE_TOO_SMALL UNSUPPORTED_CPU BAD_COUNT BAD_DTYPE BAD_SHAPE BAD_SIZE
+                MISALIGNED BUSY THREADS FAULT NO_DRIVER OLD_DRIVER NO_DEVICE DEVICE_MEMORY DEVICE_CODE DEVICE;
+            place: ON_CPU NOT_OPEN;
+        };
+        let others = [("MAGIC", MAGIC as i128), ("ABI_VERSION", ABI_VERSION as i128), ("ALIGN", ALIGN as i128)];
+        let expected: BTreeMap<String, i128> =
+            of_modules.into_iter().chain(others).map(|(name, number)| (name.to_owned(), number)).collect();
+        assert_eq!(defined(), expected);
+        assert!(ABI.contains(&format!("#ifndef LEHR_ABI_{ABI_VERSION}\n#define LEHR_ABI_{ABI_VERSION}\n")));
+    }
+
+    /// The fields of a struct in `abi.h`, with their sizes, in order.
+    fn fields(name: &str) -> Vec<(String, usize)> {
+        let start = ABI.find(&format!("struct {name} {{")).expect("abi.h has the struct");
+        let body = ABI[start..].split_once('{').expect("it has a body").1;
+        let body = body.split_once("\n};").expect("it ends").0;
+        let mut text = String::new();
+        for (index, part) in body.split("/*").enumerate() {
+            text += if index == 0 { part } else { part.split_once("*/").expect("comments end").1 };
+        }
+        let field = |declaration: &str| {
+            let declaration = declaration.trim();
+            let function = declaration.split_once("(*").map(|(_, rest)| rest.split_once(')').expect("a name").0);
+            let last = declaration.rsplit([' ', '*']).next().expect("a name");
+            let is_pointer = function.is_some() || declaration.contains('*');
+            let size = if is_pointer || declaration.contains("64_t") { 8 } else { 4 };
+            (function.unwrap_or(last).to_owned(), size)
+        };
+        text.split(';').filter(|declaration| !declaration.trim().is_empty()).map(field).collect()
+    }
+
+    #[track_caller]
+    fn same(name: &str, expected: &[(&str, usize)], bytes: usize) {
+        let mut at = 0usize;
+        let mut laid_out = Vec::new();
+        for (field, size) in fields(name) {
+            at = at.next_multiple_of(size);
+            laid_out.push((field, at));
+            at += size;
+        }
+        assert_eq!(at.next_multiple_of(8), bytes, "{name}");
+        let expected: Vec<_> = expected.iter().map(|&(field, at)| (field.to_owned(), at)).collect();
+        assert_eq!(laid_out, expected, "{name}");
+    }
+
+    macro_rules! offsets {
+        ($of:ident: $($field:ident)*) => { (&[$((stringify!($field), offset_of!($of, $field)),)*], size_of::<$of>()) };
+    }
+
+    #[test]
+    fn the_headers_structs_are_laid_out_as_the_runtimes() {
+        let (model, bytes) = offsets! { LehrModel: magic abi_version struct_bytes name producer target n_inputs n_outputs inputs
+        outputs arena_bytes weights_bytes weights isa_required n_faults reserved faults metadata metadata_bytes
+        workspace_bytes open run close last_error status_text main gpu run_on wait runs_on device };
+        same("lehr_model", model, bytes);
+        let (spec, bytes) = offsets! { TensorSpec: name dtype rank dims bytes };
+        same("lehr_tensor_spec", spec, bytes);
+        let (tensor, bytes) = offsets! { LehrTensor: data dtype rank dims bytes };
+        same("lehr_tensor", tensor, bytes);
+    }
+}

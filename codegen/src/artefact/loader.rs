@@ -261,12 +261,14 @@ fn entry_address(name: &'static str, main: Option<MainFn>) -> u64 {
         "lehr_rt_run_on" => entry::lehr_rt_run_on as *const (),
         "lehr_rt_wait" => entry::lehr_rt_wait as *const (),
         "lehr_rt_runs_on" => entry::lehr_rt_runs_on as *const (),
+        "lehr_rt_device" => entry::lehr_rt_device as *const (),
         "lehr_gpu_open" => gpu::lehr_gpu_open as *const (),
         "lehr_gpu_run" => gpu::lehr_gpu_run as *const (),
         "lehr_gpu_run_on" => gpu::lehr_gpu_run_on as *const (),
         "lehr_gpu_wait" => gpu::lehr_gpu_wait as *const (),
         "lehr_gpu_close" => gpu::lehr_gpu_close as *const (),
         "lehr_gpu_runs_on" => gpu::lehr_gpu_runs_on as *const (),
+        "lehr_gpu_device" => gpu::lehr_gpu_device as *const (),
         MAIN_SYMBOL => main.map_or(std::ptr::null(), |main| main as *const ()),
         _ => unreachable!("the tables name these functions only, not {name}"),
     };
@@ -335,7 +337,8 @@ fn descriptor_symbol(path: &Path) -> Result<String, String> {
     }
     let mut names = Vec::new();
     for symbol in file.dynamic_symbols() {
-        if symbol.is_definition() && symbol.size() >= size_of::<LehrModel>() as u64 {
+        // Descriptors of other versions may be shorter.
+        if symbol.is_definition() && symbol.size() >= 16 {
             let Some(head) = bytes_at(&file, symbol.address(), 16) else { continue };
             let (magic, version) = (word(head, 0) as u64 | (word(head, 4) as u64) << 32, word(head, 8));
             if magic != MAGIC {
@@ -343,6 +346,9 @@ fn descriptor_symbol(path: &Path) -> Result<String, String> {
             }
             if version != ABI_VERSION {
                 return Err(format!("it has ABI version {version}, this loader has {ABI_VERSION}; compile it again"));
+            }
+            if symbol.size() < size_of::<LehrModel>() as u64 {
+                return Err(format!("its descriptor has {} bytes, which is too few", symbol.size()));
             }
             names.push(symbol.name().map_err(|error| error.to_string())?.to_owned());
         }

@@ -152,9 +152,16 @@ impl Session {
         c_text(unsafe { (self.artefact.descriptor().runs_on)(self.workspace.as_ptr().cast()) })
     }
 
-    /// Whether the CPU computes the runs: [`Session::runs_on`] then begins so.
+    /// The number of the GPU that computes the runs; `None` for the CPU.
+    pub fn gpu(&self) -> Option<u32> {
+        // SAFETY: this workspace was given to `open`.
+        let number = unsafe { (self.artefact.descriptor().device)(self.workspace.as_ptr().cast()) };
+        u32::try_from(number).ok()
+    }
+
+    /// Whether the CPU computes the runs.
     pub fn is_on_cpu(&self) -> bool {
-        self.runs_on().starts_with("the CPU")
+        self.gpu().is_none()
     }
 
     fn result(&self, code: i32) -> Result<(), RunError> {

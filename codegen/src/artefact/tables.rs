@@ -39,7 +39,7 @@ pub(super) enum To {
 
 const PRODUCER: &str = concat!("lehr ", env!("CARGO_PKG_VERSION"));
 /// The descriptor's functions and the symbols that they are, for the CPU and for GPUs.
-const FUNCTIONS: [(usize, [&str; 2]); 9] = [
+const FUNCTIONS: [(usize, [&str; 2]); 10] = [
     (offset_of!(LehrModel, workspace_bytes), ["lehr_rt_workspace_bytes"; 2]),
     (offset_of!(LehrModel, open), ["lehr_rt_open", "lehr_gpu_open"]),
     (offset_of!(LehrModel, run), ["lehr_rt_run", "lehr_gpu_run"]),
@@ -49,6 +49,7 @@ const FUNCTIONS: [(usize, [&str; 2]); 9] = [
     (offset_of!(LehrModel, run_on), ["lehr_rt_run_on", "lehr_gpu_run_on"]),
     (offset_of!(LehrModel, wait), ["lehr_rt_wait", "lehr_gpu_wait"]),
     (offset_of!(LehrModel, runs_on), ["lehr_rt_runs_on", "lehr_gpu_runs_on"]),
+    (offset_of!(LehrModel, device), ["lehr_rt_device", "lehr_gpu_device"]),
 ];
 
 impl Tables {

@@ -229,9 +229,15 @@ fn what_is_not_a_model_is_refused() {
     write_so(&image("adder", N, 1.0), &[object(N)], &SoOptions::default(), &path).unwrap();
     let good = fs::read(&path).unwrap();
     let mut newer = good.clone();
-    let descriptor = (0..good.len() - 16).find(|&at| good[at..].starts_with(b"LEHRMODL\x02\0\0\0\xd8\0\0\0")).unwrap();
+    let descriptor = (0..good.len() - 16).find(|&at| good[at..].starts_with(b"LEHRMODL\x03\0\0\0\xe0\0\0\0")).unwrap();
     newer[descriptor + 8] = 9;
     assert!(open("newer.so", &newer).contains("it has ABI version 9"));
+    // Older descriptors are shorter, which the symbol says as well: its size, behind type, section and address.
+    let mut older = good.clone();
+    older[descriptor + 8..][..8].copy_from_slice(b"\x02\0\0\0\xd8\0\0\0");
+    let size = (12..good.len()).find(|&at| good[at..].starts_with(b"\xe0\0\0\0\0\0\0\0") && good[at - 12] == 0x11);
+    older[size.unwrap()] = 0xd8;
+    assert!(open("older.so", &older).contains("it has ABI version 2, this loader has 3; compile it again"));
     assert!(open("cut.so", &good[..good.len() - 1]).contains("it is cut off"));
     for cut in [0, 3, 64, 200, 5000, descriptor] {
         open("cut.so", &good[..cut.min(good.len())]);

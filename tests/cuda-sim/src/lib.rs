@@ -4,15 +4,20 @@
 //! Tests depend on this crate; cargo then builds the library beside their programs, where [`library`] finds it, and [`driver_calls`] makes a
 //! test a caller with pointers to device memory. Programs find it by the environment variable LEHR_CUDA_DRIVER.
 //!
-//! It is stricter than a GPU. Work in streams is done when somebody waits and not before, so a caller that forgets to wait sees nothing
-//! done. Kernels fault on what `lehr-ptx-sim` faults on. Calls without a current context fail, as do unknown handles.
-//! What it does not know: streams that overtake each other; all work is done in the order in which it was given.
+//! It is stricter than a GPU. Work in streams is done when somebody waits and not before, and what no stream, event or default stream
+//! orders is done in the wrong order (`queue.rs`); so a caller that forgets to wait, or to make one stream wait for another, sees it. A copy
+//! from pageable memory returns before its bytes are on the device. Kernels fault on what `lehr-ptx-sim` faults on. Calls before `cuInit`,
+//! or without a current context, fail, as do handles of another context. A stream's handle is used again as soon as the stream is destroyed.
+//! A capture is broken by what may break it on a GPU. What it does not know: graphs of anything but launches, memory that devices share.
 //!
 //! The variable LEHR_CUDA_SIM makes another machine of it, by words with commas between: `driver=11000` (the CUDA version that the
-//! driver is for), `devices=2`, `capability=75`, `memory=1000` (bytes of each device), `ptx=refused`.
+//! driver is for), `devices=2`, `capability=75`, `memory=1000` (bytes of each device), `ptx=refused`, `fail=cuGraphLaunch:1:999` (of the
+//! calls of that function, the one with one before it returns 999 and does nothing). [`DriverCalls::machine`] takes the same words.
 
 mod api;
 mod client;
+mod machine;
+mod queue;
 mod state;
 
 pub use client::{DriverCalls, driver_calls};

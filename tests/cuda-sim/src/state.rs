@@ -1,109 +1,56 @@
-//! The machine behind the functions: devices, allocations, modules, graphs, and the work that is still to be done.
+//! What the driver keeps: devices, allocations, modules, streams, graphs; and what is current on a thread.
 
-use lehr_ptx_sim::{Arg, Device, Grid, Module};
-use std::cell::RefCell;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use crate::machine::{Machine, error};
+use crate::queue::{Queue, Work};
+use lehr_ptx_sim::{Device, Module};
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, HashMap};
 use std::ffi::c_int;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock, Mutex};
-
-/// The driver's numbers for what goes wrong.
-pub mod error {
-    use std::ffi::c_int;
-    pub const INVALID_VALUE: c_int = 1;
-    pub const OUT_OF_MEMORY: c_int = 2;
-    pub const NO_DEVICE: c_int = 100;
-    pub const INVALID_DEVICE: c_int = 101;
-    pub const INVALID_CONTEXT: c_int = 201;
-    pub const INVALID_PTX: c_int = 218;
-    pub const UNSUPPORTED_PTX_VERSION: c_int = 222;
-    pub const INVALID_HANDLE: c_int = 400;
-    pub const NOT_FOUND: c_int = 500;
-    pub const LAUNCH_FAILED: c_int = 719;
-    pub const CAPTURE_UNSUPPORTED: c_int = 900;
-
-    pub const NAMES: [(c_int, &std::ffi::CStr, &std::ffi::CStr); 11] = [
-        (INVALID_VALUE, c"CUDA_ERROR_INVALID_VALUE", c"invalid argument"),
-        (OUT_OF_MEMORY, c"CUDA_ERROR_OUT_OF_MEMORY", c"out of memory"),
-        (NO_DEVICE, c"CUDA_ERROR_NO_DEVICE", c"no CUDA-capable device is detected"),
-        (INVALID_DEVICE, c"CUDA_ERROR_INVALID_DEVICE", c"invalid device ordinal"),
-        (INVALID_CONTEXT, c"CUDA_ERROR_INVALID_CONTEXT", c"invalid device context"),
-        (INVALID_PTX, c"CUDA_ERROR_INVALID_PTX", c"a PTX JIT compilation failed"),
-        (
-            UNSUPPORTED_PTX_VERSION,
-            c"CUDA_ERROR_UNSUPPORTED_PTX_VERSION",
-            c"the PTX was compiled with an unsupported toolchain",
-        ),
-        (INVALID_HANDLE, c"CUDA_ERROR_INVALID_HANDLE", c"invalid resource handle"),
-        (NOT_FOUND, c"CUDA_ERROR_NOT_FOUND", c"named symbol not found"),
-        (LAUNCH_FAILED, c"CUDA_ERROR_LAUNCH_FAILED", c"unspecified launch failure"),
-        (
-            CAPTURE_UNSUPPORTED,
-            c"CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED",
-            c"operation not permitted when stream is capturing",
-        ),
-    ];
-}
 
 pub type Result<T = ()> = std::result::Result<T, c_int>;
 
-/// What LEHR_CUDA_SIM says.
-#[derive(Clone, Copy, Debug)]
-pub struct Config {
-    pub driver: c_int,
-    pub devices: c_int,
-    pub capability: c_int,
-    pub memory: u64,
-    pub refuses_ptx: bool,
-}
-
-pub static CONFIG: LazyLock<Config> = LazyLock::new(|| {
-    let mut config = Config { driver: 12040, devices: 1, capability: 90, memory: 1 << 32, refuses_ptx: false };
+pub static STATE: LazyLock<Mutex<State>> = LazyLock::new(|| {
     let words = std::env::var("LEHR_CUDA_SIM").unwrap_or_default();
-    for word in words.split(',').filter(|word| !word.is_empty()) {
-        let (name, value) = word.split_once('=').unwrap_or((word, ""));
-        let number = || value.parse::<u32>().unwrap_or_else(|_| panic!("LEHR_CUDA_SIM: {word} needs a number"));
-        match name {
-            "driver" => config.driver = number() as c_int,
-            "devices" => config.devices = number() as c_int,
-            "capability" => config.capability = number() as c_int,
-            "memory" => config.memory = number().into(),
-            "ptx" if value == "refused" => config.refuses_ptx = true,
-            _ => panic!("LEHR_CUDA_SIM: {word} means nothing"),
-        }
-    }
-    config
+    let machine = Machine::parse(&words).unwrap_or_else(|why| panic!("LEHR_CUDA_SIM: {why}"));
+    Mutex::new(State::new(machine))
 });
-
-pub static STATE: LazyLock<Mutex<State>> = LazyLock::new(|| Mutex::new(State::default()));
 
 thread_local! {
     /// Contexts that are current on this thread, the last on top. A device's primary context is its number plus [`FIRST_CONTEXT`].
     pub static CONTEXTS: RefCell<Vec<usize>> = const { RefCell::new(vec![]) };
+    pub static CAPTURE_MODE: Cell<c_int> = const { Cell::new(mode::GLOBAL) };
+    static THREAD: usize = {
+        static THREADS: AtomicUsize = AtomicUsize::new(0);
+        THREADS.fetch_add(1, Ordering::Relaxed)
+    };
+}
+
+/// What a capture forbids to whom, and what a thread minds.
+pub mod mode {
+    use std::ffi::c_int;
+    pub const GLOBAL: c_int = 0;
+    pub const RELAXED: c_int = 2;
 }
 
 pub const FIRST_CONTEXT: usize = 0x1000;
+/// Handles that programs may write down: the legacy default stream (also as null), and the thread's own default stream.
+const LEGACY_STREAM: usize = 1;
+const PER_THREAD_STREAM: usize = 2;
+const FIRST_HANDLE: usize = 0x100_0000;
+
+pub fn this_thread() -> usize {
+    THREAD.with(|number| *number)
+}
+
+pub fn current_context() -> Option<usize> {
+    CONTEXTS.with_borrow(|contexts| contexts.last().copied())
+}
 
 /// The device of the current context.
 pub fn current_device() -> Result<c_int> {
-    let top = CONTEXTS.with_borrow(|contexts| contexts.last().copied());
-    top.map(|context| (context - FIRST_CONTEXT) as c_int).ok_or(error::INVALID_CONTEXT)
-}
-
-/// Work in a stream. Addresses of host memory are looked at when the work is done.
-#[derive(Clone)]
-pub enum Work {
-    Upload { to: u64, from: usize, bytes: usize },
-    Download { to: usize, from: u64, bytes: usize },
-    Copy { to: u64, from: u64, bytes: usize },
-    Launch(Launch),
-}
-
-#[derive(Clone)]
-pub struct Launch {
-    pub module: Arc<Module>,
-    pub kernel: String,
-    pub grid: Grid,
-    pub args: Vec<Arg>,
+    current_context().map(|context| (context - FIRST_CONTEXT) as c_int).ok_or(error::INVALID_CONTEXT)
 }
 
 pub struct Allocation {
@@ -111,39 +58,102 @@ pub struct Allocation {
     pub device: c_int,
 }
 
-/// Host memory that kernels reach by another address.
-pub struct Mapped {
+/// Host memory that the driver has made.
+pub struct HostMemory {
     pub memory: Box<[u8]>,
-    pub address: u64,
+    pub device: c_int,
+    /// By which kernels reach pinned memory; managed memory is for copies alone here, and has none.
+    pub address: Option<u64>,
 }
 
-#[derive(Default)]
 pub struct Stream {
-    /// The launches of a capture that has begun.
-    pub captured: Option<Vec<Work>>,
+    pub device: c_int,
+    /// Waits for the default stream, and that one for this.
+    pub takes_turns: bool,
+    /// The last work that was given to it.
+    pub last: Option<u64>,
+    pub capture: Option<Capture>,
 }
 
-#[derive(Default)]
+/// A capture that has begun.
+pub struct Capture {
+    pub work: Vec<Work>,
+    pub mode: c_int,
+    pub thread: usize,
+    pub is_invalid: bool,
+}
+
+pub struct Event {
+    pub device: c_int,
+    /// The work that it stands behind.
+    pub after: Option<u64>,
+}
+
+/// A graph that can be launched.
+pub struct Instance {
+    pub work: Vec<Work>,
+    /// A launch waits for the one before.
+    pub last: Option<u64>,
+}
+
+pub struct Function {
+    pub module: Arc<Module>,
+    pub name: String,
+    pub device: c_int,
+}
+
 pub struct State {
+    pub machine: Machine,
+    pub is_initialised: bool,
     pub device: Device,
     pub allocations: BTreeMap<u64, Allocation>,
-    pub mapped: HashMap<usize, Mapped>,
+    pub host: BTreeMap<usize, HostMemory>,
     pub modules: HashMap<usize, Arc<Module>>,
-    pub functions: HashMap<usize, (Arc<Module>, String)>,
+    pub functions: HashMap<usize, Function>,
     pub streams: HashMap<usize, Stream>,
-    pub events: HashSet<usize>,
+    pub events: HashMap<usize, Event>,
     pub graphs: HashMap<usize, Vec<Work>>,
-    pub instances: HashMap<usize, Vec<Work>>,
+    pub instances: HashMap<usize, Instance>,
     /// By device: how often its primary context is retained.
     pub retained: HashMap<c_int, usize>,
-    pub queue: Vec<Work>,
+    pub queue: Queue,
     handles: usize,
+    /// Of streams that were destroyed: the next stream gets the last of them, so that a handle says nothing about who it was.
+    free_handles: Vec<usize>,
 }
 
 impl State {
+    fn new(machine: Machine) -> State {
+        State {
+            machine,
+            is_initialised: false,
+            device: Device::new(),
+            allocations: BTreeMap::new(),
+            host: BTreeMap::new(),
+            modules: HashMap::new(),
+            functions: HashMap::new(),
+            streams: HashMap::new(),
+            events: HashMap::new(),
+            graphs: HashMap::new(),
+            instances: HashMap::new(),
+            retained: HashMap::new(),
+            queue: Queue::default(),
+            handles: 0,
+            free_handles: Vec::new(),
+        }
+    }
+
     pub fn handle(&mut self) -> usize {
         self.handles += 1;
-        0x10_0000 + 16 * self.handles
+        FIRST_HANDLE + 16 * self.handles
+    }
+
+    pub fn known_device(&self, device: c_int) -> Result {
+        if (0..self.machine.devices).contains(&device) { Ok(()) } else { Err(error::INVALID_DEVICE) }
+    }
+
+    pub fn is_retained(&self, device: c_int) -> bool {
+        self.retained.get(&device).is_some_and(|&count| count > 0)
     }
 
     /// The allocation that holds an address.
@@ -152,73 +162,133 @@ impl State {
         (address < base + allocation.bytes.max(1)).then_some(allocation)
     }
 
+    /// The driver's host memory that holds an address.
+    pub fn find_host(&self, address: usize) -> Option<&HostMemory> {
+        let (base, host) = self.host.range(..=address).next_back()?;
+        (address < base + host.memory.len().max(1)).then_some(host)
+    }
+
     pub fn used(&self, device: c_int) -> u64 {
         self.allocations.values().filter(|a| a.device == device).map(|a| a.bytes).sum()
     }
 
-    /// A stream by its handle; 0 is the default stream.
-    pub fn stream(&mut self, handle: usize) -> Result<&mut Stream> {
-        if handle == 0 {
-            return Ok(self.streams.entry(0).or_default());
-        }
-        self.streams.get_mut(&handle).ok_or(error::INVALID_HANDLE)
+    pub fn create_stream(&mut self, takes_turns: bool) -> Result<usize> {
+        let device = current_device()?;
+        let handle = self.free_handles.pop().unwrap_or_else(|| self.handle());
+        self.streams.insert(handle, Stream { device, takes_turns, last: None, capture: None });
+        Ok(handle)
     }
 
-    pub fn event(&self, handle: usize) -> Result {
-        if self.events.contains(&handle) { Ok(()) } else { Err(error::INVALID_HANDLE) }
-    }
-
-    /// Puts work into a stream. Of what can be captured, launches are known.
-    pub fn enqueue(&mut self, stream: usize, work: Vec<Work>) -> Result {
-        let stream = self.stream(stream)?;
-        match &mut stream.captured {
-            None => self.queue.extend(work),
-            Some(captured) if work.iter().all(|w| matches!(w, Work::Launch(_))) => captured.extend(work),
-            Some(_) => return Err(error::CAPTURE_UNSUPPORTED),
-        }
+    /// What was given to it is still done.
+    pub fn destroy_stream(&mut self, handle: usize) -> Result {
+        self.stream(handle)?;
+        self.streams.remove(&handle).ok_or(error::INVALID_HANDLE)?;
+        self.free_handles.push(handle);
         Ok(())
     }
 
-    /// Does all work, whatever its stream.
-    pub fn finish(&mut self) -> Result {
-        for work in std::mem::take(&mut self.queue) {
-            self.one(&work).map_err(|why| {
-                eprintln!("the stand-in driver: {why}");
-                error::LAUNCH_FAILED
-            })?;
+    /// A stream of the current context by its handle, and its key.
+    pub fn stream(&mut self, handle: usize) -> Result<(usize, &mut Stream)> {
+        let device = current_device()?;
+        let of_device = (device as usize) << 48;
+        let key = match handle {
+            0 | LEGACY_STREAM => of_device | LEGACY_STREAM,
+            PER_THREAD_STREAM => of_device | this_thread() << 8 | PER_THREAD_STREAM,
+            other => other,
+        };
+        if handle <= PER_THREAD_STREAM {
+            self.streams.entry(key).or_insert(Stream { device, takes_turns: true, last: None, capture: None });
         }
-        Ok(())
+        let stream = self.streams.get_mut(&key).filter(|stream| stream.device == device);
+        stream.map(|stream| (key, stream)).ok_or(error::INVALID_HANDLE)
     }
 
-    fn one(&mut self, work: &Work) -> std::result::Result<(), String> {
-        let fault = |fault: lehr_ptx_sim::Fault| fault.to_string();
-        match *work {
-            Work::Upload { to, from, bytes } => {
-                // SAFETY: the caller of the copy promised so many readable bytes until somebody waits.
-                let from = unsafe { std::slice::from_raw_parts(from as *const u8, bytes) };
-                self.device.upload(to, from).map_err(fault)
-            }
-            Work::Download { to, from, bytes } => {
-                let data = self.device.download(from, bytes as u64).map_err(fault)?;
-                // SAFETY: likewise writable.
-                unsafe { std::ptr::copy_nonoverlapping(data.as_ptr(), to as *mut u8, bytes) };
-                Ok(())
-            }
-            Work::Copy { to, from, bytes } => {
-                let data = self.device.download(from, bytes as u64).map_err(fault)?;
-                self.device.upload(to, &data).map_err(fault)
-            }
-            Work::Launch(Launch { ref module, ref kernel, grid, ref args }) => {
-                for mapped in self.mapped.values() {
-                    self.device.upload(mapped.address, &mapped.memory).map_err(fault)?;
-                }
-                self.device.launch(module, kernel, grid, args).map_err(fault)?;
-                for mapped in self.mapped.values_mut() {
-                    let bytes = self.device.download(mapped.address, mapped.memory.len() as u64).map_err(fault)?;
-                    mapped.memory.copy_from_slice(&bytes);
-                }
-                Ok(())
+    pub fn event(&mut self, handle: usize) -> Result<&mut Event> {
+        let device = current_device()?;
+        self.events.get_mut(&handle).filter(|event| event.device == device).ok_or(error::INVALID_HANDLE)
+    }
+
+    /// Streams that programs have created.
+    pub fn own_streams(&self) -> usize {
+        self.streams.keys().filter(|&&key| is_own(key)).count()
+    }
+
+    /// What a thread must not do while there are captures that mind: it fails, and so do they.
+    pub fn refuse_in_captures(&mut self) -> Result {
+        let own_mode = CAPTURE_MODE.get();
+        if own_mode == mode::RELAXED {
+            return Ok(());
+        }
+        let mut result = Ok(());
+        for capture in self.streams.values_mut().filter_map(|stream| stream.capture.as_mut()) {
+            let of_this_thread = capture.thread == this_thread() && capture.mode != mode::RELAXED;
+            if of_this_thread || capture.mode == mode::GLOBAL && own_mode == mode::GLOBAL {
+                capture.is_invalid = true;
+                result = Err(error::CAPTURE_UNSUPPORTED);
             }
         }
+        result
     }
+
+    /// Puts work into a stream, behind what was given to it and what `after` lists; the number of the last.
+    pub fn enqueue(&mut self, handle: usize, work: Vec<Work>, after: &[u64]) -> Result<Option<u64>> {
+        let (key, stream) = self.stream(handle)?;
+        let (device, takes_turns) = (stream.device, stream.takes_turns);
+        if let Some(capture) = &mut stream.capture {
+            // Of what can be captured, launches are known.
+            if after.is_empty() && work.iter().all(|work| matches!(work, Work::Launch(_))) {
+                capture.work.extend(work);
+                return Ok(None);
+            }
+            capture.is_invalid = true;
+            return Err(error::CAPTURE_UNSUPPORTED);
+        }
+        let is_default = is_default(key);
+        if let Some(capture) = self.capture_in_turn(handle)? {
+            capture.is_invalid = true;
+            return Err(error::CAPTURE_IMPLICIT);
+        }
+        for (index, work) in work.into_iter().enumerate() {
+            let mut after = if index == 0 { after.to_vec() } else { Vec::new() };
+            after.extend(self.streams[&key].last);
+            if is_default {
+                after.extend(self.queue.taking_turns(device));
+            } else if takes_turns {
+                after.extend(self.stream(0)?.1.last);
+            }
+            let number = self.queue.push(device, takes_turns, after, work);
+            self.stream(handle)?.1.last = Some(number);
+        }
+        Ok(self.streams[&key].last)
+    }
+
+    /// For the default stream, a capture of a stream that takes turns with it.
+    pub fn capture_in_turn(&mut self, handle: usize) -> Result<Option<&mut Capture>> {
+        let (key, stream) = self.stream(handle)?;
+        let device = stream.device;
+        if !is_default(key) {
+            return Ok(None);
+        }
+        let turns = self.streams.values_mut().filter(|stream| stream.device == device && stream.takes_turns);
+        Ok(turns.filter_map(|stream| stream.capture.as_mut()).next())
+    }
+
+    /// Does what a stream was given, and what that waits for.
+    pub fn finish_stream(&mut self, handle: usize) -> Result {
+        let (_, stream) = self.stream(handle)?;
+        if let Some(capture) = &mut stream.capture {
+            capture.is_invalid = true;
+            return Err(error::CAPTURE_UNSUPPORTED);
+        }
+        let last = stream.last;
+        self.finish(last.as_slice())
+    }
+}
+
+fn is_own(key: usize) -> bool {
+    key & 15 == 0
+}
+
+fn is_default(key: usize) -> bool {
+    key & 15 == LEGACY_STREAM
 }

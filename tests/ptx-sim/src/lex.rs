@@ -26,6 +26,11 @@ pub struct Spanned<'a> {
 
 /// The tokens of `text`, without comments.
 pub fn lex(text: &str) -> Result<Vec<Spanned<'_>>, ParseError> {
+    if let Some((at, c)) = text.char_indices().find(|(_, c)| !c.is_ascii()) {
+        let line = 1 + text[..at].matches('\n').count() as u32;
+        let message = format!("{c:?} is not ASCII, which PTX is even in comments (PTX ISA 4.1)");
+        return Err(ParseError { line, message });
+    }
     let mut lexer = Lexer { text, at: 0, line: 1 };
     let mut tokens = Vec::new();
     while lexer.skip_blank()? {

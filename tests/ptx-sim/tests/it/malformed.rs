@@ -119,6 +119,13 @@ DONE:
     assert_eq!(kernel.instructions(), 4);
 }
 
+#[test]
+fn text_is_ascii_even_in_comments() {
+    let text = "// a\n// gr\u{f6}\u{df}e\n.version 7.1\n.target sm_80\n.address_size 64\n";
+    assert_eq!(error_of(text), "line 2: '\u{f6}' is not ASCII, which PTX is even in comments (PTX ISA 4.1)");
+    assert!(Module::parse(&text.replace(['\u{f6}', '\u{df}'], "o")).is_ok());
+}
+
 /// A module with something of everything.
 fn sample() -> String {
     let body = "

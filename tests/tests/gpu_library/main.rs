@@ -2,6 +2,9 @@
 //! the evaluator, with tensors in host and device memory, streams, several models and threads, faults, and what a close gives back.
 //! What a machine without a driver or a GPU says is tested through the command line (`tests/cli`).
 
+mod failures;
+mod order;
+
 use lehr::codegen::artefact::{Artefact, IoSpec, Session, SoOptions, c_header};
 use lehr::codegen::ptx::{Gpu, Precision, Sm};
 use lehr::codegen::runtime::abi::{LehrTensor, status};
@@ -15,11 +18,13 @@ use object::{Object, ObjectSymbol};
 use std::ptr::null_mut;
 use std::sync::{Mutex, MutexGuard};
 
-/// The tests take turns, so that what the driver holds is what one test holds.
+/// The tests take turns, so that what the driver holds is what one test holds, on a machine with two devices that works.
 fn turn() -> MutexGuard<'static, ()> {
     static TURN: Mutex<()> = Mutex::new(());
     stand_in();
-    TURN.lock().unwrap_or_else(|failed| failed.into_inner())
+    let turn = TURN.lock().unwrap_or_else(|failed| failed.into_inner());
+    driver_calls().machine("devices=2");
+    turn
 }
 
 fn parse(params: &str, body: &str) -> Graph {
@@ -113,6 +118,30 @@ fn networks_agree_with_the_evaluator() {
     check("lenet5 in tf32", &zoo("lenet5"), &options(Precision::Tf32), 4.0 * Precision::Tf32.error());
 }
 
+/// Names travel in PTX comments, which have to be ASCII, and in the library's tables.
+#[test]
+fn names_may_hold_anything() {
+    let _turn = turn();
+    let mut g = parse("%x: f32[8,40]", "%w = const f32[40,8] seeded(1)\n%y = matmul %x, %w\n%z = tanh %y\nreturn %z");
+    let hostile = "gr\u{f6}\u{df}e */ \u{2603}\n}\n.version 1.0 \u{1f9ca} \"\\";
+    g.name = hostile.into();
+    let ids: Vec<_> = g.ids().collect();
+    for id in ids {
+        let name: std::sync::Arc<str> = format!("{hostile}{}", id.index()).into();
+        let origin = lehr::ir::Origin { name: name.clone(), index: None, op: hostile.into() };
+        g.node_mut(id).origins = vec![origin];
+        g.set_value_name(id.out(0), Some(name));
+    }
+    g.outputs[0].name = hostile.into();
+    for precision in Precision::ALL {
+        let (_, module) =
+            lehr::compile_ptx(g.clone(), &CompileOptions::default(), Gpu { sm: Sm::Sm80, precision }).unwrap();
+        assert!(module.text.is_ascii() && module.text.contains("\\u{2603}\\n}\\n.version"), "{}", module.text);
+        let tolerance = if precision == Precision::Fp32 { 1e-5 } else { 4.0 * precision.error() };
+        check("hostile names", &g, &options(precision), tolerance);
+    }
+}
+
 /// Tensors by their addresses: inputs, then outputs.
 fn tensors(specs: &[IoSpec], addresses: &[u64]) -> Vec<LehrTensor> {
     let one = |(spec, &address): (&IoSpec, &u64)| LehrTensor {
@@ -125,15 +154,17 @@ fn tensors(specs: &[IoSpec], addresses: &[u64]) -> Vec<LehrTensor> {
     specs.iter().zip(addresses).map(one).collect()
 }
 
+/// The caller's tensors are so far behind an allocation's start: they need not have the alignment of our own, but their elements'.
+const OFFSET: u64 = 8;
+
 /// Device memory for all inputs and outputs, the inputs filled.
 fn on_device(driver: &DriverCalls, artefact: &Artefact, inputs: &[Tensor]) -> (Vec<u64>, Vec<u64>) {
     let put = |t: &Tensor| {
-        // 4 bytes behind an aligned address: the caller's tensors need not have the alignment of our own.
-        let address = driver.alloc(t.bytes().len() + 4) + 4;
+        let address = driver.alloc(t.bytes().len() + OFFSET as usize) + OFFSET;
         driver.upload(address, t.bytes());
         address
     };
-    let room = |spec: &IoSpec| driver.alloc(spec.bytes as usize + 4) + 4;
+    let room = |spec: &IoSpec| driver.alloc(spec.bytes as usize + OFFSET as usize) + OFFSET;
     (inputs.iter().map(put).collect(), artefact.outputs().iter().map(room).collect())
 }
 
@@ -179,7 +210,7 @@ fn tensors_may_be_on_the_device_and_runs_in_streams() {
     agree(&g, &other, &[fetch(0), host.unwrap()], 1e-6);
     drop(session);
     driver.destroy_stream(stream);
-    ins.iter().chain(&outs).for_each(|&address| driver.free(address - 4));
+    ins.iter().chain(&outs).for_each(|&address| driver.free(address - OFFSET));
     driver.pop();
 }
 
@@ -211,7 +242,7 @@ fn a_fault_of_the_data_is_told_as_on_the_cpu_and_the_next_run_is_well() {
     session.wait().unwrap();
     drop((session, runner));
     driver.free(index);
-    ins.iter().chain(&outs).for_each(|&address| driver.free(address - 4));
+    ins.iter().chain(&outs).for_each(|&address| driver.free(address - OFFSET));
     driver.pop();
 }
 
@@ -255,8 +286,10 @@ fn the_callers_context_says_which_device_and_stays_as_it_is() {
     assert_eq!(driver.current(), None);
     let mut session = Session::new(&artefact, 1).unwrap();
     assert_eq!(session.runs_on(), "GPU 0, Simulated GPU (sm_90), driver for CUDA 12.4");
+    assert_eq!(session.gpu(), Some(0));
     driver.push(1);
     let on_second = Session::new(&artefact, 1).unwrap();
+    assert_eq!((on_second.gpu(), on_second.is_on_cpu()), (Some(1), false));
     assert_eq!(on_second.runs_on(), "GPU 1, Simulated GPU (sm_90), driver for CUDA 12.4");
     assert_eq!(driver.current(), Some(1));
     let (ins, outs) = on_device(&driver, &artefact, &inputs(&g, 1));
@@ -266,7 +299,7 @@ fn the_callers_context_says_which_device_and_stays_as_it_is() {
     assert_eq!(error.status, status::DEVICE);
     assert_eq!(error.text, "input 0 'x': data is in the memory of GPU 1, the model is on GPU 0");
     assert_eq!(driver.current(), Some(1));
-    ins.iter().chain(&outs).for_each(|&address| driver.free(address - 4));
+    ins.iter().chain(&outs).for_each(|&address| driver.free(address - OFFSET));
     drop((session, on_second));
     driver.pop();
     assert_eq!(driver.current(), None);
@@ -300,7 +333,11 @@ fn an_open_that_fails_gives_everything_back() {
     let before = driver.held();
     let error = Session::new(&artefact, 1).err().unwrap();
     assert_eq!(error.status, status::DEVICE_MEMORY);
-    assert!(error.text.contains("8800000080 for inputs and outputs"), "{error}");
+    assert!(
+        error.text.contains("the model needs 8800.1 MB (0.0 MB for weights, ")
+            && error.text.contains("; 4295.0 MB of 4295.0 MB were free"),
+        "{error}"
+    );
     assert_eq!((driver.held(), driver.current()), (before, None));
 }
 
