@@ -39,6 +39,12 @@ impl Emit<'_, '_> {
         self.b.ins().unarrow(low, high)
     }
 
+    /// An f32, or a vector of them, rounded to what a half keeps.
+    pub fn rounded_to_half(&mut self, half: DType, v: Value) -> Value {
+        let bits = self.f32_to_half(half, v);
+        self.half_to_f32(half, bits)
+    }
+
     /// An i32 constant, in every lane of a vector.
     fn word(&mut self, t: Type, n: u32) -> Value {
         let v = self.b.ins().iconst(types::I32, n as i64);

@@ -400,6 +400,9 @@ impl Emit<'_, '_> {
         if from == to {
             return a.clone();
         }
+        if matches!(to, DType::F16 | DType::BF16) {
+            return self.map(from, true, a, |e, v| e.rounded_to_half(to, v));
+        }
         if to == DType::Bool {
             let zero = if from.is_float() { self.float(from, 0.0) } else { self.int(from, 0) };
             return self.compare(CmpOp::Ne, from, a, &Val::Uniform(zero));

@@ -17,7 +17,7 @@ use super::emit::{Emit, Form, Trip};
 use super::math;
 use super::ops::Second;
 use super::value::{Val, in_regs, scalar_type, vector_type};
-use crate::kernel::{BinOp, Expr, Kernel, Stmt, Var};
+use crate::kernel::{BinOp, Expr, Kernel, Stmt, Var, computing_type};
 use cranelift::prelude::*;
 use lehr_ir::DType;
 use std::collections::{BTreeMap, HashSet};
@@ -419,7 +419,7 @@ impl Walk<'_> {
             Expr::Cast(to, a) => {
                 self.expr(a);
                 if varying {
-                    self.operation(*to);
+                    self.operation(computing_type(*to));
                 }
             }
             Expr::Binary(_, a, b) | Expr::Compare(_, a, b) => {

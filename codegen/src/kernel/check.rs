@@ -208,8 +208,10 @@ impl Check<'_> {
                 self.need(t == u, || format!("{e} has arms of {t} and {u}"))?;
             }
             Expr::Cast(t, a) => {
-                self.expr(a)?;
-                self.need(computing_type(*t) == *t && t.is_computable(), || format!("nothing computes in {t}"))?;
+                let from = self.expr(a)?;
+                let half = matches!(t, DType::F16 | DType::BF16);
+                self.need(!half || from == DType::F32, || format!("{e} rounds a number of {from}"))?;
+                self.need(half || t.is_computable(), || format!("nothing computes in {t}"))?;
             }
         }
         Some(type_of(e, &self.k.vars, &self.k.params))

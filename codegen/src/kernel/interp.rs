@@ -399,6 +399,7 @@ fn cast(to: DType, a: Num) -> Num {
         false => i64::MIN,
     };
     match (to, a) {
+        (DType::F16 | DType::BF16, Num::F32(_)) => decode(to, &encode(to, a)[..to.size()]),
         (DType::Bool, Num::F64(v)) => Num::Int(to, (v != 0.0) as i64),
         (DType::Bool, Num::F32(v)) => Num::Int(to, (v != 0.0) as i64),
         (DType::F64, Num::F64(_)) | (DType::F32, Num::F32(_)) => a,

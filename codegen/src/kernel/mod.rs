@@ -14,7 +14,7 @@
 //! ```
 //!
 //! Types. Expressions have a computing type: f64, f32, the integers, bool. f16 and bf16 exist in buffers only: a
-//! load widens to f32, a store rounds to nearest even. Index arithmetic is i64. Bool is one byte, 0 or 1.
+//! load widens to f32, a store rounds to nearest even, and so does a cast. Index arithmetic is i64. Bool is one byte, 0 or 1.
 //!
 //! What must hold, and [`check`](Kernel::check) verifies in tests: variables are set before use, types agree, a `Set`
 //! names a mutable variable. Indices are trusted by compiled code; the interpreter checks them.
@@ -56,7 +56,8 @@ pub enum Expr {
     /// Both arms are evaluated; loads in them must be in bounds.
     Select(Box<Expr>, Box<Expr>, Box<Expr>),
     /// Between computing types. Float to integer truncates towards zero through i64 (NaN and out of i64's range: i64::MIN), then
-    /// wraps; integers wrap or extend by their own signedness; to bool: `!= 0`.
+    /// wraps; integers wrap or extend by their own signedness; to bool: `!= 0`. To f16 and bf16, from f32 alone: rounded to what a
+    /// store would keep, and still an f32.
     Cast(DType, Box<Expr>),
 }
 
@@ -262,7 +263,8 @@ pub fn computing_type(dtype: DType) -> DType {
 
 pub(crate) fn type_of(e: &Expr, vars: &[DType], params: &[Buffer]) -> DType {
     match e {
-        Expr::Int(t, _) | Expr::Float(t, _) | Expr::Cast(t, _) => *t,
+        Expr::Int(t, _) | Expr::Float(t, _) => *t,
+        Expr::Cast(t, _) => computing_type(*t),
         Expr::Var(v) => vars[*v as usize],
         Expr::Load { buf, .. } => computing_type(params[*buf as usize].dtype),
         Expr::Unary(_, a) | Expr::Binary(_, a, _) | Expr::Select(_, a, _) => type_of(a, vars, params),
@@ -326,6 +328,11 @@ impl Expr {
 
     pub fn cast(to: DType, a: Expr) -> Expr {
         Expr::Cast(computing_type(to), Box::new(a))
+    }
+
+    /// An f32 rounded to `half`, f16 or bf16.
+    pub fn rounded(half: DType, a: Expr) -> Expr {
+        Expr::Cast(half, Box::new(a))
     }
 
     pub fn min(self, b: Expr) -> Expr {

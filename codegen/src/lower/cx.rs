@@ -280,7 +280,7 @@ impl KernelCx<'_, '_> {
     /// Element of operand `i` at `coords`, in its computing type. `coords` are as many as the operand has axes.
     pub fn load(&mut self, i: usize, coords: &[Expr]) -> Expr {
         let v = self.cx.operand(i).expect("the operand is present");
-        self.value(v, coords, &mut Memo::new())
+        self.operand(v, coords, &mut Memo::new())
     }
 
     pub fn load_view(&mut self, view: &View, coords: &[Expr]) -> Expr {
@@ -336,6 +336,17 @@ impl KernelCx<'_, '_> {
         e
     }
 
+    /// Likewise, for who computes with it: a cast to f16 or bf16 in the region has rounded it. Stores round by themselves.
+    fn operand(&mut self, v: ValueId, coords: &[Expr], memo: &mut Memo) -> Expr {
+        let e = self.value(v, coords, memo);
+        let to = self.cx.graph.ty(v).dtype;
+        let is_cast = matches!(self.cx.graph.node(v.node).op, Op::Cast(_)) && self.cx.source(v).is_none();
+        match to {
+            DType::F16 | DType::BF16 if is_cast => self.b.let_(Expr::rounded(to, e)),
+            _ => e,
+        }
+    }
+
     /// An elementwise operator of the region. Operands of another shape broadcast, and are not remembered: their
     /// coordinates are not those of the memo.
     fn computed(&mut self, v: ValueId, coords: &[Expr], memo: &mut Memo) -> Expr {
@@ -352,9 +363,9 @@ impl KernelCx<'_, '_> {
             };
             let from = shape_of(graph, operand);
             let e = if from == shape {
-                self.value(operand, coords, memo)
+                self.operand(operand, coords, memo)
             } else {
-                self.value(operand, &broadcast_coords(&from, coords), &mut Memo::new())
+                self.operand(operand, &broadcast_coords(&from, coords), &mut Memo::new())
             };
             args.push(Some(e));
             dtypes.push(Some(graph.ty(operand).dtype));

@@ -268,7 +268,7 @@ fn int_pow(x: Expr, y: Expr, tx: DType, ty: DType, b: &mut KernelBuilder) -> Exp
     Expr::select(is_negative, fraction, Expr::Var(result))
 }
 
-/// Conversion by the rules of the IR's cast. To f16 and bf16 the value stays in f32 until it is stored.
+/// Conversion by the rules of the IR's cast. To f16 and bf16 the value stays in f32: stores round it, and `KernelCx` does for who computes with it.
 fn cast(x: Expr, from: DType, to: DType) -> Expr {
     let t = computing_type(from);
     let target = computing_type(to);

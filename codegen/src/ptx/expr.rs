@@ -1,7 +1,7 @@
 //! Expressions of the kernel IR as PTX.
 
 use super::emit::Emit;
-use super::func::{Cmp, Round};
+use super::func::{Cmp, MmaType, Round};
 use super::index::{FromInt, Index, cmp_of};
 use super::math;
 use super::reg::*;
@@ -285,6 +285,15 @@ impl Emit<'_> {
         }
         let f = &mut self.f;
         match (from, to, a) {
+            (_, DType::F16, Scalar::F32(v)) => {
+                let half = f.f32_to_f16(v);
+                Scalar::F32(f.f16_to_f32(half).into())
+            }
+            (_, DType::BF16, Scalar::F32(v)) => {
+                // The upper half of a pair is the upper half of an f32.
+                let pair = f.round_to_pair(MmaType::Bf16, 0f32.into(), v);
+                Scalar::F32(f.bits::<F32, B32>(pair).into())
+            }
             (_, DType::F64, Scalar::F32(v)) => Scalar::F64(f.cvt::<F64, F32>(Round::None, v).into()),
             (_, DType::F32, Scalar::F64(v)) => Scalar::F32(f.cvt::<F32, F64>(Round::Nearest, v).into()),
             (_, _, Scalar::F32(v)) => {

@@ -288,3 +288,24 @@ fn a_group_is_its_operators() {
         agree(&g, &[x, bias], |_| Tolerance::Units(8.0));
     }
 }
+
+#[test]
+fn casts_inside_a_group_round() {
+    let mut rng = Rng(10);
+    for half in [DType::F16, DType::BF16] {
+        // With a number beyond f16, infinities and NaN.
+        let x = noise(DType::F32, &[N], &mut rng);
+        let mut region = Graph::new("group");
+        let rx = region.add_input("x", x.ty());
+        let narrow = region.add1(Cast { to: half }, &[rx], vec![]).unwrap();
+        let positive = region.add1(Unary { f: UnaryFn::Abs }, &[narrow], vec![]).unwrap();
+        let wide = region.add1(Cast { to: DType::F32 }, &[positive], vec![]).unwrap();
+        let lost = region.add1(Binary { f: BinaryFn::Sub }, &[rx, wide], vec![]).unwrap();
+        region.add_output("", lost);
+        let mut g = Graph::new(format!("casts to {half}"));
+        let vx = g.add_input("x", x.ty());
+        let node = g.add_with_regions(Op::Fusion(Fusion {}), &[Some(vx)], vec![region], vec![]).unwrap();
+        g.add_output("lost", node.out(0));
+        agree(&g, &[x], |_| Tolerance::Exact);
+    }
+}

@@ -1,5 +1,6 @@
 //! f(g(x, ..), ..)  ==  fusion(x, ..) { f(g(x, ..), ..) }      f, g elementwise
-//! Needs: all have one shape; what is between them is used by them alone. Exactness: BitExact.
+//! Needs: all have one shape; what is between them is used by them alone.
+//! Exactness: BitExact; in f16 and bf16 Rounding: compiled code keeps what is between two operators in f32, until a cast asks for the type.
 
 use super::fusion_group::{absorb_producers, fuse, grow, why_alone};
 use crate::rule::{Decline, Exactness, Outcome, Rule};

@@ -3,7 +3,7 @@
 //! anchor's result (residuals, biases per channel, numbers).
 //! Needs: every f has the shape of the anchor's result; what is between anchor and last f is used by them alone; a pool's
 //! indices are not used.
-//! Exactness: BitExact.
+//! Exactness: BitExact; in f16 and bf16 Rounding: compiled code keeps what is between two operators in f32, until a cast asks for the type.
 
 use super::fusion_group::{fuse, grow, why_alone};
 use crate::rule::{Decline, Exactness, Outcome, Rule, declined};
