@@ -3,17 +3,18 @@
 use super::{Border, Group, Layouts, MAX_BYTES, MAX_PAD, MAX_SLOTS_PER_CHANNEL, Role};
 use crate::lower::blocked::epilogue::Operand;
 use crate::lower::blocked::gather;
+use crate::lower::blocked::mean::MAX_SUM;
 use crate::lower::blocked::product::Sizes;
 use crate::lower::blocked::reduce::stages;
 use crate::lower::blocked::rows::{extent, form, parameters as parameters_of};
 use crate::lower::blocked::wide::{long_enough, streamed};
-use crate::lower::blocked::window::{Axis, axes, runs};
+use crate::lower::blocked::window::{Axis, MAX_CLASSES, Run, axes, runs};
 use crate::lower::blocked::winograd;
 use crate::lower::order::Order;
 use crate::strategy::{Strategy, Weighed, signature};
 use crate::x86::{MAX_LRN_REACH, MAX_OPERANDS};
 use lehr_ir::graph::ValueId;
-use lehr_ir::ops::{Conv, Lrn, Reduce, ReduceFn};
+use lehr_ir::ops::{AvgPool, Conv, Lrn, Reduce, ReduceFn};
 use lehr_ir::{DType, Op};
 
 /// What a role asks for and gives.
@@ -35,7 +36,8 @@ pub(super) fn choose(group: &Group, layouts: &Layouts) -> Option<Plan> {
     match op {
         Op::Conv(c) if c.groups > 1 && is_depthwise(group, c) => window(group, op, layouts),
         Op::Conv(c) => conv(group, c, layouts),
-        Op::MaxPool(_) | Op::AvgPool(_) => window(group, op, layouts),
+        Op::AvgPool(p) => window(group, op, layouts).or_else(|| mean_by_pool(group, p, layouts)),
+        Op::MaxPool(_) => window(group, op, layouts),
         Op::Concat(c) => concat(group, c.axis, layouts),
         Op::Reduce(r) => mean(group, r, layouts).or_else(|| reduction(group, r, layouts)),
         Op::Lrn(l) => lrn(group, l, layouts),
@@ -196,8 +198,12 @@ fn window(group: &Group, op: &Op, layouts: &Layouts) -> Option<Plan> {
         if !axes.iter().all(local) {
             return None;
         }
-        let empty = |(axis, &n): (&Axis, &usize)| runs(*axis, n).iter().any(|r| r.taps == 0);
-        if axes.iter().zip(&to[2..]).any(empty) {
+        let all_runs: Vec<Vec<Run>> = axes.iter().zip(&to[2..]).map(|(axis, &n)| runs(*axis, n)).collect();
+        let empty = |runs: &Vec<Run>| runs.iter().any(|r| r.taps == 0);
+        let classes = all_runs.iter().fold(1usize, |n, runs| n.saturating_mul(runs.len()));
+        let taps = axes.iter().fold(1usize, |n, a| n.saturating_mul(a.kernel));
+        let inexact = matches!(op, Op::AvgPool(_)) && taps > MAX_SUM;
+        if all_runs.iter().any(empty) || classes > MAX_CLASSES || inexact {
             return None;
         }
     }
@@ -226,11 +232,22 @@ fn concat(group: &Group, axis: usize, layouts: &Layouts) -> Option<Plan> {
 
 /// The mean over every spatial axis.
 fn mean(group: &Group, op: &Reduce, layouts: &Layouts) -> Option<Plan> {
+    let global = op.f == ReduceFn::Mean && op.axes.iter().copied().eq(2..group.shape(group.operand(0)?).len());
+    global.then(|| global_mean(group, layouts))?
+}
+
+/// Likewise as a pool with one window, too large for [`window`].
+fn mean_by_pool(group: &Group, op: &AvgPool, layouts: &Layouts) -> Option<Plan> {
+    let (from, to) = (group.shape(group.operand(0)?), group.shape(group.anchor?.out(0)));
+    let all = from.get(2..)? == op.kernel && to.get(2..)?.iter().all(|&n| n == 1);
+    let inside = op.pads.iter().all(|&p| p == 0) && op.dilations.iter().all(|&d| d == 1);
+    (all && inside).then(|| global_mean(group, layouts))?
+}
+
+fn global_mean(group: &Group, layouts: &Layouts) -> Option<Plan> {
     let x = group.operand(0)?;
-    let shape = group.shape(x);
     let alone = group.result == group.anchor?.out(0);
-    let global = op.f == ReduceFn::Mean && op.axes.iter().copied().eq(2..shape.len());
-    if !alone || !global || !group.is_blocked(x, layouts) || !group.is_image(x) {
+    if !alone || !group.is_blocked(x, layouts) || !group.is_image(x) || !group.outside(x) {
         return None;
     }
     let order = group.order(x, layouts);

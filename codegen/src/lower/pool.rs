@@ -1,10 +1,14 @@
 //! Pools: windows over an operand, the last spatial axis vectorised on CPUs.
 
-use super::cx::NodeCx;
+use super::blocked::mean::MAX_SUM;
+use super::cx::{KernelCx, NodeCx};
 use super::memory::{Axis, Windows, check_axes};
-use crate::kernel::{BinOp, Blocks, CmpOp, Expr, LoopKind, UnOp, computing_type};
+use crate::kernel::{BinOp, Blocks, CmpOp, Expr, LoopKind, UnOp, Var, computing_type};
 use lehr_ir::ops::{AvgPool, LpPool, MaxPool};
 use lehr_ir::{DType, Diag, Tensor};
+
+/// Windows of more taps are added up in pieces of so many, so that errors stay small: see the leaves' [`MAX_SUM`].
+const PIECE: usize = 1 << 7;
 
 macro_rules! axes {
     ($op:expr, $cx:expr) => {{
@@ -115,7 +119,7 @@ fn fold(
     start: Expr,
     op: BinOp,
     each: impl Fn(Expr) -> Expr,
-    finish: impl FnOnce(&mut super::cx::KernelCx, &[Expr], Expr) -> Expr,
+    finish: impl FnOnce(&mut KernelCx, &[Expr], Expr) -> Expr,
 ) {
     let input = Windows::new(cx, axes, fill);
     let y = cx.out_shape(0);
@@ -125,18 +129,30 @@ fn fold(
     let over_window = y.last() == Some(&1);
     // Neighbouring windows are for neighbouring threads of a GPU, not for the lanes of one.
     let kind = if over_window || cx.low.gpu.is_some() { LoopKind::Serial } else { LoopKind::Vector };
+    // The lanes of a vector, and the threads of a GPU, have pieces already.
+    let in_pieces = op == BinOp::Add && cost > MAX_SUM as i64 && !over_window && cx.low.gpu.is_none();
     let mut k = cx.kernel("");
     k.nest(&y, cost, kind, |k, at| {
-        let acc = k.mutable(start);
-        let tap = |k: &mut super::cx::KernelCx, tap: &[Expr]| {
+        let acc = k.mutable(start.clone());
+        let into = |k: &mut KernelCx, acc: Var, tap: &[Expr]| {
             let v = input.load(k, at, tap);
             let v = k.let_(v);
             k.set(acc, Expr::binary(op, Expr::Var(acc), each(v)));
         };
-        if over_window {
-            k.vector_loops(&window, tap)
+        if in_pieces {
+            let (&len, lines) = window.split_last().expect("there is a spatial axis");
+            k.loops(&[lines, &[len.div_ceil(PIECE)]].concat(), |k, at| {
+                let (piece, line) = at.split_last().expect("pieces are an axis");
+                let part = k.mutable(start.clone());
+                let first = k.let_(piece.clone() * PIECE as i64);
+                let end = k.let_((first.clone() + PIECE as i64).min(Expr::i64(len as i64)));
+                k.for_(LoopKind::Serial, first, end, 1, |k, i| into(k, part, &[line, &[i]].concat()));
+                k.set(acc, Expr::binary(op, Expr::Var(acc), Expr::Var(part)));
+            });
+        } else if over_window {
+            k.vector_loops(&window, |k, tap| into(k, acc, tap))
         } else {
-            k.loops(&window, tap)
+            k.loops(&window, |k, tap| into(k, acc, tap))
         }
         let value = finish(k, at, Expr::Var(acc));
         k.store(0, at, value);

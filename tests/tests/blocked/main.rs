@@ -4,5 +4,6 @@
 mod convolutions;
 mod net;
 mod orders;
+mod pools;
 mod products;
 mod prologues;

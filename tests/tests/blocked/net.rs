@@ -19,11 +19,13 @@ pub struct Net {
     pub g: Graph,
     pub seed: u64,
     pub inputs: Vec<Tensor>,
+    /// Errors may be so large, of the largest output.
+    pub tolerance: f64,
 }
 
 impl Net {
     pub fn new() -> Net {
-        Net { g: Graph::new("net"), seed: 1, inputs: vec![] }
+        Net { g: Graph::new("net"), seed: 1, inputs: vec![], tolerance: 1e-5 }
     }
 
     pub fn input(&mut self, shape: &[usize]) -> ValueId {
@@ -82,6 +84,12 @@ impl Net {
         self.check_with(outputs, &|_, options| options);
     }
 
+    /// Likewise, with errors up to `tolerance` of the largest output.
+    pub fn check_within(mut self, tolerance: f64, outputs: &[ValueId]) {
+        self.tolerance = tolerance;
+        self.check(outputs);
+    }
+
     /// Likewise with options of one's own.
     pub fn check_with(mut self, outputs: &[ValueId], own: &dyn Fn(&Graph, CompileOptions) -> CompileOptions) {
         outputs.iter().enumerate().for_each(|(i, &v)| self.g.add_output(&format!("y{i}"), v));
@@ -99,20 +107,20 @@ impl Net {
             };
             let (one, two) = (run(1), run(2));
             for (i, (got, want)) in one.iter().zip(&expected).enumerate() {
-                compare(&format!("{cpu}, output {i}"), got, want);
+                compare(&format!("{cpu}, output {i}"), got, want, self.tolerance);
                 assert_eq!(got.bytes(), two[i].bytes(), "{cpu}: two threads");
             }
         }
     }
 }
 
-pub fn compare(what: &str, got: &Tensor, want: &Tensor) {
+pub fn compare(what: &str, got: &Tensor, want: &Tensor, tolerance: f64) {
     assert_eq!(got.shape(), want.shape(), "{what}");
     let (got, expected) = (got.to_f64(), want.to_f64());
     let largest = expected.iter().fold(1e-3f64, |m, x| m.max(x.abs()));
     for (i, (g, w)) in got.iter().zip(&expected).enumerate() {
         let error = (g - w).abs() / largest;
-        assert!(error <= 1e-5, "{what}, element {i} of {:?}: {g} for {w}, of {largest} at most", want.shape());
+        assert!(error <= tolerance, "{what}, element {i} of {:?}: {g} for {w}, of {largest} at most", want.shape());
     }
 }
 

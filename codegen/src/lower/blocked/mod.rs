@@ -14,6 +14,7 @@ pub(crate) mod gather;
 mod grouped;
 mod lrn;
 mod map;
+pub(crate) mod mean;
 mod operands;
 pub(crate) mod product;
 pub(crate) mod reduce;
@@ -48,7 +49,7 @@ pub(super) fn lower(role: Role, cx: &mut NodeCx) -> Result<(), Diag> {
         Role::Prologue => map::postpone(cx),
         Role::Wide => wide::lower(cx),
         Role::Window => window::lower(cx),
-        Role::Mean => window::mean(cx),
+        Role::Mean => mean::lower(cx),
         Role::Lrn => lrn::lower(cx),
         Role::Rows => rows::lower(cx),
         Role::Reduce => reduce::lower(cx),

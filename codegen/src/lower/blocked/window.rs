@@ -1,4 +1,4 @@
-//! Pools, depthwise convolutions and global means on blocks: windows over whole vectors of channels.
+//! Pools and depthwise convolutions on blocks: windows over whole vectors of channels.
 //!
 //! ```text
 //! parallel for image, chunk of rows, block
@@ -25,6 +25,8 @@ use lehr_ir::{DType, Diag, Op};
 
 /// Pixels of a tile: an accumulator each, beside two registers more.
 const PIXELS: usize = 12;
+/// Classes of rows and columns together, at most: each has leaves of its own. A 7x7 pool with all padding has 49.
+pub const MAX_CLASSES: usize = 64;
 
 /// One axis of windows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -303,49 +305,4 @@ impl Calls<'_> {
         args.extend(addresses(k, &fused.feeds, None, w.lanes, &place));
         k.leaf(leaf, args);
     }
-}
-
-/// The mean over all spatial axes, into a row-major result.
-pub fn mean(cx: &mut NodeCx) -> Result<(), Diag> {
-    let lanes = cx.low.isa().lanes();
-    let x = cx.view(0).expect("the input is in a buffer");
-    let y = cx.outputs[0].1.clone();
-    let (xs, spatial) = (x.lattice(), x.shape[2..].to_vec());
-    let count: usize = spatial.iter().product();
-    let axis = |d: usize| Reduce { trip: spatial[d] as u32, stride: bytes(xs.spatial[d]) };
-    let spec = LeafSpec::Gemm(BatchReduceGemm {
-        pixels: 1,
-        blocks: 1,
-        input: Input::Sum,
-        broadcast: Broadcast::PerFma,
-        pixel_stride: 0,
-        reduce: (0..spatial.len()).map(axis).collect(),
-        init: Init::Zero,
-        epilogue: VProg::build(|p, sum| {
-            let n = p.constant(count as f32);
-            p.div(sum, n)
-        }),
-        out_pixel_stride: 0,
-        out_block_stride: 0,
-        last_lanes: None,
-        tiles: Tiles::Fixed(1),
-        prefetch: Prefetch::None,
-    });
-    let leaf = cx.low.leaf(&spec).map_err(|e: LeafError| leaf_diag(cx, &e))?;
-    let (images, blocks) = (x.shape[0], x.shape[1] / lanes);
-    let mut k = cx.kernel("");
-    let p = k.parallel((images * blocks) as i64, (count * lanes) as i64);
-    let at = unflatten(&mut k, p.clone(), &[images, blocks]);
-    let (from, to) = (k.param_for(x.buf, Access::Read), k.param_for(y.buf, Access::Write));
-    let start = vec![Expr::i64(0); spatial.len()];
-    let args = vec![
-        LeafArg::Address { buf: from, index: xs.at(&at[0], at[1].clone(), &start) },
-        LeafArg::Int(Expr::i64(0)),
-        LeafArg::Address { buf: to, index: p * lanes as i64 },
-        LeafArg::Int(Expr::i64(0)),
-        LeafArg::Int(Expr::i64(1)),
-    ];
-    k.leaf(leaf, args);
-    k.finish();
-    Ok(())
 }
