@@ -28,7 +28,7 @@ pub(super) fn channel_axis(cx: &Cx, linear: NodeId) -> Result<usize, Decline> {
 }
 
 /// Replaces `id`, which computes `y*scale[c] + shift[c]` from the result y of `linear`, by `linear` with other weights.
-/// `None` for scale means 1.
+/// `None` for scale means 1. Declines where the new weights or the bias do not fit into their type.
 pub(super) fn fold(cx: &mut Cx, id: NodeId, linear: NodeId, scale: Option<&[f64]>, shift: &[f64]) -> Outcome {
     let y = linear.out(0);
     if !cx.used_once(y) {
@@ -40,6 +40,8 @@ pub(super) fn fold(cx: &mut Cx, id: NodeId, linear: NodeId, scale: Option<&[f64]
     let bias = old_bias(cx, linear)?;
     let new_bias: Vec<f64> =
         shift.iter().enumerate().map(|(c, t)| bias.get(c).unwrap_or(&0.0) * factor(c) + t).collect();
+    let has_bias = cx.operand(linear, 2).is_some() || shift.iter().any(|&t| t != 0.0);
+    let new_bias = if has_bias { Some(vector(dtype, &new_bias)?) } else { None };
     let w = match scale {
         None => w_operand,
         Some(_) => {
@@ -56,7 +58,7 @@ pub(super) fn fold(cx: &mut Cx, id: NodeId, linear: NodeId, scale: Option<&[f64]
                 Op::MatMul(_) => scaled(&w, 1, None, |o, _| factor(o)),
                 _ => return Err(Decline::NoMatch),
             };
-            cx.add_tensor(new_w)
+            cx.add_tensor(new_w?)
         }
     };
     let op: Op = match op {
@@ -65,9 +67,7 @@ pub(super) fn fold(cx: &mut Cx, id: NodeId, linear: NodeId, scale: Option<&[f64]
         other => other,
     };
     let mut inputs = vec![Some(cx.x(linear, 0)), Some(w)];
-    if cx.operand(linear, 2).is_some() || shift.iter().any(|&t| t != 0.0) {
-        inputs.push(Some(cx.add_tensor(vector(dtype, &new_bias))));
-    }
+    inputs.extend(new_bias.map(|b| Some(cx.add_tensor(b))));
     let origins = cx.origins(&[linear, id]);
     let new = cx.add(op, &inputs, origins)?;
     replace(id.out(0), new.out(0))

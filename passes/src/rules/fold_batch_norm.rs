@@ -1,6 +1,7 @@
 //! batch_norm(linear(x, w, b); g, h, m, v)  ==  linear(x, w*s, b*s + h - m*s)      s = g / sqrt(v + eps), per output channel
 //! linear: conv, conv_transpose, gemm, matmul of matrices.
-//! Needs: constant weights, bias and statistics (not the batch's own); a result of linear that is used once. Exactness: Rounding.
+//! Needs: constant weights, bias and statistics (not the batch's own); a result of linear that is used once; new weights and bias in
+//! their type's range. Exactness: Rounding.
 
 use super::affine::{channel_axis, fold, linear_producer};
 use crate::Cx;

@@ -1,7 +1,7 @@
 //! conv(batch_norm(x; g, h, m, v), w, b)  ==  conv(x, w*s, b + sum(w*t))
 //!     s = g / sqrt(v + eps), t = h - m*s, per input channel; the sum is over input channels and window
 //! Needs: constant weights, bias and statistics; a normalised value that is used once; no padding, unless every t is 0: the
-//! convolution pads the normalised value with 0, which is t in terms of x. Exactness: Rounding.
+//! convolution pads the normalised value with 0, which is t in terms of x; new weights and bias in their type's range. Exactness: Rounding.
 
 use super::fold_batch_norm::scale_and_shift;
 use crate::Cx;
@@ -40,19 +40,19 @@ fn apply(id: NodeId, cx: &mut Cx) -> Outcome {
     let outputs_per_group = (outputs / conv.groups.max(1)).max(1);
     let channel = |o: usize, i: usize| o / outputs_per_group * inputs + i;
     let window: usize = w.shape()[2..].iter().product();
-    let shifted = scaled(&w, 0, Some(1), |o, i| shift[channel(o, i)]).to_f64();
+    let values = w.to_f64();
     let new_bias: Vec<f64> = (0..outputs)
         .map(|o| {
-            let part = &shifted[o * inputs * window..(o + 1) * inputs * window];
-            bias.as_ref().map_or(0.0, |b| b[o]) + part.iter().sum::<f64>()
+            let taps = |i: usize| &values[(o * inputs + i) * window..(o * inputs + i + 1) * window];
+            let shifted = (0..inputs).map(|i| taps(i).iter().sum::<f64>() * shift[channel(o, i)]);
+            bias.as_ref().map_or(0.0, |b| b[o]) + shifted.sum::<f64>()
         })
         .collect();
-    let new_w = scaled(&w, 0, Some(1), |o, i| scale[channel(o, i)]);
-    let dtype = w.dtype();
+    let new_w = scaled(&w, 0, Some(1), |o, i| scale[channel(o, i)])?;
+    let has_bias = bias.is_some() || new_bias.iter().any(|&b| b != 0.0);
+    let new_bias = if has_bias { Some(vector(w.dtype(), &new_bias)?) } else { None };
     let mut inputs = vec![cx.operand(bn, 0), Some(cx.add_tensor(new_w))];
-    if bias.is_some() || new_bias.iter().any(|&b| b != 0.0) {
-        inputs.push(Some(cx.add_tensor(vector(dtype, &new_bias))));
-    }
+    inputs.extend(new_bias.map(|b| Some(cx.add_tensor(b))));
     let origins = cx.origins(&[bn, id]);
     let new = cx.add(conv, &inputs, origins)?;
     replace(id.out(0), new.out(0))

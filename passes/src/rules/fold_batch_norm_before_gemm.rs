@@ -1,7 +1,7 @@
 //! gemm(batch_norm(x; g, h, m, v), w, b)  ==  gemm(x, w*s, b + alpha*sum(w*t))
 //!     s = g / sqrt(v + eps), t = h - m*s, per column of x; the sum is over these columns. matmul of matrices likewise
-//! Needs: constant weights, bias and statistics; a normalised matrix that is used once, as the first operand, not transposed.
-//! Exactness: Rounding.
+//! Needs: constant weights, bias and statistics; a normalised matrix that is used once, as the first operand, not transposed;
+//! new weights and bias in their type's range. Exactness: Rounding.
 
 use super::affine::old_bias;
 use super::fold_batch_norm::scale_and_shift;
@@ -45,11 +45,11 @@ fn apply(id: NodeId, cx: &mut Cx) -> Outcome {
         let (k, c) = if gemm.trans_b { (column, row) } else { (row, column) };
         new_bias[c] += gemm.alpha as f64 * value * shift[k];
     }
-    let weights = cx.add_tensor(scaled(&w, inner, None, |k, _| scale[k]));
-    let mut inputs = vec![cx.operand(bn, 0), Some(weights)];
-    if cx.operand(id, 2).is_some() || new_bias.iter().any(|&b| b != 0.0) {
-        inputs.push(Some(cx.add_tensor(vector(w.dtype(), &new_bias))));
-    }
+    let weights = scaled(&w, inner, None, |k, _| scale[k])?;
+    let has_bias = cx.operand(id, 2).is_some() || new_bias.iter().any(|&b| b != 0.0);
+    let new_bias = if has_bias { Some(vector(w.dtype(), &new_bias)?) } else { None };
+    let mut inputs = vec![cx.operand(bn, 0), Some(cx.add_tensor(weights))];
+    inputs.extend(new_bias.map(|b| Some(cx.add_tensor(b))));
     let origins = cx.origins(&[bn, id]);
     let new = cx.add(Gemm { beta: 1.0, ..gemm }, &inputs, origins)?;
     replace(id.out(0), new.out(0))

@@ -1,7 +1,7 @@
 //! linear(x, w, b)*c  ==  linear(x, w*c, b*c),  / likewise;      linear(x, w, b) + c  ==  linear(x, w, b + c),  - likewise
 //! linear: conv, conv_transpose, gemm, matmul of matrices; c is one number, or one per output channel.
-//! Needs: constant c, bias, and (for * and /) weights; a result of linear that is used once; no division by 0.
-//! Exactness: Rounding.
+//! Needs: constant c, bias, and (for * and /) weights; a result of linear that is used once; no division by 0; new
+//! weights and bias in their type's range. Exactness: Rounding.
 
 use super::affine::{channel_axis, fold, linear_producer};
 use crate::Cx;
