@@ -49,6 +49,8 @@ pub struct Manager {
     pub stop_after: Option<usize>,
 }
 
+// Without debug assertions the values are those that a derived default has.
+#[cfg_attr(not(debug_assertions), allow(clippy::derivable_impls))]
 impl Default for Manager {
     fn default() -> Manager {
         Manager { verify_each: cfg!(debug_assertions), stop_after: None }

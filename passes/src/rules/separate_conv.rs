@@ -1,6 +1,7 @@
 //! conv(x, w)  ~=  conv(conv(x, a), b)      a k x 1 and b 1 x k; or one of them k x k on single channels, the other 1x1
 //! Needs: leave to approximate (how far, and somebody to measure times); constant weights, known sizes, a kernel of two rows and
-//! columns or more; weights, and outputs on a random image, within the tolerance; a shorter time on this machine. The border stays as it was. Of the forms that qualify, the one with the fewest multiply-adds is taken.
+//! columns or more; weights, and outputs on a random image, within the tolerance; a shorter time on this machine. The border stays as
+//! it was. Of the forms that qualify, the one with the fewest multiply-adds is taken.
 //! Exactness: Approximate (only rounding where the weights have the structure).
 
 use crate::Cx;
