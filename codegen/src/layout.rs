@@ -95,8 +95,6 @@ pub struct Layouts {
     placed: HashMap<ValueId, (ValueId, usize)>,
     /// Values that are channels of another one, and their first block there.
     aliases: HashMap<ValueId, (ValueId, usize)>,
-    /// Products whose weights are compact, once they have been lowered: it depends on the numbers.
-    compact: HashSet<NodeId>,
     /// Operators that an alias stands for, but for its own.
     absorbed: HashSet<NodeId>,
 }
@@ -158,11 +156,6 @@ impl Layouts {
         self.borders.get(&self.root(v)).cloned().unwrap_or_else(|| vec![(0, 0); spatial])
     }
 
-    /// The weights of a product are compact.
-    pub fn note_compact(&mut self, id: NodeId) {
-        self.compact.insert(id);
-    }
-
     /// The decision as text, a line per operator that leaves compute.
     pub fn describe(&self, graph: &Graph) -> String {
         let line = |id: NodeId| {
@@ -220,9 +213,6 @@ impl Layouts {
         }
         if self.placed.contains_key(&v) {
             text += ", written into its concatenation";
-        }
-        if self.compact.contains(&id) {
-            text += ", weights of 25 bits";
         }
         Some(text)
     }

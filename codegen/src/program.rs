@@ -94,6 +94,8 @@ pub struct Program {
     pub node_steps: Vec<(NodeId, Range<usize>)>,
     /// How layers are computed for which there was a choice, in the order of their nodes.
     pub decisions: Vec<Decision>,
+    /// Products whose weights are compact.
+    pub compact: Vec<NodeId>,
     pub weights: Vec<Weight>,
     pub weights_bytes: u64,
     /// Peak of the arena, set by the plan.

@@ -128,6 +128,13 @@ impl Generated {
         Generated { layouts, program, taken_as_1, options: options.clone(), machine, cycles_per_ms }
     }
 
+    /// How the layer is computed, and how its operand, result and weights lie.
+    fn layout(&self, id: NodeId) -> String {
+        let text = self.layouts.describe_node(id).unwrap_or_else(|| "plain".into());
+        let compact = self.program.as_ref().is_ok_and(|p| p.compact.contains(&id));
+        if compact { text + ", weights of 25 bits" } else { text }
+    }
+
     /// Why a node is computed as it is.
     fn choice(&self, id: NodeId) -> Option<Choice> {
         Some(Choice::of(self.decision(id)?, &self.options, self.cycles_per_ms))
@@ -212,7 +219,7 @@ pub fn layer(graph: &Graph, uses: &Uses, id: NodeId, generated: &Generated) -> L
         params: params_of(graph, id),
         flops: Amount::of(&graph.flops(id)),
         activation_bytes: Amount::of(&bytes),
-        layout: generated.layouts.describe_node(id).unwrap_or_else(|| "plain".into()),
+        layout: generated.layout(id),
         leaves: generated.leaves(id),
         schedules: generated.schedules(id),
         choice: generated.choice(id),

@@ -2,9 +2,9 @@
 //! stay well-formed and harmless whatever the model's names are.
 
 use lehr::explain::{Choice, ExplainOptions, Explanation, Measure, explain, html, text};
-use lehr::{CompileOptions, load};
+use lehr::{CompileOptions, Numerics, load};
 use lehr_ir::graph::{Graph, Origin, ValueId};
-use lehr_ir::ops::{BatchNorm, Binary, BinaryFn, Conv, MaxPool, Op, Unary, UnaryFn};
+use lehr_ir::ops::{BatchNorm, Binary, BinaryFn, Conv, MatMul, MaxPool, Op, Unary, UnaryFn};
 use lehr_ir::tensor::ConstValue;
 use lehr_ir::{DType, Tensor, TensorType};
 use lehr_passes::analysis::Options;
@@ -264,6 +264,26 @@ fn hostile_names_stay_text() {
         // The text form, too, must not carry a terminal's escapes.
         assert!(!text::render(&explained(prefix)).contains('\u{1b}'), "{prefix:?}");
     }
+}
+
+#[test]
+fn large_products_say_that_their_weights_are_compact() {
+    let product = || {
+        let mut m = Model { g: Graph::new("product"), prefix: "", seed: 0 };
+        let x = m.g.add_input("x", TensorType::new(DType::F32, [1, 1200]));
+        let w = m.weights(&[1200, 600]);
+        let y = m.add("fc", MatMul {}, &[x, w]);
+        m.g.add_output("y", y);
+        m.g
+    };
+    let layout = |numerics| {
+        let compile = CompileOptions { numerics, cpu: "x86-64-v3".into(), ..CompileOptions::default() };
+        let explained = explain(product(), &ExplainOptions { compile, ..ExplainOptions::default() });
+        let layers = explained.unwrap_or_else(|d| panic!("{d:?}")).layers;
+        layers.into_iter().map(|l| l.figures.layout).collect::<Vec<_>>()
+    };
+    assert_eq!(layout(Numerics::Fast), ["product, plain -> plain, weights of 25 bits"]);
+    assert_eq!(layout(Numerics::Strict), ["product, plain -> plain"]);
 }
 
 #[test]

@@ -270,7 +270,7 @@ fn check_constants(graph: &Graph) -> Result<(), Vec<Diag>> {
 impl Lowering {
     /// The weights of the product that is being lowered are compact.
     fn note_compact(&mut self) {
-        self.layouts.note_compact(self.node.expect("a node is being lowered"));
+        self.program.compact.push(self.node.expect("a node is being lowered"));
     }
 
     pub fn new_buffer(&mut self, dtype: DType, len: usize, name: Option<String>) -> BufferId {
