@@ -1,7 +1,7 @@
 //! One way to run a model, whatever it was compiled to.
 
 use crate::compile::{CompileOptions, compile_jit, compile_so};
-use lehr_codegen::artefact::{Artefact, IoSpec, Session, TensorMut, TensorRef};
+use lehr_codegen::artefact::{Artefact, IoSpec, RunError, Session, TensorMut, TensorRef};
 use lehr_codegen::compile::dtype_code;
 use lehr_ir::graph::Graph;
 use lehr_ir::{DType, Tensor};
@@ -125,11 +125,11 @@ impl Feeds {
     }
 
     /// One inference into the same outputs as before.
-    pub fn run(&mut self, session: &mut Session) -> Result<(), String> {
+    pub fn run(&mut self, session: &mut Session) -> Result<(), RunError> {
         let inputs: Vec<TensorRef> =
             self.inputs.iter().map(|w| TensorRef { dtype: w.dtype, dims: &w.dims, data: w.bytes() }).collect();
         let mut outputs: Vec<TensorMut> = self.outputs.iter_mut().map(Words::tensor_mut).collect();
-        session.run(&inputs, &mut outputs).map_err(|e| e.to_string())
+        session.run(&inputs, &mut outputs)
     }
 
     /// The bytes of the last output, as the last run left them; none for a model without outputs.

@@ -133,7 +133,9 @@ pub struct GpuArgs {
     pub target: Option<Sm>,
 
     /// What a GPU computes matrix products and convolutions of f32 with: fp32, or tensor cores with factors rounded to tf32 (11
-    /// bits), f16 or bf16 (8 bits), and sums in f32 [default: fp32].
+    /// bits), f16 or bf16 (8 bits), and sums in f32. Products with fewer than four rows, columns or steps have too little work for
+    /// tensor cores and are computed in fp32; of f16 and bf16, they may read rounded weights, which are half as large
+    /// [default: fp32].
     #[arg(long, value_name = "PRECISION", requires = "target")]
     pub gpu_precision: Option<Precision>,
 }

@@ -20,7 +20,7 @@ use crate::tune::Records;
 use crate::{CompileOptions, LoadError, LoadOptions};
 use args::{Cli, CodeArgs, Command, DeviceArgs, GpuArgs, ModelArgs};
 use clap::Parser;
-use lehr_codegen::artefact::{Artefact, Session};
+use lehr_codegen::artefact::{Artefact, RunError, Session};
 use lehr_codegen::clif::{Relocation, Target};
 use lehr_ir::Diag;
 use std::ffi::OsString;
@@ -85,6 +85,13 @@ impl From<CompileError> for Failure {
     fn from(e: CompileError) -> Failure {
         let code = exit_code(&e.0);
         Failure { code, message: e.to_string() }
+    }
+}
+
+impl From<RunError> for Failure {
+    fn from(e: RunError) -> Failure {
+        let of = if e.is_of_machine() { Failure::usage } else { Failure::model };
+        of(e.text)
     }
 }
 

@@ -5,7 +5,7 @@ use super::inputs::{Given, bind_open_dims, load_binding};
 use super::progress::Progress;
 use super::{CliResult, Failure, note_stand_in, refuse_for_library, say, warn};
 use crate::runner::dtype_of;
-use crate::{Runner, compile_jit, npy};
+use crate::{Feeds, Runner, compile_jit, npy};
 use lehr_ir::Tensor;
 use lehr_ir::graph::{Graph, ValueId};
 use std::path::Path;
@@ -30,7 +30,7 @@ pub fn run(args: &RunArgs) -> CliResult {
     }
     let progress = Progress::start("running");
     let started = Instant::now();
-    let outputs = runner.run(&inputs)?;
+    let outputs = outputs_of(&mut runner, &inputs)?;
     let seconds = started.elapsed().as_secs_f64();
     drop(progress);
     match &args.output_dir {
@@ -44,6 +44,14 @@ pub fn run(args: &RunArgs) -> CliResult {
             say(format!("run: {:.3} ms (first run){on}", seconds * 1e3))
         }
     }
+}
+
+/// One run; of a compiled model, whoever fails gets an exit code of its own.
+fn outputs_of(runner: &mut Runner, inputs: &[Tensor]) -> Result<Vec<Tensor>, Failure> {
+    let Some(session) = runner.session() else { return Ok(runner.run(inputs)?) };
+    let mut feeds = Feeds::new(session.artefact(), inputs)?;
+    feeds.run(session)?;
+    Ok(feeds.outputs()?)
 }
 
 type Ready = (Runner, Vec<Tensor>, Vec<String>);

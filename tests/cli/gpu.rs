@@ -87,6 +87,15 @@ fn what_is_missing_is_said() {
     on("ptx=refused", d, run, 2, &["refuses the model's PTX 7.8: CUDA_ERROR_INVALID_PTX (218)", "line 1; fatal"]);
     on("fail=cuModuleLoadDataEx:0:221", d, run, 2, &["libnvidia-ptxjitcompiler.so.1 is missing: install it"]);
     on("fail=cuInit:0:803", d, run, 2, &["the NVIDIA driver failed: cuInit: CUDA_ERROR_SYSTEM_DRIVER_MISMATCH (803)"]);
+    // Also if it fails when the model is open.
+    on(
+        "fail=cuGraphLaunch:0:2",
+        d,
+        run,
+        2,
+        &["the GPU has not enough memory: cuGraphLaunch: CUDA_ERROR_OUT_OF_MEMORY (2)"],
+    );
+    on("fail=cuGraphLaunch:1:719", d, "bench g.so --seconds 0", 2, &["the NVIDIA driver failed: cuGraphLaunch"]);
     without(d, "inspect g.so --open", 0, &["it does not run: there is no NVIDIA driver"]);
     without(d, "bench g.so", 2, &["there is no NVIDIA driver"]);
     without(d, "run zoo:lenet5 --target sm_80 --input image.npy", 2, &["there is no NVIDIA driver"]);

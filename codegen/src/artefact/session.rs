@@ -51,6 +51,19 @@ impl fmt::Display for RunError {
 
 impl std::error::Error for RunError {}
 
+impl RunError {
+    /// Whether this machine failed, or has not what the code needs; everything else is the model's or its caller's fault.
+    pub fn is_of_machine(&self) -> bool {
+        matches!(self.status, status::UNSUPPORTED_CPU | status::THREADS | status::NO_DRIVER..=status::DEVICE)
+    }
+}
+
+impl From<RunError> for String {
+    fn from(error: RunError) -> String {
+        error.text
+    }
+}
+
 impl From<RunError> for ArtefactError {
     fn from(error: RunError) -> ArtefactError {
         ArtefactError::new(error.text)

@@ -79,9 +79,23 @@ fn check_on(graph: &Graph, inputs: &[Tensor]) {
     compare("interpreted for a GPU", &expected, &for_gpu, &text);
     let simulated = simulated(&program, &module, inputs).unwrap_or_else(|e| panic!("{e}\n{text}"));
     compare("PTX", &expected, &simulated, &text);
+    for precision in [Precision::Tf32, Precision::F16, Precision::Bf16] {
+        let (program, rounding) = super::execute::for_gpu(graph, Gpu { precision, ..GPU });
+        // Products alone depend on it.
+        if rounding.text == module.text {
+            continue;
+        }
+        let simulated = self::simulated(&program, &rounding, inputs).unwrap_or_else(|e| panic!("{e}\n{text}"));
+        compare_within(precision.name(), &expected, &simulated, 4.0 * precision.error(), &text);
+    }
 }
 
 fn compare(how: &str, expected: &[Tensor], got: &[Tensor], text: &str) {
+    compare_within(how, expected, got, 0.0, text);
+}
+
+/// `rounding` is what factors were rounded by; results in floats may differ by so much at least.
+fn compare_within(how: &str, expected: &[Tensor], got: &[Tensor], rounding: f64, text: &str) {
     for (n, (e, g)) in expected.iter().zip(got).enumerate() {
         assert_eq!(e.ty(), g.ty(), "{how}, result {n}:\n{text}");
         let tolerance = match e.dtype() {
@@ -95,6 +109,7 @@ fn compare(how: &str, expected: &[Tensor], got: &[Tensor], text: &str) {
             assert_eq!(e.to_i128(), g.to_i128(), "{how}, result {n}:\n{text}");
             continue;
         }
+        let tolerance = rounding.max(tolerance);
         let (e, g) = (e.to_f64(), g.to_f64());
         let scale = e.iter().filter(|v| v.is_finite()).fold(1e-30f64, |m, v| m.max(v.abs()));
         for (i, (e, g)) in e.iter().zip(&g).enumerate() {
