@@ -22,7 +22,7 @@ use iced_x86::{Code, Register};
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Map {
     pub program: VProg,
-    /// Whether the result is written past the caches, where it is aligned to vectors.
+    /// Whether the result is written past the caches.
     pub past_caches: bool,
 }
 
@@ -30,6 +30,8 @@ const ARGS: Register = Register::RDI;
 pub(super) const IN: Register = Register::RAX;
 pub(super) const OUT: Register = Register::RDX;
 pub(super) const LEFT: Register = Register::RCX;
+/// Elements left, while LEFT counts those before an aligned place.
+const COUNT: Register = Register::RBX;
 /// Bytes done; the arguments have been read when it is set.
 pub(super) const DONE: Register = Register::RDI;
 pub(super) const OPERANDS: [Register; 5] = [Register::R8, Register::R9, Register::R10, Register::R11, Register::RSI];
@@ -49,14 +51,18 @@ impl Map {
         let lanes = isa.lanes() as i32;
         let mut asm = Asm::new(isa);
         let frame = vector * code.slots as i64;
+        if self.past_caches {
+            asm.op_r(Code::Push_r64, COUNT);
+        }
         enter(&mut asm, frame, operands.len());
 
         let (tail, end) = (asm.label(), asm.label());
         if !together.is_empty() {
             if self.past_caches {
                 let plain = asm.label();
-                asm.op_ri(Code::Test_rm64_imm32, OUT, vector as i32 - 1);
-                asm.jump(Code::Jne_rel32_64, plain);
+                asm.op_ri(Code::Cmp_rm64_imm8, LEFT, together.len() as i32 * lanes);
+                asm.jump(Code::Jl_rel32_64, plain);
+                to_aligned(&mut asm, &code, &operands);
                 rounds(&mut asm, &together, &operands, true);
                 asm.fence();
                 asm.bind(plain);
@@ -76,7 +82,12 @@ impl Map {
         let mask = tail_mask(&mut asm, isa);
         body(&mut asm, &code, &operands, vector, Some(mask));
         asm.bind(end);
-        leave(&mut asm, frame);
+        restore(&mut asm, frame);
+        if self.past_caches {
+            asm.op_r(Code::Pop_r64, COUNT);
+        }
+        asm.zero_upper();
+        asm.ret();
         asm.finish()
     }
 }
@@ -98,11 +109,15 @@ pub(super) fn enter(asm: &mut Asm, frame: i64, operands: usize) {
     asm.op_rr(Code::Xor_r32_rm32, Register::EDI, Register::EDI);
 }
 
-pub(super) fn leave(asm: &mut Asm, frame: i64) {
+fn restore(asm: &mut Asm, frame: i64) {
     if frame > 0 {
         asm.mov(Register::RSP, Register::RBP);
         asm.op_r(Code::Pop_r64, Register::RBP);
     }
+}
+
+pub(super) fn leave(asm: &mut Asm, frame: i64) {
+    restore(asm, frame);
     asm.zero_upper();
     asm.ret();
 }
@@ -144,6 +159,27 @@ fn copies(program: &VProg, isa: Isa) -> Result<Vec<Allocated>, LeafError> {
         }
     }
     Ok(vec![])
+}
+
+/// The elements before the first of the result that is aligned to a vector, if there are any.
+fn to_aligned(asm: &mut Asm, code: &Allocated, operands: &[Access]) {
+    let vector = asm.isa.bytes() as i64;
+    let bytes_before = |asm: &mut Asm| {
+        asm.mov(LEFT, OUT);
+        asm.op_r(Code::Neg_rm64, LEFT);
+        asm.op_ri(Code::And_rm64_imm8, LEFT, vector as i32 - 1);
+    };
+    asm.mov(COUNT, LEFT);
+    bytes_before(asm);
+    asm.op_ri(Code::Shr_rm64_imm8, LEFT, 2);
+    let isa = asm.isa;
+    let mask = tail_mask(asm, isa);
+    body(asm, code, operands, vector, Some(mask));
+    bytes_before(asm);
+    asm.mov(DONE, LEFT);
+    asm.op_ri(Code::Shr_rm64_imm8, LEFT, 2);
+    asm.op_rr(Code::Sub_r64_rm64, COUNT, LEFT);
+    asm.mov(LEFT, COUNT);
 }
 
 /// As many vectors at once as there are copies, as long as there are so many left.
