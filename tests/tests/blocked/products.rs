@@ -5,20 +5,25 @@ use lehr_codegen::layout::Role;
 use lehr_ir::ops::*;
 use lehr_ir::{DType, Tensor};
 
+/// A Gemm with a bias and a MatMul, either with constant weights and something fused behind.
+fn gemm_and_matmul(rows: usize, k: usize, columns: usize) {
+    let mut n = Net::new();
+    let x = n.input(&[rows, k]);
+    let (w, c) = (n.weights(&[columns, k]), n.weights(&[columns]));
+    let gemm = Gemm { alpha: 0.5, beta: 2.0, trans_a: false, trans_b: true };
+    let y = n.add(gemm, &[x, w, c]);
+    let y = n.unary(UnaryFn::Relu, y);
+    let v = n.weights(&[k, columns]);
+    let other = n.input(&[rows, columns]);
+    let z = n.add(MatMul {}, &[x, v]);
+    let z = n.binary(BinaryFn::Add, z, other);
+    n.check(&[y, z]);
+}
+
 #[test]
 fn products_with_constant_weights() {
     for (rows, k, columns) in [(1, 300, 40), (1, 64, 257), (3, 17, 64), (150, 40, 100), (33, 128, 10), (1, 1, 1)] {
-        let mut n = Net::new();
-        let x = n.input(&[rows, k]);
-        let (w, c) = (n.weights(&[columns, k]), n.weights(&[columns]));
-        let gemm = Gemm { alpha: 0.5, beta: 2.0, trans_a: false, trans_b: true };
-        let y = n.add(gemm, &[x, w, c]);
-        let y = n.unary(UnaryFn::Relu, y);
-        let v = n.weights(&[k, columns]);
-        let other = n.input(&[rows, columns]);
-        let z = n.add(MatMul {}, &[x, v]);
-        let z = n.binary(BinaryFn::Add, z, other);
-        n.check(&[y, z]);
+        gemm_and_matmul(rows, k, columns);
     }
     let mut n = Net::new();
     let x = n.input(&[2, 3, 5, 40]);
@@ -34,17 +39,7 @@ fn products_that_stream_their_weights() {
     for (rows, k, columns) in
         [(1, 1101, 700), (1, 500, 1200), (2, 1536, 513), (3, 2000, 300), (4, 700, 1001), (8, 1027, 530)]
     {
-        let mut n = Net::new();
-        let x = n.input(&[rows, k]);
-        let (w, c) = (n.weights(&[columns, k]), n.weights(&[columns]));
-        let gemm = Gemm { alpha: 0.5, beta: 2.0, trans_a: false, trans_b: true };
-        let y = n.add(gemm, &[x, w, c]);
-        let y = n.unary(UnaryFn::Relu, y);
-        let v = n.weights(&[k, columns]);
-        let other = n.input(&[rows, columns]);
-        let z = n.add(MatMul {}, &[x, v]);
-        let z = n.binary(BinaryFn::Add, z, other);
-        n.check(&[y, z]);
+        gemm_and_matmul(rows, k, columns);
     }
 }
 
