@@ -92,7 +92,7 @@ pub struct CodeArgs {
     pub target_cpu: Option<String>,
 
     /// Rounding. fast: at -O2, convolutions may use Winograd's algorithm, a third of the operations with errors a few times
-    /// larger (about 5e-6 of the largest output); at -O2 and -Os, large fully connected layers may keep 25 bits of their weights. strict:
+    /// larger (about 5e-6 of the largest output); at -O2 and -Os, fully connected layers of at most 8 rows with weights beyond the L2 cache keep 25 bits of them. strict:
     /// neither [default: fast].
     #[arg(long, value_enum)]
     pub numerics: Option<Numerics>,

@@ -11,8 +11,7 @@
 //!    3   step 3          step 4,  6..0      the fifth has 28 bits there, of which the lowest three are 0
 //! ```
 //!
-//! A word without its lower 7 bits is the weight times 2^7 as an integer, which f32 holds exactly. A weight below half its column's
-//! scale is 0.
+//! A word without its lower 7 bits is the weight times 2^7 as an integer, which f32 holds exactly. No weight becomes 0.
 
 use super::asm::{Bin, FmaForm, Src, Un, VReg, mem};
 use super::brgemm::{FREE, IN, Leaf, Moved, W};
@@ -78,7 +77,11 @@ impl CompactForm {
         let per_word = if scale == 0.0 { 0.0 } else { 1.0 / f64::from(scale) / f64::from(1 << LOW_BITS) };
         let (mut change, mut roots) = (0.0, 0.0);
         for (k, &w) in column.iter().enumerate() {
-            let units = (f64::from(w) * per_word).round().clamp(-LARGEST, LARGEST) as i32;
+            let units = match (f64::from(w) * per_word).round().clamp(-LARGEST, LARGEST) as i32 {
+                // It would make NaN of infinity, not infinity.
+                0 if w != 0.0 => w.signum() as i32,
+                units => units,
+            };
             let kept = (units << LOW_BITS) as f32 * scale;
             change += (f64::from(kept) - f64::from(w)).powi(2);
             roots += f64::from(w.abs()).sqrt();

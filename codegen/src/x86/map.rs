@@ -7,7 +7,7 @@
 //! Four vectors are computed in turn, or two, if each copy of the program has registers enough: the next operation on a vector
 //! waits for the one before, and the CPU looks only so far ahead.
 //!
-//! A result that is larger than the caches can be written past them: a line that is written whole need not be read first, which
+//! A result that is larger than the L2 cache can be written past them: a line that is written whole need not be read first, which
 //! is a third of the traffic.
 //!
 //! Nothing outside the `n` elements is read or written. In and out may be the same memory.
@@ -40,6 +40,9 @@ impl Map {
     pub(super) fn emit(&self, isa: Isa) -> Result<Vec<u8>, LeafError> {
         let program = self.program.legal(isa)?;
         let operands = program.operands().to_vec();
+        if self.past_caches && operands.contains(&Access::Channel) {
+            return Err(LeafError::Unsupported("a vector for all, where vectors begin anywhere"));
+        }
         if operands.iter().any(|a| matches!(a, Access::Strided { .. })) {
             return Err(LeafError::Unsupported("a map over a strided operand"));
         }

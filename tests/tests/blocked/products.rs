@@ -44,6 +44,29 @@ fn products_that_stream_their_weights() {
 }
 
 #[test]
+fn rows_of_streamed_products_end_where_they_do() {
+    // Fewer steps than a phase, and no whole chunks of them: the next row begins with what would show.
+    for (k, columns) in [(511, 1030), (512, 1030), (256, 2100), (504, 1100)] {
+        for trans_a in [false, true] {
+            let mut n = Net::new();
+            let shape = if trans_a { [k, 2] } else { [2, k] };
+            let x = n.input(&shape);
+            let mut values = n.inputs[0].to_f64();
+            let second = if trans_a { 1 } else { k };
+            values[second] = f64::INFINITY;
+            n.inputs[0] = Tensor::from_f64(DType::F32, shape.to_vec(), values);
+            let w = n.weights(&[k, columns]);
+            let y = n.add(Gemm { alpha: 1.0, beta: 1.0, trans_a, trans_b: false }, &[x, w]);
+            let first = n.add(
+                Slice { starts: vec![0.into(); 2], lens: vec![1.into(), (columns as i64).into()], steps: vec![1; 2] },
+                &[y],
+            );
+            n.check(&[first]);
+        }
+    }
+}
+
+#[test]
 fn products_of_two_inputs() {
     // Left as they lie and packed, in one phase and in three, with few rows and with rows at distances of a page.
     for (m, k, n) in [

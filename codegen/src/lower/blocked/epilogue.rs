@@ -374,7 +374,7 @@ impl Translation<'_, '_> {
     }
 }
 
-/// Whether a function of zero is surely zero. One that is not listed costs a masked store, no more.
+/// Whether a function of zero is surely zero. One that is not listed costs an operand and a select, no more.
 fn keeps_zero(f: UnaryFn) -> bool {
     match f {
         UnaryFn::LeakyRelu { alpha } | UnaryFn::Elu { alpha } | UnaryFn::Swish { alpha } => alpha.is_finite(),

@@ -373,7 +373,8 @@ fn phase_of(inner: usize, most: usize) -> usize {
 fn phases(inner: usize, len: usize) -> Vec<Phase> {
     let last = inner - (inner - 1) / len * len;
     match inner.div_ceil(len) {
-        1 => vec![Phase { len, first: true, last: true }],
+        // All there is may be less than a phase.
+        1 => vec![Phase { len: inner, first: true, last: true }],
         n => {
             let middle = (n > 2).then_some(Phase { len, first: false, last: false });
             let first = Phase { len, first: true, last: false };

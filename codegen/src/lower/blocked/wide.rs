@@ -19,6 +19,8 @@ use lehr_ir::graph::{Graph, ValueId};
 
 /// Shorter rows are plain loops': each is a call.
 const MIN_ROW: usize = 48;
+/// Rows of so many elements at least are written past the caches: their ends are not.
+const MIN_PAST_CACHES: usize = 1024;
 /// So many parallel iterations are wanted, more than elsewhere, for rows differ in nothing; and so many operations in each.
 const GRAIN: usize = 32;
 const MIN_OPERATIONS: i64 = 1 << 13;
@@ -49,10 +51,10 @@ pub fn lower(cx: &mut NodeCx) -> Result<(), Diag> {
     let mut accesses = own.iter().map(|s| if s.last() == Some(&0) { Access::Splat } else { Access::Same });
     let mut access = |_: &Feed| accesses.next().expect("the operands are those of the first translation");
     let program = spread(cx, start, &mut access).program;
-    let past_caches = 4 * y.len() > cx.low.machine.caches.l2;
-    let leaf = cx.low.leaf(&LeafSpec::Map(Map { program, past_caches })).map_err(|e| leaf_diag(cx, &e))?;
     let sizes: Vec<usize> = axes.iter().map(|a| a.iter().map(|&d| y.shape[d]).product()).collect();
     let (&row, outer) = sizes.split_last().expect("a long row has an axis");
+    let past_caches = 4 * y.len() > cx.low.machine.caches.l2 && row >= MIN_PAST_CACHES;
+    let leaf = cx.low.leaf(&LeafSpec::Map(Map { program, past_caches })).map_err(|e| leaf_diag(cx, &e))?;
     let call = Call { leaf, views: [&views[..], &[x, y]].concat(), strides: own };
     let cost = cx.elementwise_cost();
     let mut k = cx.kernel("");
