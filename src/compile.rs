@@ -174,6 +174,7 @@ pub fn compile_so(graph: Graph, options: &CompileOptions, path: &Path) -> Result
             p.name = name.clone().unwrap_or_else(|| p.name.clone());
         }
         let (written, report) = code::write_gpu_so(&mut program, gpu, cpu.as_mut(), &codegen, &so, path)?;
+        // Without code for CPUs nothing was decided.
         program.decisions = cpu.map(|c| c.decisions).unwrap_or_default();
         (program, written, report.report, Some(report))
     } else {
@@ -193,6 +194,7 @@ pub fn compile_so(graph: Graph, options: &CompileOptions, path: &Path) -> Result
         symbol: written.symbol,
         timings: clock.laps,
         gpu,
+        // Without records there is nothing to depart from.
         warnings: options.tuned.as_ref().map(|r| not_as_tuned(r, &program.decisions)).unwrap_or_default(),
     })
 }
