@@ -5,7 +5,7 @@
         [--rounds 3] [--seconds 0.6]
 
 Tables (cases.py): nine networks with random weights at batch 1, some of them at batch 8, matrix products, single layers,
-elementwise functions, and reductions, softmax and normalisations (cells).
+elementwise functions, reductions, softmax and normalisations (cells), and lehr beside itself with other flags (variants, avx2).
 A round is one process of each peer, in turn (A B C A B C ...), so that a machine that slows down slows all; it runs one
 network, or all the products or layers. With two threads each round lies between two probes of how far the cores are from each
 other, and near and far rounds are told apart. A peer whose first answer differs from the reference by more than its tolerance
@@ -19,6 +19,7 @@ import json
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import cases
@@ -26,7 +27,7 @@ import convert
 import numpy as np
 import probe
 from bench_page import Case, Result, Round, page
-from bench_peer import ANSWER, Measurement
+from bench_peer import ANSWER, VARIANTS, Measurement
 from peers_common import TIMEOUT_S, add_common_options
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
@@ -40,20 +41,21 @@ SHORT = 0.4
 
 def bench_table(table: cases.Table, options: argparse.Namespace, cores: probe.Probe, results: list[Result]) -> None:
     """Adds the table to the results and times its cases: one by one, or all in one process of each peer."""
-    peers = [peer for peer in table.peers if peer in options.peers]
-    folders = table.cases(options.networks)
+    peers = [peer for peer in table.peers if peer in options.peers or peer in VARIANTS]
+    folders = {name: folder for name, folder in table.cases(options.networks).items() if options.cases in name}
     found = [Case(name) for name in folders]
     results.append((table, peers, found))
     seconds = options.seconds * (1 if table.alone else SHORT)
     groups = [[case] for case in found] if table.alone else [found]
     for group in groups:
-        _bench_group(group, {case.name: folders[case.name] for case in group}, peers, seconds, options, cores)
+        _bench_group(table, group, {case.name: folders[case.name] for case in group}, peers, seconds, options, cores)
         # Written as it grows: a long run that is stopped leaves what it has.
         options.output.write_text(page(results, options, cores.missing))
         print(f"{table.title}: {', '.join(case.name for case in group)}: done", flush=True)
 
 
 def _bench_group(
+    table: cases.Table,
     group: list[Case],
     folders: dict[str, Path],
     peers: list[str],
@@ -65,13 +67,20 @@ def _bench_group(
         # ONNX Runtime goes first, being the reference that answers are compared with.
         ordered = [*sorted(peers, key=lambda peer: peer != "onnxruntime"), "lehr"]
         files = {peer: _prepare(peer, group, folders, options, Path(scratch) / peer) for peer in ordered}
+        works = table.work() if table.work else {}
+        sizes = sorted({works[case.name].bytes for case in group if case.name in works} - {0})
         for threads in options.threads:
             for _ in range(options.rounds):
                 before = cores.round_trip_ns() if threads > 1 else None
+                ceilings = cores.ceilings_of(threads, sizes) if works else None
                 times = _one_round(group, files, folders, threads, seconds, Path(scratch))
                 distance = probe.distance(before, cores.round_trip_ns() if threads > 1 else None)
                 for case in group:
-                    case.rounds.append(Round(threads, distance, times[case.name]))
+                    case.rounds.append(Round(threads, distance, times[case.name], ceilings, works.get(case.name)))
+        for _ in range(options.firsts if table.footprint else 0):
+            times = _one_round(group, files, folders, options.threads[0], 0, Path(scratch))
+            for case in group:
+                case.firsts.append(times[case.name])
 
 
 def _prepare(
@@ -83,7 +92,9 @@ def _prepare(
         folder = scratch / str(number)
         folder.mkdir(parents=True)
         try:
+            start = time.perf_counter()
             files[case.name] = convert.prepare(peer, options.lehr, folders[case.name] / "model.onnx", folder)
+            case.prepare_s[peer] = time.perf_counter() - start
             case.file_mb[peer] = files[case.name].stat().st_size / 1e6
         except convert.ConversionError as error:
             case.problems[peer] = str(error)
@@ -110,7 +121,7 @@ def _one_round(
             output = np.load(run[2])
             error = relative_error(references.setdefault(case.name, output), output)
             case.errors[peer] = max(case.errors.get(peer, 0.0), error)
-            if error <= (LEHR_TOLERANCE if peer == "lehr" else PEER_TOLERANCE):
+            if error <= (PEER_TOLERANCE if peer in convert.PEERS else LEHR_TOLERANCE):
                 times[case.name][peer] = answer
             else:
                 case.problems[peer] = f"its answer differs from the reference by {error:.1e} of the largest value"
@@ -161,6 +172,8 @@ def main() -> int:
     parser.add_argument("--threads", type=lambda text: [int(n) for n in text.split(",")], default=[1, 2])
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--seconds", type=float, default=0.5, help=f"of measuring a network, for each peer and round; {SHORT:g} of it for a product or layer")
+    parser.add_argument("--cases", default="", help="only cases whose name contains this, like 'Softmax'")
+    parser.add_argument("--firsts", type=int, default=4, help="more launches of each peer for the times to the first answer")
     parser.add_argument("--output", type=Path, default=RESULTS, help="the page to write (default: RESULTS.md beside this)")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="lehr-probe-") as scratch:

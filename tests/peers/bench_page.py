@@ -12,11 +12,14 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from statistics import geometric_mean, median
 
-from bench_peer import Measurement
-from cases import Table
-from probe import NEAR_NS
+from bench_peer import VARIANTS, Measurement
+from cases import Table, Work
+from probe import NEAR_NS, Ceilings
 
-TITLES = {"lehr": "lehr", "onnxruntime": "ONNX Runtime", "openvino": "OpenVINO", "mnn": "MNN", "ncnn": "ncnn"}
+TITLES = {
+    "lehr": "lehr", "onnxruntime": "ONNX Runtime", "openvino": "OpenVINO", "mnn": "MNN", "ncnn": "ncnn",
+    "lehr-os": "lehr -Os", "lehr-strict": "strict", "lehr-avx2": "AVX2", "lehr-avx2-strict": "AVX2 strict",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -24,9 +27,20 @@ class Round:
     threads: int
     distance: str  # of the cores: near, far, changing, or nothing with one thread or without a probe
     times: dict[str, Measurement]
+    ceilings: Ceilings | None = None
+    work: Work | None = None
 
     def setting(self) -> str:
         return f"{self.threads} {self.distance}".strip()
+
+    def share(self, peer: str) -> float | None:
+        """What the cores could do it in (all multiply-adds, or all reading of weights, at their most), by what it took."""
+        if peer not in self.times or self.ceilings is None or self.work is None:
+            return None
+        widest = 256 if "avx2" in peer or not self.ceilings.flops[512] else 512
+        reading = self.work.bytes / self.ceilings.bytes[self.work.bytes] if self.work.bytes else 0.0
+        floor = max(self.work.flops / self.ceilings.flops[widest], reading)
+        return floor / (self.times[peer].median_ms * 1e-3)
 
 
 @dataclass
@@ -36,6 +50,8 @@ class Case:
     problems: dict[str, str] = field(default_factory=dict)  # peer -> why it has a dash
     errors: dict[str, float] = field(default_factory=dict)  # peer -> worst difference from the reference
     file_mb: dict[str, float] = field(default_factory=dict)
+    prepare_s: dict[str, float] = field(default_factory=dict)  # compiling or converting
+    firsts: list[dict[str, Measurement]] = field(default_factory=list)  # launches for the first answer's time alone
 
     def median(self, setting: str, peer: str, key: str = "median_ms") -> float | None:
         """Over the rounds of that setting; none for a peer that has a problem."""
@@ -47,6 +63,15 @@ class Case:
         pairs = [(r.times.get(peer), r.times.get("lehr")) for r in self.rounds if r.setting() == setting]
         ratios = [getattr(a, key) / getattr(b, key) for a, b in pairs if a and b]
         return median(ratios) if ratios and not {peer, "lehr"} & set(self.problems) else None
+
+    def share(self, setting: str, peer: str) -> float | None:
+        shares = [share for r in self.rounds if r.setting() == setting and (share := r.share(peer)) is not None]
+        return median(shares) if shares else None
+
+    def first_ms(self, threads: int, peer: str) -> float | None:
+        launches = [*(r.times for r in self.rounds if r.threads == threads), *self.firsts]
+        values = [times[peer].first_ms for times in launches if peer in times]
+        return median(values) if values and peer not in self.problems else None
 
     def best_ratio(self, setting: str, peers: list[str]) -> float | None:
         ratios = [ratio for peer in peers if (ratio := self.ratio(setting, peer)) is not None]
@@ -75,13 +100,15 @@ def page(results: list[Result], options: argparse.Namespace, no_probe: str) -> s
         "",
     ]
     for shown, peers_of_table, found in results:
-        lines += [f"## {shown.title}", "", shown.note, "", *_latency(found, peers_of_table), ""]
+        lines += [f"## {shown.title}", "", shown.note, *([_SHARE_NOTE] if shown.work else []), ""]
+        lines += [*_latency(found, peers_of_table, shares=shown.work is not None), ""]
         if shown.footprint:
             lines += [
                 "## First answer, memory and file",
                 "",
-                "From the load to the first answer (ms); peak memory while running, beyond what Python itself holds (MB); the",
-                f"model's file (MB, a peer's own libraries not counted). Threads: {options.threads[0]}.",
+                f"From the load to the first answer (ms, medians of {options.rounds + options.firsts} launches); peak memory while running, beyond what",
+                "Python itself holds (MB); the model's file (MB, a peer's own libraries not counted), and compiling it (s).",
+                f"Threads: {options.threads[0]}.",
                 "",
                 *_footprint(found, peers_of_table, options.threads[0]),
                 "",
@@ -113,14 +140,27 @@ _PROBE_NOTE = (
 )
 
 
-def _latency(networks: list[Case], peers: list[str]) -> list[str]:
+_SHARE_NOTE = (
+    "Shares of the ceiling: the time that all multiply-adds take at the cores' peak with vectors of that width, or reading f32\n"
+    "weights of that size (whichever is longer), divided by the time; ceilings.c measures both in each round. Algorithms with\n"
+    "fewer operations, and weights of 25 bits, can have more than 1."
+)
+
+
+def _latency(networks: list[Case], peers: list[str], shares: bool) -> list[str]:
+    ours = ["lehr", *(peer for peer in peers if peer in VARIANTS)]
+    others = [peer for peer in peers if peer not in VARIANTS]
     timed = [f"{TITLES[peer]} ms" for peer in ["lehr", *peers]]
-    lines = [["model", "threads", *timed, *(f"/ {TITLES[peer]}" for peer in peers), "/ best"]]
+    best = ["/ best"] if others else []
+    ceilings = [f"{TITLES[peer]}: share" for peer in ours] if shares else []
+    lines = [["model", "threads", *timed, *(f"/ {TITLES[peer]}" for peer in peers), *best, *ceilings]]
     means: dict[str, list[list[float | None]]] = {}
     for network in networks:
         for setting in sorted({r.setting() for r in network.rounds}):
             times = [network.median(setting, peer) for peer in ["lehr", *peers]]
-            ratios = [*(network.ratio(setting, peer) for peer in peers), network.best_ratio(setting, peers)]
+            ratios = [network.ratio(setting, peer) for peer in peers]
+            ratios += [network.best_ratio(setting, others)] if others else []
+            ratios += [network.share(setting, peer) for peer in ours] if shares else []
             means.setdefault(setting, []).append(ratios)
             lines.append([network.name, setting, *(_number(t) for t in times), *(_number(r) for r in ratios)])
     for setting in sorted(means):
@@ -132,26 +172,30 @@ def _latency(networks: list[Case], peers: list[str]) -> list[str]:
 
 def _footprint(networks: list[Case], peers: list[str], threads: int) -> list[str]:
     all_peers = ["lehr", *peers]
-    sized = [peer for peer in all_peers if peer in ("lehr", "onnxruntime")]
+    compiled = ["lehr", *(peer for peer in peers if peer in VARIANTS)]
+    sized = [*compiled, *(peer for peer in peers if peer == "onnxruntime")]
     lines = [
         [
             "network",
             *(f"{TITLES[p]} first" for p in all_peers),
             *(f"{TITLES[p]} peak" for p in all_peers),
             *(f"{TITLES[p]} file" for p in sized),
+            *(f"{TITLES[p]} compiles" for p in compiled),
         ]
     ]
     for network in networks:
         # One thread's rounds have no distance; with more threads the first setting stands for all.
         setting = next((r.setting() for r in network.rounds if r.threads == threads), "")
-        cells = [network.median(setting, peer, key) for key in ("first_ms", "peak_mb") for peer in all_peers]
+        cells = [network.first_ms(threads, peer) for peer in all_peers]
+        cells += [network.median(setting, peer, "peak_mb") for peer in all_peers]
         cells += [network.file_mb.get(peer) for peer in sized]
+        cells += [network.prepare_s.get(peer) for peer in compiled]
         lines.append([network.name, *(_number(cell, 1) for cell in cells)])
     return table(lines)
 
 
 def _agreement(networks: list[Case], peers: list[str]) -> list[str]:
-    others = [peer for peer in ["lehr", *peers] if peer != _reference(peers)]
+    others = [peer for peer in TITLES if any(peer in network.errors for network in networks) and peer != _reference(peers)]
     lines = [["model", *(TITLES[peer] for peer in others)]]
     for network in networks:
         errors = [network.errors.get(peer) for peer in others]

@@ -2,8 +2,8 @@
 
     bench_peer.py PEER --threads N --seconds S [--case MODEL INPUTS OUT.npy]...
 
-PEER is lehr (MODEL.so), onnxruntime, openvino (MODEL.onnx), mnn (MODEL.mnn) or ncnn (MODEL.param, with MODEL.bin beside it);
-INPUTS is the folder of input_0.npy and so on. All compute in f32 from the same inputs, and give the output back as a numpy
+PEER is lehr or one of its variants (MODEL.so), onnxruntime, openvino (MODEL.onnx), mnn (MODEL.mnn) or ncnn (MODEL.param, with
+MODEL.bin beside it); INPUTS is the folder of input_0.npy and so on. With no seconds a model runs but once. All compute in f32 from the same inputs, and give the output back as a numpy
 array, which is part of the time. A package is imported before the clock of the first answer starts; a peer that fails prints
 {"problem": "..."} instead.
 """
@@ -26,6 +26,15 @@ import numpy as np
 # ctypes_run.py, with which an example opens a compiled model.
 sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
 
+AVX2 = ["--target-cpu", "x86-64-v3", "--caches", "this machine's"]
+# lehr with other flags, which tables set beside lehr as it is like peers.
+VARIANTS = {
+    "lehr-os": ["-Os"],
+    "lehr-strict": ["-O2", "--numerics", "strict"],
+    # The same caches, so that nothing differs but the instructions.
+    "lehr-avx2": ["-O2", *AVX2],
+    "lehr-avx2-strict": ["-O2", "--numerics", "strict", *AVX2],
+}
 WARM_UP_RUNS = 3
 # What a line with an answer starts with.
 ANSWER = "answer: "
@@ -39,7 +48,7 @@ class Measurement:
     median_ms: float
     p95_ms: float
     min_ms: float
-    first_ms: float  # from the load to the first answer
+    first_ms: float  # from the load to the first answer; the times above are this one if nothing else ran
     peak_mb: float
 
 
@@ -128,7 +137,7 @@ def load_ncnn(model: Path, threads: int) -> Run:
 
 
 LOADERS = {
-    "lehr": (load_lehr, "ctypes_run"),
+    **{name: (load_lehr, "ctypes_run") for name in ("lehr", *VARIANTS)},
     "onnxruntime": (load_onnxruntime, "onnxruntime"),
     "openvino": (load_openvino, "openvino"),
     "mnn": (load_mnn, "MNN"),
@@ -146,16 +155,17 @@ def measure(options: argparse.Namespace, model: Path, folder: Path, answer: Path
     output = run(inputs)
     first_ms = (time.perf_counter() - start) * 1e3
     np.save(answer, output)
-    for _ in range(WARM_UP_RUNS):
+    times = []
+    for _ in range(WARM_UP_RUNS if options.seconds > 0 else 0):
         run(inputs)
     # "5" resets the peak, so that it is that of running and not of loading.
     Path("/proc/self/clear_refs").write_text("5")
-    times = []
     end = time.perf_counter() + options.seconds
-    while not times or time.perf_counter() < end:
+    while time.perf_counter() < end:
         start = time.perf_counter()
         run(inputs)
         times.append((time.perf_counter() - start) * 1e3)
+    times = times or [first_ms]
     median, p95 = np.percentile(times, [50, 95])
     return Measurement(float(median), float(p95), min(times), first_ms, _status_mb("VmHWM") - before)
 

@@ -24,6 +24,14 @@ LOADERS_OF_TWO_INPUTS = ("onnxruntime", "openvino")
 
 
 @dataclass(frozen=True)
+class Work:
+    """What a case takes at least: floating-point operations (by the direct algorithm), and bytes of weights that it reads."""
+
+    flops: float
+    bytes: int = 0
+
+
+@dataclass(frozen=True)
 class Table:
     """Models that are timed by the same peers, and whether each runs in a process of its own."""
 
@@ -33,6 +41,7 @@ class Table:
     cases: Callable[[list[str]], dict[str, Path]]  # of the networks asked for: name -> folder
     alone: bool = False
     footprint: bool = False  # whether first answers, memory and files are shown too
+    work: Callable[[], dict[str, Work]] | None = None  # if given, times are also shown as shares of what the cores can do
 
 
 @dataclass(frozen=True)
@@ -49,6 +58,10 @@ class Layer:
     def name(self) -> str:
         rest = f"/{self.stride}" * (self.stride > 1) + f" in {self.groups} groups" * (self.groups > 1)
         return f"{self.kernel}x{self.kernel}{rest} {self.inputs}->{self.outputs} @{self.plane}"
+
+    def work(self) -> Work:
+        outputs = (-(-self.plane // self.stride)) ** 2 * self.outputs
+        return Work(2.0 * outputs * self.inputs // self.groups * self.kernel**2)
 
 
 LAYERS = (
@@ -92,6 +105,15 @@ def products(_: list[str]) -> dict[str, Path]:
     return cases
 
 
+def product_work() -> dict[str, Work]:
+    squares = {f"{n} x {n} x {n}": Work(2.0 * n**3) for n in SQUARES}
+    return squares | {f"{m} x {k} x {n}, weights": Work(2.0 * m * k * n, 4 * k * n) for m, k, n in CLASSIFIERS}
+
+
+def layer_work() -> dict[str, Work]:
+    return {layer.name(): layer.work() for layer in LAYERS}
+
+
 def layers(_: list[str]) -> dict[str, Path]:
     name = "layer-{0.inputs}-{0.outputs}-{0.plane}-{0.kernel}-{0.stride}-{0.groups}"
     return {layer.name(): _cached(name.format(layer), lambda: _layer(layer)) for layer in LAYERS}
@@ -132,6 +154,7 @@ TABLES = {
         "M x K x N: of two inputs, or with constant weights.",
         LOADERS_OF_TWO_INPUTS,
         products,
+        work=product_work,
     ),
     "layers": Table(
         "Single layers",
@@ -139,6 +162,22 @@ TABLES = {
         "conversion of layouts is timed; those are part of the time, for every peer.",
         ALL_PEERS,
         layers,
+        work=layer_work,
+    ),
+    "avx2": Table(
+        "AVX2 beside AVX-512",
+        "The same layers, strict (direct convolutions everywhere) and as they are by default.",
+        ("lehr-strict", "lehr-avx2", "lehr-avx2-strict"),
+        layers,
+        work=layer_work,
+    ),
+    "variants": Table(
+        "lehr beside itself",
+        "Batch 1, compiled with other flags.",
+        ("onnxruntime", "lehr-os", "lehr-strict", "lehr-avx2"),
+        networks,
+        alone=True,
+        footprint=True,
     ),
     "elementwise": Table(
         "Elementwise functions",

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import onnx
+from bench_peer import VARIANTS
 from peers_common import LehrError, compile_so
 
 PEERS = ("onnxruntime", "openvino", "mnn", "ncnn")
@@ -20,9 +21,10 @@ class ConversionError(Exception):
 
 
 def prepare(peer: str, lehr: Path, model: Path, scratch: Path) -> Path:
-    if peer == "lehr":
+    if peer == "lehr" or peer in VARIANTS:
+        flags = [flag.replace("this machine's", _caches()) for flag in VARIANTS.get(peer, ["-O2"])]
         try:
-            compile_so(lehr, model, scratch / "model.so")
+            compile_so(lehr, model, scratch / "model.so", *flags)
         except LehrError as error:
             raise ConversionError(str(error)) from error
         return scratch / "model.so"
@@ -39,6 +41,16 @@ def prepare(peer: str, lehr: Path, model: Path, scratch: Path) -> Path:
             rest.unlink()
         return out
     return model
+
+
+def _caches() -> str:
+    """Sizes of the first (data), second and third level, as `--caches` has them, like 48K,2048K,32M."""
+    sizes = {}
+    for index in sorted(Path("/sys/devices/system/cpu/cpu0/cache").glob("index*")):
+        level, kind, size = ((index / file).read_text().strip() for file in ("level", "type", "size"))
+        if kind != "Instruction":
+            sizes[level] = size
+    return ",".join(sizes[level] for level in ("1", "2", "3"))
 
 
 def _with_explicit_axes(model: Path, out: Path) -> Path:

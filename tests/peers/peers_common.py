@@ -50,8 +50,8 @@ def call_lehr(lehr: Path, *arguments: object) -> str:
     return done.stdout
 
 
-def compile_so(lehr: Path, model: Path, out: Path, level: str = "-O2") -> None:
-    call_lehr(lehr, "compile", model, "-o", out, level)
+def compile_so(lehr: Path, model: Path, out: Path, *flags: str) -> None:
+    call_lehr(lehr, "compile", model, "-o", out, *flags)
 
 
 def output_file(name: str) -> str:
