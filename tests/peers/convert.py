@@ -29,13 +29,15 @@ def prepare(peer: str, lehr: Path, model: Path, scratch: Path) -> Path:
             raise ConversionError(str(error)) from error
         return scratch / "model.so"
     if peer == "mnn":
-        source, out = _with_explicit_axes(model, scratch / "mnn.onnx"), scratch / "model.mnn"
+        source, out = scratch / "mnn.onnx", scratch / "model.mnn"
+        onnx.save(with_explicit_axes(model), source)
         converter = shutil.which("mnnconvert", path=Path(sys.executable).parent)
         _convert([converter, "-f", "ONNX", "--modelFile", source, "--MNNModel", out, "--bizCode", "lehr"], "mnnconvert", out)
         source.unlink()
         return out
     if peer == "ncnn":
-        source, out = _with_explicit_axes(model, scratch / "network.onnx"), scratch / "network.ncnn.param"
+        source, out = scratch / "network.onnx", scratch / "network.ncnn.param"
+        onnx.save(with_explicit_axes(model), source)
         _convert([_pnnx(), source, "fp16=0"], "pnnx", out, scratch / "network.ncnn.bin")
         for rest in scratch.glob("network*.onnx"):
             rest.unlink()
@@ -53,14 +55,13 @@ def _caches() -> str:
     return ",".join(sizes[level] for level in ("1", "2", "3"))
 
 
-def _with_explicit_axes(model: Path, out: Path) -> Path:
-    """A copy whose Softmax says its axis: before opset 13 none means 1, and both converters read none as the last."""
+def with_explicit_axes(model: Path) -> onnx.ModelProto:
+    """The model with its Softmax saying the axis: before opset 13 none means 1, and converters read none as the last."""
     network = onnx.load(model)
     for node in network.graph.node:
         if node.op_type == "Softmax" and not node.attribute:
             node.attribute.append(onnx.helper.make_attribute("axis", 1))
-    onnx.save(network, out)
-    return out
+    return network
 
 
 def _pnnx() -> Path | None:

@@ -1,12 +1,13 @@
-"""What folding, fusion and Winograd's algorithm bring on every network of the zoo; writes FUSION.md and fusion.svg.
+"""What folding, fusion and Winograd's algorithm bring on every network of the zoo, and on the nine of bench.py; writes FUSION.md
+and fusion.svg.
 
-    tests/peers/fusion.py --lehr target/release/lehr [--networks resnet50,vgg16] [--threads 1] [--seconds 2]
+    tests/peers/fusion.py --lehr target/release/lehr [--networks resnet50,vgg19.onnx] [--threads 1] [--seconds 2]
 
-Each row is two runs of `lehr bench zoo:NAME --compare unfused,fused`, which measures both variants in turn in one process:
+Each row is two runs of `lehr bench zoo:NAME|MODEL.onnx --compare unfused,fused`, which measures both variants in turn in one process:
 one with --numerics strict, where -O2 differs from -O1 by folding batch norms and scales into weights and by fusion alone, and one
 with the default numerics, where convolutions may also take Winograd's algorithm. What is measured is kept in fusion.json, so
 that networks may be measured one by one and the page be written again (--networks ""). Leave the machine alone while it runs.
-Needs Python 3.10 and nothing else.
+Needs Python 3.10, and for the nine of bench.py what that needs.
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ MEASURED, PAGE, CHART = HERE / "fusion.json", HERE / "FUSION.md", HERE / "fusion
 # As `lehr zoo` lists them, without those that are others in another size or have nothing to fuse.
 NETWORKS = (
     "mlp lenet5 alexnet vgg16 blurpool inception_naive inception_v1 resnet18 resnet50 senet densenet121 squeezenet "
-    "mobilenet siren hnet"
+    "mobilenet siren hnet "
+    "bvlc_alexnet.onnx densenet121.onnx inception_v1.onnx inception_v2.onnx resnet50.onnx shufflenet.onnx squeezenet.onnx "
+    "vgg19.onnx zfnet512.onnx"
 ).split()
 TIMEOUT_S = 600
 
@@ -46,7 +49,7 @@ def main() -> None:
 
 
 def _compare(options: argparse.Namespace, name: str, numerics: str) -> dict:
-    command = [options.lehr, "bench", f"zoo:{name}", "--compare", "unfused,fused", "--json", "--numerics", numerics]
+    command = [options.lehr, "bench", _model(name), "--compare", "unfused,fused", "--json", "--numerics", numerics]
     command += ["--threads", str(options.threads), "--seconds", str(options.seconds)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
     if done.returncode != 0:
@@ -54,6 +57,14 @@ def _compare(options: argparse.Namespace, name: str, numerics: str) -> dict:
     answer = json.loads(done.stdout)
     unfused, fused = answer["variants"]
     return {"unfused_ms": unfused["median_ms"], "fused_ms": fused["median_ms"], "ratio": answer["ratio"]}
+
+
+def _model(name: str) -> str:
+    if not name.endswith(".onnx"):
+        return f"zoo:{name}"
+    from peers_common import cached_network  # needs numpy and onnx
+
+    return str(cached_network(name.removesuffix(".onnx")) / "model.onnx")
 
 
 def _cpu() -> str:
@@ -70,21 +81,21 @@ def page(rows: dict[str, dict]) -> str:
         "",
         "*Unfused* is `-O1`: constants folded, everything cleaned up, each operator a kernel of its own. *Fused* is `-O2 --numerics",
         "strict`: batch norms and scales in the weights, elementwise work in the kernels before it. *Fast* is plain `-O2`, where",
-        "convolutions may also take Winograd's algorithm. How many times as fast as unfused, measured in turn in one process:",
+        "convolutions may also take Winograd's algorithm. NAME.onnx are the models of RESULTS.md, the others lehr's own. How many times as fast as unfused, measured in turn in one process:",
         "",
         "![How many times as fast each network is](fusion.svg)",
         "",
-        "| network         | unfused ms | fused ms | fast ms | fused is | fast is |",
-        "| --------------- | ---------: | -------: | ------: | -------: | ------: |",
+        "| network           | unfused ms | fused ms | fast ms | fused is | fast is |",
+        "| ----------------- | ---------: | -------: | ------: | -------: | ------: |",
     ]
     for name, row in rows.items():
         strict, fast = row["strict"], row["fast"]
         lines.append(
-            f"| {name:<15} | {_ms(strict['unfused_ms']):>10} | {_ms(strict['fused_ms']):>8} | {_ms(fast['fused_ms']):>7} "
+            f"| {name:<17} | {_ms(strict['unfused_ms']):>10} | {_ms(strict['fused_ms']):>8} | {_ms(fast['fused_ms']):>7} "
             f"| {strict['ratio']:>7.2f}x | {fast['ratio']:>6.2f}x |"
         )
     means = [geometric_mean(row[n]["ratio"] for row in rows.values()) for n in ("strict", "fast")]
-    lines.append(f"| geometric mean  | {'':>10} | {'':>8} | {'':>7} | {means[0]:>7.2f}x | {means[1]:>6.2f}x |")
+    lines.append(f"| geometric mean    | {'':>10} | {'':>8} | {'':>7} | {means[0]:>7.2f}x | {means[1]:>6.2f}x |")
     if missing := [name for name in NETWORKS if name not in rows]:
         lines += ["", f"Not measured yet: {', '.join(missing)}."]
     lines += ["", "`tests/peers/fusion.py` makes this page, the chart and the numbers behind them (`fusion.json`).", ""]
@@ -96,7 +107,7 @@ def _ms(value: float) -> str:
     return f"{value:.3g}" if value < 100 else f"{value:.0f}"
 
 
-ROW, BAR, LEFT, WIDTH, TOP = 40, 13, 140, 760, 44
+ROW, BAR, LEFT, WIDTH, TOP = 40, 13, 150, 760, 44
 
 
 def chart(rows: dict[str, dict]) -> str:
