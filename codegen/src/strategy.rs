@@ -239,6 +239,7 @@ mod tests {
             "direct tile=7x3 channels=64 share=channels/1",
             "F(4x4,3x3) tile=13x2 band=7",
             "F(2x2,5x5) tile=28x1 band=all",
+            "F(4x4,3x3)/2 tile=6x4 band=all",
             "gathered chunks=16",
         ];
         for text in texts {
@@ -259,6 +260,7 @@ mod tests {
             "direct  tile=14x2 channels=256 share=rows/16",
             "F(9x9,3x3) tile=13x2 band=7",
             "F(4x4,3x3) tile=13x2 band=some",
+            "F(4x4,3x3)/3 tile=13x2 band=7",
             "F(4x4,3x3) tile=13x2 band=7 more",
             "F(4x4,3x3) tile=99999999999x2 band=7",
             "gathered",

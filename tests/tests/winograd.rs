@@ -183,11 +183,26 @@ fn groups_of_whole_blocks() {
 }
 
 #[test]
-fn stride_two() {
+fn three_taps_with_stride_two() {
+    let three = Under { stride: 2, ..THREE };
+    for size in [13, 14, 15, 16, 17] {
+        check([1, 32, size, 31 - size], 64, three, After::Relu);
+    }
+    check([2, 64, 28, 29], 41, Under { pads: [0, 1, 3, 2], ..three }, After::Gelu);
+    check([1, 96, 56, 35], 128, Under { pads: [0, 0, 1, 1], ..three }, After::Residual);
+    check([1, 64, 27, 27], 64, Under { groups: 2, ..three }, After::Relu);
+    check([1, 256, 28, 28], 96, three, After::Residual);
+}
+
+#[test]
+fn larger_kernels_with_stride_two() {
     for size in [28, 29, 54] {
         let five = Under { kernel: 5, stride: 2, pads: [2; 4], ..POINTWISE };
         check([1, 48, size, size + 1], 64, five, After::Relu);
         check([2, 64, size, 35], 41, Under { pads: [0, 1, 3, 2], ..five }, After::Gelu);
         check([1, 64, size, size], 64, Under { kernel: 6, groups: 2, ..five }, After::Relu);
+    }
+    for kernel in 7..=10 {
+        check([1, 32, 39, 36], 32, Under { kernel, stride: 2, pads: [3; 4], ..POINTWISE }, After::Relu);
     }
 }

@@ -1,8 +1,8 @@
 //! Winograd's transforms as leaves: the tiles of a row, a vector of channels at a time.
 //!
 //! ```text
-//! for tile in 0..tiles                                  n = m + r - 1 points along an axis
-//!     input:   out[n][n] = Bt in[n][n] B                in += m pixels, out += one vector
+//! for tile in 0..tiles                                  n points along an axis
+//!     input:   out[n][n] = Bt in[..][..] B              in += stride * m pixels, out += one vector
 //!     output:  out[rows][cols] = epilogue(bias + At in[n][n] A)      in += one vector, out += m pixels
 //! ```
 //!
@@ -10,77 +10,164 @@
 //! point M(x) itself; a column of At holds the powers of p; the denominators are in the weights (Toom-Cook, transposed). Columns
 //! first, through a buffer on the stack, then rows: n * n values exceed the registers.
 //!
+//! With stride 2 a result is the sum over the even taps on even pixels, plus that over the odd taps on odd pixels: two
+//! convolutions of stride 1 with half the taps, each with points of its own, side by side in Bt and At. One tap needs no points:
+//! its m products are the results. So a kernel of 3 taps has 2 m + 1 products along an axis, where it would have 3 m directly.
+//!
 //! Registers: rdi arguments, rax in, rcx out, rdx bias, rbx tiles, r8-r11 and rsi pointers of operands.
 
 use super::alloc::{Allocated, Place, allocate};
-use super::asm::{Asm, Bin, FmaForm, Src, VReg, mem};
+use super::asm::{Asm, Bin, FmaForm, Mem, Src, VReg, mem};
 use super::vprog::{Access, VProg};
 use super::{Isa, LeafError, winograd_slots};
 use iced_x86::{Code, Register};
 
-/// F(m x m, r x r): m x m outputs of an r x r kernel from (m + r - 1) x (m + r - 1) products.
+/// F(m x m, r x r): m x m outputs of an r x r kernel, of stride 1 or (`By2`) 2.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Winograd {
-    /// Points 0, 1, -1 and infinity.
     F2x3,
-    /// This and the others: points 0, 5/8, -5/8, 3/2, -3/2 and infinity, which are exact constants and give a third of the error
-    /// that 1 and 2 do.
     F4x3,
     F3x4,
     F2x5,
+    F2x3By2,
+    F4x3By2,
+    F2x5By2,
+    F4x5By2,
+    F2x6By2,
+    F4x6By2,
+    F3x7By2,
+    F3x8By2,
+    F2x9By2,
+    F2x10By2,
 }
 
 const A: f64 = 0.625;
 const B: f64 = 1.5;
 
-impl Winograd {
-    pub const ALL: [Winograd; 4] = [Winograd::F4x3, Winograd::F2x3, Winograd::F3x4, Winograd::F2x5];
+/// A convolution of stride 1 along an axis, among those whose sum one with strides is.
+#[derive(Clone, Copy, Debug)]
+struct Phase {
+    /// The first pixel and tap.
+    first: usize,
+    taps: usize,
+    points: usize,
+}
 
-    /// As in the literature: `F(4x4,3x3)`.
+impl Phase {
+    /// The points but the infinite one; the first row of weights is that of the first of them. None for a single tap.
+    fn finite(self) -> &'static [f64] {
+        match self.points {
+            _ if self.taps == 1 => &[],
+            3 => &[0.0, 1.0],
+            4 => &[0.0, 1.0, -1.0],
+            // Exact constants, which give a third of the error that 1 and 2 do.
+            5 => &[0.0, A, -A, B],
+            6 => &[0.0, A, -A, B, -B],
+            n => unreachable!("no phase has {n} points"),
+        }
+    }
+
+    /// What a kernel along one axis becomes at this point.
+    fn weight_row(self, point: usize) -> Vec<f64> {
+        let finite = self.finite();
+        let Some(&p) = finite.get(point) else {
+            return (1..=self.taps).map(|k| if k == self.taps { 1.0 } else { 0.0 }).collect();
+        };
+        let scale: f64 = finite.iter().filter(|&&q| q != p).map(|q| p - q).product();
+        (0..self.taps).map(|k| p.powi(k as i32) / scale).collect()
+    }
+}
+
+impl Winograd {
+    pub const ALL: [Winograd; 14] = [
+        Winograd::F4x3,
+        Winograd::F2x3,
+        Winograd::F3x4,
+        Winograd::F2x5,
+        Winograd::F4x3By2,
+        Winograd::F2x3By2,
+        Winograd::F4x5By2,
+        Winograd::F2x5By2,
+        Winograd::F4x6By2,
+        Winograd::F2x6By2,
+        Winograd::F3x7By2,
+        Winograd::F3x8By2,
+        Winograd::F2x9By2,
+        Winograd::F2x10By2,
+    ];
+
+    /// Outputs, taps and stride.
+    const fn sizes(self) -> (usize, usize, usize) {
+        match self {
+            Winograd::F2x3 => (2, 3, 1),
+            Winograd::F4x3 => (4, 3, 1),
+            Winograd::F3x4 => (3, 4, 1),
+            Winograd::F2x5 => (2, 5, 1),
+            Winograd::F2x3By2 => (2, 3, 2),
+            Winograd::F4x3By2 => (4, 3, 2),
+            Winograd::F2x5By2 => (2, 5, 2),
+            Winograd::F4x5By2 => (4, 5, 2),
+            Winograd::F2x6By2 => (2, 6, 2),
+            Winograd::F4x6By2 => (4, 6, 2),
+            Winograd::F3x7By2 => (3, 7, 2),
+            Winograd::F3x8By2 => (3, 8, 2),
+            Winograd::F2x9By2 => (2, 9, 2),
+            Winograd::F2x10By2 => (2, 10, 2),
+        }
+    }
+
+    /// As in the literature: `F(4x4,3x3)`, with the stride behind if there is one: `F(4x4,3x3)/2`.
     pub fn name(self) -> String {
-        let (m, r) = (self.outputs(), self.taps());
-        format!("F({m}x{m},{r}x{r})")
+        let (m, r, stride) = self.sizes();
+        let strides = if stride > 1 { format!("/{stride}") } else { String::new() };
+        format!("F({m}x{m},{r}x{r}){strides}")
     }
 
     /// Outputs of a tile along an axis.
     pub const fn outputs(self) -> usize {
-        match self {
-            Winograd::F2x3 | Winograd::F2x5 => 2,
-            Winograd::F3x4 => 3,
-            Winograd::F4x3 => 4,
-        }
+        self.sizes().0
     }
 
     /// Taps of the kernel along an axis.
     pub const fn taps(self) -> usize {
-        match self {
-            Winograd::F2x3 | Winograd::F4x3 => 3,
-            Winograd::F3x4 => 4,
-            Winograd::F2x5 => 5,
-        }
+        self.sizes().1
     }
 
-    /// Points along an axis, and inputs of a tile.
-    pub const fn points(self) -> usize {
-        self.outputs() + self.taps() - 1
+    /// Of the convolution, along both axes.
+    pub const fn stride(self) -> usize {
+        self.sizes().2
     }
 
-    /// A row of the weights' transform: what a kernel along one axis becomes at this point.
-    fn weight_row(self, point: usize) -> Vec<f64> {
-        let finite: &[f64] = match self.points() {
-            4 => &[0.0, 1.0, -1.0],
-            _ => &[0.0, A, -A, B, -B],
-        };
-        let Some(&p) = finite.get(point) else {
-            return (1..=self.taps()).map(|k| if k == self.taps() { 1.0 } else { 0.0 }).collect();
-        };
-        let scale: f64 = finite.iter().filter(|&&q| q != p).map(|q| p - q).product();
-        (0..self.taps()).map(|k| p.powi(k as i32) / scale).collect()
+    /// Inputs of a tile along an axis.
+    pub const fn pixels(self) -> usize {
+        self.stride() * (self.outputs() - 1) + self.taps()
+    }
+
+    /// Products along an axis.
+    pub fn points(self) -> usize {
+        self.phases().map(|p| p.points).sum()
+    }
+
+    fn phases(self) -> impl Iterator<Item = Phase> {
+        let (m, r, stride) = self.sizes();
+        (0..stride).map(move |first| {
+            let taps = (r - first).div_ceil(stride);
+            Phase { first, taps, points: m + taps - 1 }
+        })
     }
 
     /// The weights' transform: a row for each point.
     pub fn weight_rows(self) -> Vec<Vec<f64>> {
-        (0..self.points()).map(|point| self.weight_row(point)).collect()
+        let row = |phase: Phase, point: usize| {
+            let mut row = vec![0.0; self.taps()];
+            row.iter_mut()
+                .skip(phase.first)
+                .step_by(self.stride())
+                .zip(phase.weight_row(point))
+                .for_each(|(r, w)| *r = w);
+            row
+        };
+        self.phases().flat_map(|phase| (0..phase.points).map(move |point| row(phase, point))).collect()
     }
 
     /// What a kernel becomes at all points, row by row; `rows` are those of the transform.
@@ -98,7 +185,7 @@ impl Winograd {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct InputTransform {
     pub winograd: Winograd,
-    /// From row to row of the input, and from pixel to pixel: those of a convolution with strides are further apart.
+    /// From row to row of the input, and from pixel to pixel.
     pub row: i32,
     pub pixel: i32,
     /// From point to point of the result.
@@ -131,11 +218,11 @@ const OPERANDS: [Register; 5] = [Register::R8, Register::R9, Register::R10, Regi
 
 impl InputTransform {
     pub(super) fn emit(&self, isa: Isa) -> Result<Vec<u8>, LeafError> {
-        let n = self.winograd.points();
+        let (n, pixels) = (self.winograd.points(), self.winograd.pixels());
         let vector = isa.bytes() as i64;
         let mut asm = Asm::new(isa);
         let constants = Constants::new(&mut asm);
-        let frame = (n * n) as i64 * vector;
+        let frame = (n * pixels) as i64 * vector;
         around_tiles(
             &mut asm,
             frame,
@@ -146,24 +233,18 @@ impl InputTransform {
                 constants.load(asm, &INPUT_CONSTANTS);
             },
             |asm| {
-                for j in 0..n {
-                    for i in 0..n {
-                        let at = i as i64 * i64::from(self.row) + j as i64 * i64::from(self.pixel);
-                        asm.load(i as VReg, mem(IN, at), None);
-                    }
-                    for (i, r) in constants.input(asm, self.winograd).into_iter().enumerate() {
-                        asm.store(mem(Register::RSP, (i * n + j) as i64 * vector), r, None);
-                    }
+                let buffer = |i: usize, j: usize| mem(Register::RSP, (i * pixels + j) as i64 * vector);
+                let input =
+                    |i: usize, j: usize| mem(IN, i as i64 * i64::from(self.row) + j as i64 * i64::from(self.pixel));
+                for j in 0..pixels {
+                    constants.input(asm, self.winograd, |i| input(i, j), |i| buffer(i, j));
                 }
                 for i in 0..n {
-                    for j in 0..n {
-                        asm.load(j as VReg, mem(Register::RSP, (i * n + j) as i64 * vector), None);
-                    }
-                    for (j, r) in constants.input(asm, self.winograd).into_iter().enumerate() {
-                        asm.store(mem(OUT, (i * n + j) as i64 * i64::from(self.point)), r, None);
-                    }
+                    let point = |j: usize| mem(OUT, (i * n + j) as i64 * i64::from(self.point));
+                    constants.input(asm, self.winograd, |j| buffer(i, j), point);
                 }
-                asm.add_imm(IN, self.winograd.outputs() as i64 * i64::from(self.pixel));
+                let step = self.winograd.stride() * self.winograd.outputs();
+                asm.add_imm(IN, step as i64 * i64::from(self.pixel));
                 asm.add_imm(OUT, vector);
             },
         );
@@ -178,7 +259,7 @@ impl OutputTransform {
         let epilogue = self.epilogue.legal(isa)?;
         // Results of a row lie in some of the first six registers; the constants are in the last ones.
         let top = Constants::first(isa);
-        let results = output_registers(self.winograd);
+        let results = self.winograd.result_registers();
         let code: Vec<Allocated> = results
             .iter()
             .map(|&r| allocate(&epilogue, isa, r, &(6..top).collect::<Vec<_>>()))
@@ -202,20 +283,15 @@ impl OutputTransform {
                 constants.load(asm, &OUTPUT_CONSTANTS);
             },
             |asm| {
+                let buffer = |i: usize, j: usize| mem(Register::RSP, (i * n + j) as i64 * vector);
                 for j in 0..n {
-                    for i in 0..n {
-                        asm.load(i as VReg, mem(IN, (i * n + j) as i64 * i64::from(self.point)), None);
-                    }
-                    let rows = constants.output(asm, self.winograd).into_iter().take(self.rows as usize);
-                    for (i, r) in rows.enumerate() {
-                        asm.store(mem(Register::RSP, (i * n + j) as i64 * vector), r, None);
-                    }
+                    let point = |i: usize| mem(IN, (i * n + j) as i64 * i64::from(self.point));
+                    let rows = constants.output(asm, self.winograd, point).into_iter().take(self.rows as usize);
+                    rows.enumerate().for_each(|(i, r)| asm.store(buffer(i, j), r, None));
                 }
                 for i in 0..i64::from(self.rows) {
-                    for j in 0..n {
-                        asm.load(j as VReg, mem(Register::RSP, (i * n as i64 + j as i64) * vector), None);
-                    }
-                    let cols = constants.output(asm, self.winograd).into_iter().take(self.cols as usize);
+                    let cols = constants.output(asm, self.winograd, |j| buffer(i as usize, j));
+                    let cols = cols.into_iter().take(self.cols as usize);
                     for (j, r) in cols.enumerate() {
                         if self.bias {
                             asm.bin(Bin::Add, r, r, Src::Mem(mem(BIAS, 0)));
@@ -308,75 +384,167 @@ impl Constants {
         }
     }
 
-    /// Bt times what lies in the first registers; gives the registers of the results.
-    fn input(self, asm: &mut Asm, winograd: Winograd) -> Vec<VReg> {
-        if winograd.points() == 4 {
-            asm.bin(Bin::Sub, 4, 2, Src::Reg(0));
-            asm.bin(Bin::Add, 5, 1, Src::Reg(2));
-            asm.bin(Bin::Sub, 6, 2, Src::Reg(1));
-            asm.bin(Bin::Sub, 7, 3, Src::Reg(1));
-            return vec![4, 5, 6, 7];
+    /// Bt times an axis of pixels that lie at `from`, stored at `to`.
+    fn input(self, asm: &mut Asm, winograd: Winograd, from: impl Fn(usize) -> Mem, to: impl Fn(usize) -> Mem) {
+        let mut point = 0;
+        for phase in winograd.phases() {
+            for i in 0..phase.points {
+                asm.load(i as VReg, from(phase.first + i * winograd.stride()), None);
+            }
+            for r in self.input_of_phase(asm, phase) {
+                asm.store(to(point), r, None);
+                point += 1;
+            }
         }
-        let c = |k: usize| self.get(&INPUT_CONSTANTS, k);
-        let add = |asm: &mut Asm, to: VReg, x: VReg, k: usize| asm.fma(FmaForm::F231, to, x, c(k));
-        // d4 - s d2 + q d0
-        asm.copy(6, 4);
-        add(asm, 6, 2, 0);
-        add(asm, 6, 0, 1);
-        // Even and odd parts at a and at b.
-        asm.copy(7, 4);
-        add(asm, 7, 2, 2);
-        asm.copy(8, 3);
-        add(asm, 8, 1, 2);
-        asm.copy(9, 3);
-        add(asm, 9, 1, 3);
-        add(asm, 4, 2, 3);
-        // d5 - s d3 + q d1
-        add(asm, 5, 3, 0);
-        add(asm, 5, 1, 1);
-        asm.copy(10, 7);
-        add(asm, 10, 8, 4);
-        add(asm, 7, 8, 5);
-        asm.copy(11, 4);
-        add(asm, 11, 9, 6);
-        add(asm, 4, 9, 7);
-        vec![6, 10, 7, 11, 4, 5]
     }
 
-    /// At times what lies in the first registers; gives [`output_registers`].
-    fn output(self, asm: &mut Asm, winograd: Winograd) -> Vec<VReg> {
-        if winograd.points() == 4 {
-            asm.bin(Bin::Add, 0, 0, Src::Reg(1));
-            asm.bin(Bin::Add, 0, 0, Src::Reg(2));
-            asm.bin(Bin::Sub, 1, 1, Src::Reg(2));
-            asm.bin(Bin::Add, 1, 1, Src::Reg(3));
-            return output_registers(winograd);
-        }
-        let c = |k: usize| self.get(&OUTPUT_CONSTANTS, k);
-        asm.bin(Bin::Add, 6, 1, Src::Reg(2));
-        asm.bin(Bin::Sub, 7, 1, Src::Reg(2));
-        asm.bin(Bin::Add, 8, 3, Src::Reg(4));
-        asm.bin(Bin::Sub, 9, 3, Src::Reg(4));
-        asm.bin(Bin::Add, 0, 0, Src::Reg(6));
-        asm.bin(Bin::Add, 0, 0, Src::Reg(8));
-        // Sums for even powers, differences for odd ones; the infinite point counts in the last.
-        let results = output_registers(winograd);
-        for (power, &to) in results.iter().enumerate().skip(1) {
-            let (at_a, at_b) = if power % 2 == 0 { (6, 8) } else { (7, 9) };
-            if power + 1 == results.len() {
-                asm.fma(FmaForm::F231, to, at_a, c(2 * power - 2));
-            } else {
-                asm.bin(Bin::Mul, to, at_a, c(2 * power - 2));
+    /// Bt of a phase times what lies in the first registers; gives the registers of the results.
+    fn input_of_phase(self, asm: &mut Asm, phase: Phase) -> Vec<VReg> {
+        let c = |k: usize| self.get(&INPUT_CONSTANTS, k);
+        let add = |asm: &mut Asm, to: VReg, x: VReg, k: usize| asm.fma(FmaForm::F231, to, x, c(k));
+        match phase.finite().len() {
+            0 => (0..phase.points as VReg).collect(),
+            2 => {
+                asm.bin(Bin::Sub, 3, 1, Src::Reg(0));
+                asm.bin(Bin::Sub, 4, 2, Src::Reg(1));
+                vec![3, 1, 4]
             }
-            asm.fma(FmaForm::F231, to, at_b, c(2 * power - 1));
+            3 => {
+                asm.bin(Bin::Sub, 4, 2, Src::Reg(0));
+                asm.bin(Bin::Add, 5, 1, Src::Reg(2));
+                asm.bin(Bin::Sub, 6, 2, Src::Reg(1));
+                asm.bin(Bin::Sub, 7, 3, Src::Reg(1));
+                vec![4, 5, 6, 7]
+            }
+            4 => {
+                // What is left of d0, d1 and d2 times x^2 - a^2; the point b is the second.
+                asm.copy(5, 2);
+                add(asm, 5, 0, 3);
+                asm.copy(6, 3);
+                add(asm, 6, 1, 3);
+                add(asm, 4, 2, 3);
+                // And of d1 and d2 times x - b.
+                asm.copy(7, 2);
+                add(asm, 7, 1, 7);
+                add(asm, 3, 2, 7);
+                asm.copy(8, 3);
+                add(asm, 8, 7, 4);
+                add(asm, 3, 7, 5);
+                asm.copy(9, 6);
+                add(asm, 9, 5, 7);
+                add(asm, 4, 6, 7);
+                vec![9, 8, 3, 6, 4]
+            }
+            _ => {
+                // d4 - s d2 + q d0
+                asm.copy(6, 4);
+                add(asm, 6, 2, 0);
+                add(asm, 6, 0, 1);
+                // Even and odd parts at a and at b.
+                asm.copy(7, 4);
+                add(asm, 7, 2, 2);
+                asm.copy(8, 3);
+                add(asm, 8, 1, 2);
+                asm.copy(9, 3);
+                add(asm, 9, 1, 3);
+                add(asm, 4, 2, 3);
+                // d5 - s d3 + q d1
+                add(asm, 5, 3, 0);
+                add(asm, 5, 1, 1);
+                asm.copy(10, 7);
+                add(asm, 10, 8, 4);
+                add(asm, 7, 8, 5);
+                asm.copy(11, 4);
+                add(asm, 11, 9, 6);
+                add(asm, 4, 9, 7);
+                vec![6, 10, 7, 11, 4, 5]
+            }
+        }
+    }
+
+    /// At times an axis of products that lie at `from`; gives [`Winograd::result_registers`].
+    fn output(self, asm: &mut Asm, winograd: Winograd, from: impl Fn(usize) -> Mem) -> Vec<VReg> {
+        let (mut first, mut sums) = (0, vec![]);
+        for phase in winograd.phases() {
+            let single = phase.taps == 1 && !sums.is_empty();
+            if single {
+                for (i, &sum) in sums.iter().enumerate() {
+                    asm.bin(Bin::Add, sum, sum, Src::Mem(from(first + i)));
+                }
+            } else {
+                // Out of the next phase's way.
+                let before: Vec<VReg> = (0..sums.len()).map(|i| SUMS + i as VReg).collect();
+                before.iter().zip(&sums).for_each(|(&to, &sum)| asm.copy(to, sum));
+                (0..phase.points).for_each(|i| asm.load(i as VReg, from(first + i), None));
+                sums = self.output_of_phase(asm, phase, winograd.outputs());
+                before.iter().zip(&sums).for_each(|(&before, &sum)| asm.bin(Bin::Add, sum, sum, Src::Reg(before)));
+            }
+            first += phase.points;
+        }
+        sums
+    }
+
+    /// At of a phase times what lies in the first registers; gives [`Phase::result_registers`].
+    fn output_of_phase(self, asm: &mut Asm, phase: Phase, outputs: usize) -> Vec<VReg> {
+        let results = phase.result_registers(outputs);
+        let c = |k: usize| self.get(&OUTPUT_CONSTANTS, k);
+        match phase.finite().len() {
+            0 => {}
+            2 => {
+                asm.bin(Bin::Add, 0, 0, Src::Reg(1));
+                asm.bin(Bin::Add, 1, 1, Src::Reg(2));
+            }
+            3 => {
+                asm.bin(Bin::Add, 0, 0, Src::Reg(1));
+                asm.bin(Bin::Add, 0, 0, Src::Reg(2));
+                asm.bin(Bin::Sub, 1, 1, Src::Reg(2));
+                asm.bin(Bin::Add, 1, 1, Src::Reg(3));
+            }
+            points => {
+                // Sums for even powers, differences for odd ones; the point b may be without -b.
+                asm.bin(Bin::Add, 6, 1, Src::Reg(2));
+                asm.bin(Bin::Sub, 7, 1, Src::Reg(2));
+                let (even_b, odd_b) = if points == 5 { (8, 9) } else { (3, 3) };
+                if points == 5 {
+                    asm.bin(Bin::Add, 8, 3, Src::Reg(4));
+                    asm.bin(Bin::Sub, 9, 3, Src::Reg(4));
+                }
+                asm.bin(Bin::Add, 0, 0, Src::Reg(6));
+                asm.bin(Bin::Add, 0, 0, Src::Reg(even_b));
+                // The infinite point counts in the last.
+                for (power, &to) in results.iter().enumerate().skip(1) {
+                    let (at_a, at_b) = if power % 2 == 0 { (6, even_b) } else { (7, odd_b) };
+                    if power + 1 == results.len() {
+                        asm.fma(FmaForm::F231, to, at_a, c(2 * power - 2));
+                    } else {
+                        asm.bin(Bin::Mul, to, at_a, c(2 * power - 2));
+                    }
+                    asm.fma(FmaForm::F231, to, at_b, c(2 * power - 1));
+                }
+            }
         }
         results
     }
 }
 
-fn output_registers(winograd: Winograd) -> Vec<VReg> {
-    match winograd.points() {
-        4 => vec![0, 1],
-        _ => (0..winograd.outputs() as VReg - 1).chain([5]).collect(),
+/// Where results of a phase wait for those of the next.
+const SUMS: VReg = 10;
+
+impl Phase {
+    /// Where the output's transform leaves its results.
+    fn result_registers(self, outputs: usize) -> Vec<VReg> {
+        match self.finite().len() {
+            0 | 2 | 3 => (0..outputs as VReg).collect(),
+            points => (0..outputs as VReg - 1).chain([points as VReg]).collect(),
+        }
+    }
+}
+
+impl Winograd {
+    /// Those of the last phase that is no single tap.
+    fn result_registers(self) -> Vec<VReg> {
+        let mut phases: Vec<Phase> = self.phases().collect();
+        phases.retain(|p| p.taps > 1);
+        phases.last().map_or_else(Vec::new, |p| p.result_registers(self.outputs()))
     }
 }

@@ -7,10 +7,11 @@ use lehr_codegen::x86::*;
 /// One input channel, whose lanes are as many channels of the output. Pixels and rows that belong together are `step` apart.
 fn check(isa: Isa, kind: Winograd, (tiles, rows, cols): (usize, usize, usize), step: usize, guard: Guard) {
     let (m, n, r, lanes) = (kind.outputs(), kind.points(), kind.taps(), isa.lanes());
+    let (pixels, stride_of) = (kind.pixels(), kind.stride());
     let mut random = Random(7);
-    let (width, points) = (((tiles - 1) * m + n - 1) * step + 1, n * n);
+    let (width, points) = (((tiles - 1) * m * stride_of + pixels - 1) * step + 1, n * n);
     // The last row, and the last tile's last column, end where the buffer ends.
-    let input_data = random.vec(((n - 1) * step + 1) * width * lanes);
+    let input_data = random.vec(((pixels - 1) * step + 1) * width * lanes);
     let input = Guarded::new(&input_data, guard);
     let stride = |elements: usize| (4 * elements * lanes) as i32;
     let products = Guarded::new(&vec![0.0; points * tiles * lanes], guard);
@@ -53,7 +54,7 @@ fn check(isa: Isa, kind: Winograd, (tiles, rows, cols): (usize, usize, usize), s
             continue;
         }
         let tap = |t: usize| {
-            let at = (y + t / r) * step * width + (x + t % r) * step;
+            let at = (stride_of * y + t / r) * step * width + (stride_of * x + t % r) * step;
             f64::from(kernel[t]) * f64::from(input_data[at * lanes + lane])
         };
         let sum: f64 = (0..r * r).map(tap).sum();

@@ -188,7 +188,7 @@ mod tests {
 
     fn tiling(kind: Winograd, channels: usize, outputs: usize, size: usize) -> Tiling {
         let shape = Shape {
-            stride: 1,
+            stride: kind.stride(),
             taps: kind.taps(),
             conv_groups: 1,
             channels,

@@ -7,15 +7,14 @@ use crate::strategy::{Strategy, Weighed};
 use crate::x86::{Isa, Winograd};
 use lehr_ir::ops::Conv;
 
-/// A convolution as Winograd's algorithm sees it: with stride 2, each of the four phases of a pixel's place (even or odd row,
-/// even or odd column) is an input channel of its own, and the kernel has half the taps along an axis.
+/// A convolution as Winograd's algorithm sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shape {
     pub stride: usize,
-    /// Taps of the kernel along an axis, per phase.
+    /// Taps of the kernel along an axis.
     pub taps: usize,
     pub conv_groups: usize,
-    /// Channels of a group of the convolution, all phases together, whole blocks of them where there are several blocks.
+    /// Channels of a group of the convolution, whole blocks of them where there are several blocks.
     pub channels: usize,
     /// Blocks of input and output channels of a group of the convolution.
     pub in_blocks: usize,
@@ -33,11 +32,10 @@ impl Shape {
         if op.groups > 1 && !(inputs.is_multiple_of(lanes) && outputs.is_multiple_of(lanes)) {
             return None;
         }
-        let phases = stride * stride;
-        let in_blocks = phases * inputs.div_ceil(lanes);
+        let in_blocks = inputs.div_ceil(lanes);
         Some(Shape {
             stride,
-            taps: high.div_ceil(stride),
+            taps: high,
             conv_groups: op.groups,
             channels: if in_blocks == 1 { inputs } else { in_blocks * lanes },
             in_blocks,
@@ -47,8 +45,9 @@ impl Shape {
 
     /// Zeros that tiles reach beyond the end of an axis of the input, of `input` elements, in front of which there is `pad`.
     pub fn reach(&self, kind: Winograd, input: usize, output: usize, pad: usize) -> usize {
-        let pixels = output.next_multiple_of(kind.outputs()) + self.taps - 1;
-        (self.stride * pixels).saturating_sub(pad + input)
+        let tiles = output.div_ceil(kind.outputs());
+        let end = (tiles - 1) * kind.outputs() * kind.stride() + kind.pixels();
+        end.saturating_sub(pad + input)
     }
 }
 
@@ -83,7 +82,7 @@ pub fn algorithms(op: &Conv, w: &[usize], y: &[usize], isa: Isa, machine: &Machi
         let cycles = tiling.cycles(&w, machine) * DOUBT;
         (tiling.scratch() <= MAX_SCRATCH).then_some(Weighed { strategy: Strategy::Winograd(w), cycles })
     };
-    let kinds = Winograd::ALL.into_iter().filter(|kind| kind.taps() == shape.taps);
+    let kinds = Winograd::ALL.into_iter().filter(|kind| (kind.taps(), kind.stride()) == (shape.taps, shape.stride));
     let mut all: Vec<Weighed> = [direct].into_iter().chain(kinds.filter_map(by)).collect();
     all.sort_by(|a, b| a.cycles.total_cmp(&b.cycles));
     all

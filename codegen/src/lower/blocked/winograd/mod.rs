@@ -1,4 +1,4 @@
-//! Convolutions by Winograd's algorithm: of stride 1 with kernels of 3 to 5 taps, of stride 2 with kernels of twice as many.
+//! Convolutions by Winograd's algorithm: of stride 1 with kernels of 3 to 5 taps, of stride 2 with 3 and with 5 to 10.
 //!
 //! ```text
 //! parallel for share of an image's bands                a band is a number of rows of tiles
@@ -10,8 +10,7 @@
 //!             output = epilogue(bias + transform of M)
 //! ```
 //!
-//! With stride 2 the four phases of a pixel's place are input channels: a 5x5 kernel becomes a 3x3 one on four times the channels
-//! ([`Shape`]). Groups of the convolution are computed one after the other, each with its own part of V.
+//! Groups of the convolution are computed one after the other, each with its own part of V.
 //!
 //! Where the weights weigh most, the band is the image: a first kernel fills V, a second is parallel over oc-groups. Every
 //! thread has its own part of the scratch buffers, which stays in its cache; results do not depend on threads. The input's
@@ -60,8 +59,6 @@ struct WinogradConv {
     y: View,
     xs: Lattice,
     ys: Lattice,
-    /// From pixel to pixel of the input.
-    stride: i64,
     pads: [i64; 2],
     lanes: usize,
     /// Groups of output blocks, in each group of the convolution.
@@ -133,7 +130,6 @@ impl WinogradConv {
             ys: y.lattice(),
             x,
             y,
-            stride: shape.stride as i64,
             pads: [op.pads[0] as i64, op.pads[1] as i64],
             lanes,
             groups,
@@ -154,7 +150,7 @@ impl WinogradConv {
         self.kind.points() * self.kind.points()
     }
 
-    /// Blocks of channels of V: of all groups of the convolution, and in each of all phases.
+    /// Blocks of channels of V, of all groups of the convolution.
     fn in_blocks(&self) -> usize {
         self.shape.conv_groups * self.shape.in_blocks
     }
@@ -281,8 +277,8 @@ impl WinogradConv {
     fn band(&self, cx: &mut NodeCx, rows: usize) -> Result<Band, LeafError> {
         let input = LeafSpec::WinogradInput(InputTransform {
             winograd: self.kind,
-            row: bytes(self.stride * self.xs.spatial[0]),
-            pixel: bytes(self.stride * self.xs.spatial[1]),
+            row: bytes(self.xs.spatial[0]),
+            pixel: bytes(self.xs.spatial[1]),
             point: bytes(self.point_v() as i64),
             tiles: self.tiles_wide as u32,
         });
@@ -371,26 +367,12 @@ impl BandCx<'_> {
     /// Transforms a block of input channels.
     fn input(&self, k: &mut KernelCx, block: Expr) {
         let c = self.conv;
-        let (m, row_elements) = (c.kind.outputs() as i64, (c.tiles_wide * c.lanes) as i64);
+        let (step, row_elements) = (c.kind.outputs() * c.kind.stride(), (c.tiles_wide * c.lanes) as i64);
         let to = k.let_(self.v.clone() + block.clone() * (c.band_tiles() * c.lanes) as i64);
-        // Where the block's phase begins, and the block's own channels.
-        let phases = c.stride * c.stride;
-        let (own, shift) = match phases {
-            1 => (block, [Expr::i64(0), Expr::i64(0)]),
-            _ => {
-                let per_phase = (c.shape.in_blocks as i64) / phases;
-                let (conv_group, rest) = (block.clone() / c.shape.in_blocks as i64, block % c.shape.in_blocks as i64);
-                let phase = k.let_(rest.clone() / per_phase);
-                let own = k.let_(conv_group * per_phase + rest % per_phase);
-                (own, [phase.clone() / c.stride, phase % c.stride])
-            }
-        };
         k.serial(self.leaves.rows, |k, row| {
-            let place = [
-                (self.first.clone() + row.clone()) * (m * c.stride) + shift[0].clone() - Expr::i64(c.pads[0]),
-                shift[1].clone() - Expr::i64(c.pads[1]),
-            ];
-            let from = c.xs.at(&self.image, own, &place);
+            let place =
+                [(self.first.clone() + row.clone()) * step as i64 - Expr::i64(c.pads[0]), Expr::i64(-c.pads[1])];
+            let from = c.xs.at(&self.image, block.clone(), &place);
             let to = to + row * row_elements;
             k.leaf(self.leaves.input, vec![address(self.params.x, from), address(self.params.v, to)]);
         });

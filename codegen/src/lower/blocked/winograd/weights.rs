@@ -14,27 +14,20 @@ pub fn pack(
     lanes: usize,
     groups: Parts,
 ) -> Vec<u8> {
-    let Shape { stride, taps, conv_groups, channels, out_blocks, .. } = *shape;
+    let Shape { conv_groups, channels, out_blocks, .. } = *shape;
     let points = kind.points() * kind.points();
     let rows = kind.weight_rows();
     let outputs = outputs / conv_groups;
-    let per_phase = inputs.max(channels / (stride * stride));
     let mut packed = vec![0u8; 4 * points * channels * out_blocks * lanes * conv_groups];
-    let mut own = vec![0.0; taps * taps];
     for cg in 0..conv_groups {
         let mut first = 0;
         for count in split_evenly(out_blocks as u32, groups.size as u32) {
             let width = count as usize * lanes;
             let start = (cg * out_blocks * lanes + first) * points * channels;
             for o in first..(first + width).min(outputs) {
-                for (phase, i) in (0..stride * stride).flat_map(|phase| (0..inputs).map(move |i| (phase, i))) {
-                    let from = &w[((cg * outputs + o) * inputs + i) * kernel * kernel..][..kernel * kernel];
-                    for (t, tap) in own.iter_mut().enumerate() {
-                        let (y, x) = (t / taps * stride + phase / stride, t % taps * stride + phase % stride);
-                        *tap = if y < kernel && x < kernel { from[y * kernel + x] } else { 0.0 };
-                    }
-                    for (point, value) in kind.weights(&rows, &own).into_iter().enumerate() {
-                        let channel = phase * per_phase + i;
+                for channel in 0..inputs {
+                    let own = &w[((cg * outputs + o) * inputs + channel) * kernel * kernel..][..kernel * kernel];
+                    for (point, value) in kind.weights(&rows, own).into_iter().enumerate() {
                         let at = 4 * (start + (point * channels + channel) * width + o - first);
                         packed[at..at + 4].copy_from_slice(&value.to_le_bytes());
                     }
