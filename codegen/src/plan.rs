@@ -148,7 +148,7 @@ fn takes_over(
         places.next().filter(|_| places.next().is_none())
     };
     let (Some(from), Some(to)) = (param(operand), param(result)) else { return false };
-    a.first < at && a.last == at && b.first == at && {
+    program.in_place && a.first < at && a.last == at && b.first == at && {
         may_take_place(&program.kernels[step.kernel], &program.leaves, from, to)
     }
 }
@@ -274,6 +274,7 @@ pub fn picture(program: &Program) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernel::{Blocks, Expr, KernelBuilder, LoopKind};
     use crate::program::{BufferInfo, Step};
     use lehr_ir::DType;
 
@@ -304,5 +305,47 @@ mod tests {
         p.buffers[1].place = p.buffers[0].place;
         // With the first, whose place it has now, and with the last, which had taken that over.
         assert_eq!(check(&p).len(), 2);
+    }
+
+    /// Buffer 0 is an operand that a step writes first; step 1 computes buffer 1 from it, element by element, and step 2 reads `last`.
+    fn relu(last: u32) -> Program {
+        let mut p = chain(&[640, 640, 640]);
+        let mut k = KernelBuilder::new("relu");
+        let x = k.param(DType::U8, 640, Access::Read);
+        let y = k.param(DType::U8, 640, Access::Write);
+        k.for_(LoopKind::Vector, Expr::i64(0), Expr::i64(640), 1, |k, i| {
+            let v = k.load(x, i.clone());
+            k.store(y, i, v);
+        });
+        p.kernels = vec![k.finish(Default::default())];
+        let step = |args: &[u32]| Step {
+            kernel: 0,
+            args: args.iter().map(|&b| BufferId(b)).collect(),
+            origins: vec![],
+            first_fault: 0,
+        };
+        p.steps = vec![step(&[2, 0]), step(&[0, 1]), step(&[last, 2])];
+        p.buffers[2].place = Some(Place::Output(0));
+        p.in_place = true;
+        p
+    }
+
+    #[test]
+    fn a_result_takes_the_place_of_an_operand_that_dies() {
+        let mut p = relu(1);
+        plan(&mut p);
+        assert_eq!((check(&p), p.arena_bytes), (vec![], 640));
+        assert!(picture(&p).contains("at most 640 bytes at a time, 1 in place"), "{}", picture(&p));
+        // Its loads must not move behind the stores any more.
+        assert_eq!(p.kernels[0].params[0].access, Access::ReadWrite);
+        // On a GPU, and where the operand is read again.
+        let mut apart = Program { in_place: false, ..relu(1) };
+        let mut again = relu(0);
+        for p in [&mut apart, &mut again] {
+            plan(p);
+            assert_eq!((check(p), p.arena_bytes), (vec![], 1280));
+        }
+        again.buffers[1].place = again.buffers[0].place;
+        assert_eq!(check(&again).len(), 1);
     }
 }

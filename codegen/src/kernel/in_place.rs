@@ -384,3 +384,124 @@ fn slope(e: &Expr, changing: &[(Var, i64)]) -> Option<i64> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Blocks, KernelBuilder};
+    use super::*;
+    use bytes::Bytes;
+
+    const N: i64 = 24;
+
+    /// Four parallel iterations over 24 elements; `body` gets operand, result and the first of an iteration's six elements.
+    fn allowed(body: impl FnOnce(&mut KernelBuilder, Param, Param, Expr)) -> bool {
+        let streams = Streams {
+            result: 1,
+            operands: vec![0],
+            run: Trips::Fixed(8),
+            axes: vec![(Trips::Argument { position: 2, each: 1 }, 8)],
+        };
+        let leaf = |streams| Leaf { name: "leaf".into(), code: Bytes::new(), streams };
+        let mut k = KernelBuilder::new("k");
+        let x = k.param(DType::F32, N as usize, Access::Read);
+        let y = k.param(DType::F32, N as usize, Access::Write);
+        let p = k.parallel(4, 1);
+        body(&mut k, x, y, p * 6);
+        may_take_place(&k.finish(Default::default()), &[leaf(Some(streams)), leaf(None)], x, y)
+    }
+
+    /// A loop over an iteration's elements that reads at `from(i)` and writes at `to(i)`.
+    fn copied(kind: LoopKind, from: impl Fn(Expr) -> Expr, to: impl Fn(Expr) -> Expr) -> bool {
+        allowed(|k, x, y, first| {
+            k.for_(kind, first.clone(), first + 6, 1, |k, i| {
+                let v = k.load(x, from(i.clone()));
+                k.store(y, to(i), v);
+            });
+        })
+    }
+
+    #[test]
+    fn what_is_read_where_it_is_written_is_overwritten() {
+        for kind in [LoopKind::Serial, LoopKind::Vector] {
+            assert!(copied(kind, |i| i, |i| i));
+            // Across threads, and within one.
+            assert!(!copied(kind, |i| Expr::i64(N - 1) - i, |i| i));
+            assert!(!copied(kind, |i| (i + 1).min(Expr::i64(N - 1)), |i| i));
+            assert!(!copied(kind, |_| Expr::i64(0), |i| i));
+            assert!(!copied(kind, |i| i.clone() / 2 * 2, |i| i));
+        }
+    }
+
+    /// Element by element, forwards: each is read before its place is written, unless iterations run at once.
+    #[test]
+    fn iterations_of_a_vector_loop_run_at_once() {
+        let earlier = |kind| {
+            allowed(|k, x, y, first| {
+                k.for_(kind, first.clone(), first.clone() + 3, 1, |k, i| {
+                    let ahead = (i.clone() - first.clone()) * 2 + first.clone();
+                    let v = k.load(x, ahead);
+                    k.store(y, i, v);
+                });
+            })
+        };
+        assert!(earlier(LoopKind::Serial));
+        assert!(!earlier(LoopKind::Vector));
+    }
+
+    #[test]
+    fn nothing_is_read_behind_a_write() {
+        let twice = |second: bool| {
+            allowed(|k, x, y, first| {
+                for part in 0..2 {
+                    k.for_(LoopKind::Vector, first.clone(), first.clone() + 6, 1, |k, i| {
+                        let v = if part == 0 || second { k.load(x, i.clone()) } else { Expr::f32(0.0) };
+                        k.store(y, i, v);
+                    });
+                }
+            })
+        };
+        assert!(twice(false));
+        assert!(!twice(true));
+        // Statistics of all elements first: of the same thread's.
+        let whole = |from: i64| {
+            allowed(|k, x, y, first| {
+                let sum = k.mutable(Expr::f32(0.0));
+                k.for_(LoopKind::Serial, first.clone() * from, first.clone() * from + 6, 1, |k, i| {
+                    let v = k.load(x, i);
+                    k.set(sum, Expr::Var(sum) + v);
+                });
+                k.for_(LoopKind::Vector, first.clone(), first + 6, 1, |k, i| k.store(y, i, Expr::Var(sum)));
+            })
+        };
+        assert!(whole(1));
+        assert!(!whole(0));
+    }
+
+    #[test]
+    fn a_leaf_reads_in_step_what_it_says_and_nothing_else() {
+        let call = |leaf: u32, shift: i64, count: i64| {
+            allowed(|k, x, y, first| {
+                let at = |buf, index| LeafArg::Address { buf, index };
+                k.leaf(leaf, vec![at(x, first.clone() + shift), at(y, first), LeafArg::Int(Expr::i64(count))]);
+            })
+        };
+        assert!(call(0, 0, 3));
+        // Into the next iteration's elements, beyond the end, at a shifted place, by an unknown leaf.
+        assert!(!call(0, 0, 4));
+        assert!(!call(0, -1, 2));
+        assert!(!call(1, 0, 3));
+        // Twice over the same, as tiles that overlap are: the second would read results.
+        assert!(!allowed(|k, x, y, first| {
+            for _ in 0..2 {
+                let at = |buf| LeafArg::Address { buf, index: first.clone() };
+                k.leaf(0, vec![at(x), at(y), LeafArg::Int(Expr::i64(1))]);
+            }
+        }));
+        // Sums that are begun in the result.
+        assert!(!allowed(|k, x, y, first| {
+            let at = |buf| LeafArg::Address { buf, index: first.clone() };
+            k.leaf(0, vec![LeafArg::Int(Expr::i64(0)), at(y), LeafArg::Int(Expr::i64(1))]);
+            k.leaf(0, vec![at(x), at(y), LeafArg::Int(Expr::i64(1))]);
+        }));
+    }
+}
