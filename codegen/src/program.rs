@@ -1,5 +1,6 @@
 //! A lowered model before machine code: kernels, the order they run in, and where every buffer lies.
 
+use crate::kernel::in_place::Streams;
 use crate::kernel::{Kernel, Stmt};
 use crate::strategy::Decision;
 use bytes::Bytes;
@@ -75,6 +76,8 @@ pub struct Leaf {
     /// Says kernel, ISA and shape; unique in a program.
     pub name: String,
     pub code: Bytes,
+    /// What it goes over in step with its result; `None` where that is not said, and nothing may be assumed.
+    pub streams: Option<Streams>,
 }
 
 /// A lowered model.
@@ -98,6 +101,8 @@ pub struct Program {
     pub compact: Vec<NodeId>,
     pub weights: Vec<Weight>,
     pub weights_bytes: u64,
+    /// Whether results may take the place of operands, where kernels allow it: not on GPUs, where threads share the iterations.
+    pub in_place: bool,
     /// Peak of the arena, set by the plan.
     pub arena_bytes: u64,
     /// Texts of the faults that data can cause, `node 'x' (Gather): index out of range`.

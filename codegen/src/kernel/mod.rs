@@ -22,6 +22,7 @@
 mod build;
 mod check;
 mod contract;
+pub mod in_place;
 pub mod interp;
 mod print;
 

@@ -144,6 +144,7 @@ pub fn lower_owned(mut graph: Graph, options: &LowerOptions) -> Result<Program, 
     check_constants(&graph)?;
     let mut low =
         Lowering { program: Program { name: graph.name.clone(), ..Program::default() }, ..Lowering::default() };
+    low.program.in_place = options.gpu.is_none();
     low.layouts = layout::decide(&graph, options);
     low.gpu = options.gpu;
     low.machine = options.machine;

@@ -78,6 +78,7 @@ mod prefetch;
 mod rows;
 mod shuffle;
 mod stamp;
+mod streams;
 mod tile;
 mod vmath;
 mod vprog;
@@ -238,7 +239,7 @@ impl LeafSpec {
             LeafSpec::WinogradInput(s) => s.emit(isa)?,
             LeafSpec::WinogradOutput(s) => s.emit(isa)?,
         };
-        Ok(Leaf { name: self.name(isa), code: code.into() })
+        Ok(Leaf { name: self.name(isa), code: code.into(), streams: self.streams(isa) })
     }
 
     /// The same for the same spec in every run, and different for different ones (by a hash of 64 bits).

@@ -22,5 +22,5 @@ pub fn stamp() -> Result<Leaf, LeafError> {
         asm.assemble(0)
     };
     let code = assemble().map_err(LeafError::encoder)?;
-    Ok(Leaf { name: "stamp".into(), code: code.into() })
+    Ok(Leaf { name: "stamp".into(), code: code.into(), streams: None })
 }

@@ -145,7 +145,7 @@ fn leaves_get_addresses_and_numbers() {
     let kernel = b.finish(vec![]);
     assert_eq!(kernel.check(), Vec::<String>::new());
     let mut p = crate::common::program(&kernel);
-    p.leaves.push(Leaf { name: "store".into(), code: Bytes::copy_from_slice(&code) });
+    p.leaves.push(Leaf { name: "store".into(), code: Bytes::copy_from_slice(&code), streams: None });
     let (artefact, _) = compile::jit(&mut p, &options()).expect("code");
     let mut session = Session::new(&artefact, 2).expect("a workspace");
     let mut buffers = [vec![0; 320]];
