@@ -16,6 +16,9 @@ const LN2_LO: f32 = -2.121_944_4e-4;
 /// (e^r - 1 - r) / r^2 for |r| <= ln(2)/2, lowest power first; relative error of e^r 3.1e-9.
 const EXP: [f32; 5] = [0.499_999_94, 0.166_665_2, 0.041_668_406, 0.008_368_899, 0.001_381_422_2];
 
+/// Ulps are 1 here, so that adding a small number rounds it to an integer.
+const ULP_1: f32 = 12_582_912.0;
+
 /// (ln(1+f) - f + f^2/2) / f^3 for sqrt(1/2) <= 1+f <= sqrt(2); error 7.3e-10 after multiplication by f^2.
 const LOG: [f32; 9] = [
     0.333_333_1,
@@ -68,33 +71,42 @@ impl VProg {
 
     /// Likewise for what needs no clamp.
     fn exp_parts_within(&mut self, x: Val) -> (Val, Val) {
-        let log2_e = self.constant(LOG2_E);
-        let n = self.mul(x, log2_e);
-        let n = self.round(n);
-        let (hi, lo) = (self.constant(-LN2_HI), self.constant(-LN2_LO));
-        let r = self.fma(n, hi, x);
-        let r = self.fma(n, lo, r);
-        let q = self.horner(r, &EXP);
+        let (n, r, q) = self.exp_reduced(x);
         let r2 = self.mul(r, r);
         (n, self.fma(r2, q, r))
     }
 
+    /// x = n ln 2 + r; gives n, r and (e^r - 1 - r) / r^2.
+    fn exp_reduced(&mut self, x: Val) -> (Val, Val, Val) {
+        let (log2_e, ulp_1) = (self.constant(LOG2_E), self.constant(ULP_1));
+        let n = self.fma(x, log2_e, ulp_1);
+        let n = self.sub(n, ulp_1);
+        let (hi, lo) = (self.constant(-LN2_HI), self.constant(-LN2_LO));
+        let r = self.fma(n, hi, x);
+        let r = self.fma(n, lo, r);
+        (n, r, self.horner(r, &EXP))
+    }
+
+    /// e^x for what needs no clamp.
+    fn exp_within(&mut self, x: Val) -> Val {
+        let (n, r, q) = self.exp_reduced(x);
+        let one = self.constant(1.0);
+        let p = self.fma(q, r, one);
+        let p = self.fma(p, r, one);
+        self.bin(Bin::Scale, p, n)
+    }
+
     /// e^x, within 1 ulp; infinity above 88.73, denormal below -87.34, zero below -103.98.
     pub fn exp(&mut self, x: Val) -> Val {
-        let (n, p) = self.exp_parts(x);
-        let one = self.constant(1.0);
-        let p = self.add(p, one);
-        self.bin(Bin::Scale, p, n)
+        let x = self.clamp(x, EXP_LEAST, EXP_MOST);
+        self.exp_within(x)
     }
 
     /// e^x for x <= 0, as [`VProg::exp`].
     pub fn exp_negative(&mut self, x: Val) -> Val {
         let least = self.constant(EXP_LEAST);
         let x = self.max(least, x);
-        let (n, p) = self.exp_parts_within(x);
-        let one = self.constant(1.0);
-        let p = self.add(p, one);
-        self.bin(Bin::Scale, p, n)
+        self.exp_within(x)
     }
 
     /// e^x - 1 without cancellation, for x <= 0.
