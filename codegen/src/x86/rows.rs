@@ -9,7 +9,8 @@
 //!     out[row] = epilogue(own(x, values))                              or the last value alone
 //! ```
 //!
-//! Rows are at least a vector long. Registers: rdi bytes done, rax in, rdx out, rcx rows left, r8-r11 and rsi pointers of operands.
+//! Rows are at least a vector long. Several vectors of a row are computed in turn, or, of short rows, the same vector of several rows.
+//! Registers: rdi bytes done, rax in, rdx out, rcx rows left, r8-r11 and rsi pointers of operands.
 //! The highest vector register holds the fold, with AVX2 the one below it the mask of the tail. Values lie on the stack.
 
 use super::alloc::{Allocated, Place, allocate};
@@ -18,6 +19,9 @@ use super::map::{DONE, IN, LEFT, OPERANDS, OUT, current, enter, leave};
 use super::vprog::{Access, VProg};
 use super::{Isa, LeafError};
 use iced_x86::{Code, Register};
+
+/// Rows up to so many vectors long come several in turn; longer ones have vectors enough.
+const MAX_VECTORS: usize = 16;
 
 /// What the leaf computes. Arguments as for a map: input, output, rows, parameters of `own`, operands of the epilogue.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -115,13 +119,41 @@ impl Ready {
     }
 }
 
-/// What a row is computed by.
+/// What is computed in turn, an instruction of each, so that none waits for itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Turn {
+    /// Vectors of a row, where it has so many left.
+    Vectors(usize),
+    /// The same vector of so many rows; the sum of a row is the same in a group of any size.
+    Rows(usize),
+}
+
+impl Turn {
+    fn count(self) -> usize {
+        let (Turn::Vectors(n) | Turn::Rows(n)) = self;
+        n
+    }
+
+    fn rows(self) -> usize {
+        match self {
+            Turn::Vectors(_) => 1,
+            Turn::Rows(n) => n,
+        }
+    }
+}
+
+/// What a row, or several, are computed by.
 struct Programs {
-    /// Vectors in turn where a row has so many left.
-    vectors: usize,
+    turn: Turn,
     /// Terms and values.
     passes: Vec<(Ready, Ready)>,
     last: Vec<Ready>,
+}
+
+/// Where the value of a pass is, of the v-th in turn.
+fn value_at(turn: Turn, vector: i64, pass: usize, v: usize) -> Mem {
+    let row = if turn.rows() > 1 { v } else { 0 };
+    mem(Register::RSP, vector * (pass * turn.rows() + row) as i64)
 }
 
 /// For each of several vectors, beside a total of its own.
@@ -144,45 +176,48 @@ impl Rows {
         if (self.len as usize) < isa.lanes() || self.len > 1 << 28 || self.passes.is_empty() {
             return Err(LeafError::Unsupported("rows so short or long, or without passes"));
         }
-        let one = self.programs(isa, 1)?;
+        let one = self.programs(isa, Turn::Vectors(1))?;
         let all = one.passes.iter().flat_map(|(term, value)| [term, value]).chain(&one.last);
         let spills = all.map(|r| r.one.slots).max().unwrap_or(0);
         // Several only where nothing spills, and rows have so many.
-        let several = [4, 2].into_iter().filter(|n| n * isa.lanes() <= self.len as usize).find_map(|n| {
-            let programs = self.programs(isa, n).ok()?;
-            let in_turn = programs.passes.iter().map(|(term, _)| term).chain(&programs.last);
-            let roomy = registers_each(isa, n) >= 4 && in_turn.flat_map(|r| &r.several).all(|c| c.slots == 0);
-            roomy.then_some(programs)
-        });
-        let programs = several.unwrap_or(one);
+        let several = |turn: Turn| {
+            let programs = self.programs(isa, turn).ok()?;
+            let terms = programs.passes.iter().map(|(term, _)| term);
+            let values = programs.passes.iter().map(|(_, value)| value).filter(|_| turn.rows() > 1);
+            let in_turn = terms.chain(values).chain(&programs.last);
+            let roomy = registers_each(isa, turn.count()) >= 4;
+            (roomy && in_turn.flat_map(|r| &r.several).all(|c| c.slots == 0)).then_some(programs)
+        };
+        let vectors = [4, 2].into_iter().filter(|n| n * isa.lanes() <= self.len as usize).map(Turn::Vectors);
+        let rows = [4, 2].into_iter().filter(|_| self.takes_rows_in_turn(isa)).map(Turn::Rows);
+        let programs = rows.chain(vectors).find_map(several).unwrap_or(one);
         let pointers: usize = programs.last.iter().map(|r| r.accesses.len()).sum();
         if pointers > OPERANDS.len() {
             return Err(LeafError::TooManyOperands { operands: pointers, most: OPERANDS.len() });
         }
         let vector = isa.bytes() as i64;
-        let frame = vector * (self.passes.len() + spills) as i64;
-        let mut e = Emit { s: self, isa, asm: Asm::new(isa), tail: None, vectors: programs.vectors };
+        let frame = vector * (self.passes.len() * programs.turn.rows() + spills) as i64;
+        let mut e = Emit { s: self, isa, asm: Asm::new(isa), tail: None, turn: programs.turn };
         e.tail = e.load_mask();
         enter(&mut e.asm, frame, pointers);
+        let rows = programs.turn.rows() as i32;
+        if rows > 1 {
+            let few = e.asm.label();
+            e.asm.op_ri(Code::Sub_rm64_imm32, LEFT, rows);
+            e.asm.jump(Code::Jl_rel32_64, few);
+            let top = e.asm.here();
+            e.rows(&programs);
+            e.asm.op_ri(Code::Sub_rm64_imm32, LEFT, rows);
+            e.asm.jump(Code::Jge_rel32_64, top);
+            e.asm.bind(few);
+            e.asm.add_imm(LEFT, rows.into());
+            e.turn = Turn::Rows(1);
+        }
         let end = e.asm.label();
         e.asm.op_rr(Code::Test_rm64_r64, LEFT, LEFT);
         e.asm.jump(Code::Jle_rel32_64, end);
         let row = e.asm.here();
-        let mut from = IN;
-        for (i, (term, value)) in programs.passes.iter().enumerate() {
-            from = e.pass(i, from, term, value);
-        }
-        let vectors = self.result != RowResult::Value;
-        if vectors {
-            e.each(from, &programs.last);
-        }
-        let bytes = 4 * i64::from(self.len);
-        e.asm.add_imm(IN, bytes);
-        e.asm.add_imm(OUT, if vectors { bytes } else { 4 });
-        let accesses = programs.last.iter().flat_map(|r| &r.accesses);
-        for (pointer, _) in OPERANDS.iter().zip(accesses).filter(|(_, a)| **a == Access::Same) {
-            e.asm.add_imm(*pointer, bytes);
-        }
+        e.rows(&programs);
         e.asm.op_r(Code::Dec_rm64, LEFT);
         e.asm.jump(Code::Jne_rel32_64, row);
         e.asm.bind(end);
@@ -190,11 +225,20 @@ impl Rows {
         e.asm.finish()
     }
 
-    fn programs(&self, isa: Isa, vectors: usize) -> Result<Programs, LeafError> {
-        let mut passes = vec![];
+    /// Short rows have too little between one fold across lanes and the next. Where each row has parameters of its own, it comes alone.
+    fn takes_rows_in_turn(&self, isa: Isa) -> bool {
+        let alone = match &self.result {
+            RowResult::Each { own, .. } => own.operands().contains(&Access::Splat),
+            RowResult::Value => false,
+        };
+        !alone && self.len as usize <= MAX_VECTORS * isa.lanes()
+    }
+
+    fn programs(&self, isa: Isa, turn: Turn) -> Result<Programs, LeafError> {
+        let (mut passes, count) = (vec![], turn.count());
         for (i, pass) in self.passes.iter().enumerate() {
-            let term = Ready::new(&pass.term, isa, i, 0, vectors)?;
-            let value = Ready::new(&pass.value, isa, i, 0, 1)?;
+            let term = Ready::new(&pass.term, isa, i, 0, count)?;
+            let value = Ready::new(&pass.value, isa, i, 0, turn.rows())?;
             let misplaced = pass.keep && (pass.fold != Fold::Sum || self.result == RowResult::Value);
             if misplaced || !term.accesses.is_empty() || !value.accesses.is_empty() {
                 return Err(LeafError::Unsupported(
@@ -206,12 +250,12 @@ impl Rows {
         let last = match &self.result {
             RowResult::Value => vec![],
             RowResult::Each { own, epilogue } => {
-                let own = Ready::new(own, isa, self.passes.len(), 0, vectors)?;
-                let epilogue = Ready::new(epilogue, isa, 0, own.accesses.len(), vectors)?;
+                let own = Ready::new(own, isa, self.passes.len(), 0, count)?;
+                let epilogue = Ready::new(epilogue, isa, 0, own.accesses.len(), count)?;
                 vec![own, epilogue]
             }
         };
-        Ok(Programs { vectors, passes, last })
+        Ok(Programs { turn, passes, last })
     }
 }
 
@@ -221,13 +265,43 @@ struct Emit<'a> {
     asm: Asm,
     /// The mask of a row's last, partial vector.
     tail: Option<Mask>,
-    /// So many in turn.
-    vectors: usize,
+    turn: Turn,
 }
 
 impl Emit<'_> {
     fn vector(&self) -> i64 {
         self.isa.bytes() as i64
+    }
+
+    fn row_bytes(&self) -> i64 {
+        4 * i64::from(self.s.len)
+    }
+
+    /// Bytes from one of those in turn to the next.
+    fn apart(&self) -> i64 {
+        match self.turn {
+            Turn::Vectors(_) => self.vector(),
+            Turn::Rows(_) => self.row_bytes(),
+        }
+    }
+
+    /// As many rows as come in turn.
+    fn rows(&mut self, programs: &Programs) {
+        let mut from = IN;
+        for (i, (term, value)) in programs.passes.iter().enumerate() {
+            from = self.pass(i, from, term, value);
+        }
+        let vectors = self.s.result != RowResult::Value;
+        if vectors {
+            self.each(from, &programs.last);
+        }
+        let (rows, bytes) = (self.turn.rows() as i64, self.row_bytes());
+        self.asm.add_imm(IN, rows * bytes);
+        self.asm.add_imm(OUT, rows * if vectors { bytes } else { 4 });
+        let accesses = programs.last.iter().flat_map(|r| &r.accesses);
+        for (pointer, _) in OPERANDS.iter().zip(accesses).filter(|(_, a)| **a == Access::Same) {
+            self.asm.add_imm(*pointer, rows * bytes);
+        }
     }
 
     /// Before the arguments are read: it uses their registers.
@@ -252,15 +326,19 @@ impl Emit<'_> {
         })
     }
 
-    /// `body` for every vector of a row, several in turn as far as there are; it is told how many, and the mask of the last one.
-    /// `then` comes between those and the others.
+    /// `body` for every vector of a row, several in turn as far as there are, or those of all rows; it is told how many, and the mask
+    /// of the last one. `then` comes between several vectors of a row and the others.
     fn walk(&mut self, mut body: impl FnMut(&mut Self, usize, Option<Mask>), then: impl FnOnce(&mut Self)) {
         let whole = 4 * i64::from(self.s.len) / self.vector() * self.vector();
         self.asm.op_rr(Code::Xor_r32_rm32, Register::EDI, Register::EDI);
         let mut done = 0;
         let mut then = Some(then);
-        for count in [self.vectors, 1] {
-            let step = count as i64 * self.vector();
+        let steps: &[(usize, usize)] = match self.turn {
+            Turn::Vectors(n) => &[(n, n), (1, 1)],
+            Turn::Rows(n) => &[(n, 1)],
+        };
+        for &(count, vectors) in steps {
+            let step = vectors as i64 * self.vector();
             let end = done + (whole - done) / step * step;
             if let Some(then) = then.take_if(|_| count == 1) {
                 then(self);
@@ -278,56 +356,59 @@ impl Emit<'_> {
             done = end;
         }
         if self.tail.is_some() {
-            body(self, 1, self.tail);
+            body(self, self.turn.rows(), self.tail);
         }
     }
 
-    /// The first register for the v-th of so many vectors.
-    fn register(&self, vectors: usize, v: usize) -> VReg {
-        if vectors == 1 { 0 } else { v as VReg * registers_each(self.isa, vectors) }
+    /// The first register for the v-th of so many in turn.
+    fn register(&self, count: usize, v: usize) -> VReg {
+        if count == 1 { 0 } else { v as VReg * registers_each(self.isa, count) }
     }
 
-    fn load(&mut self, from: Register, vectors: usize, mask: Option<Mask>) {
-        for v in 0..vectors {
-            let (register, disp) = (self.register(vectors, v), v as i64 * self.vector());
+    fn load(&mut self, from: Register, count: usize, mask: Option<Mask>) {
+        for v in 0..count {
+            let (register, disp) = (self.register(count, v), v as i64 * self.apart());
             self.asm.load(register, Mem { disp, ..current(from) }, mask);
         }
     }
 
     fn store(&mut self, copies: &[Allocated], mask: Option<Mask>) {
         for (v, code) in copies.iter().enumerate() {
-            self.asm.store(Mem { disp: v as i64 * self.vector(), ..current(OUT) }, code.result, mask);
+            self.asm.store(Mem { disp: v as i64 * self.apart(), ..current(OUT) }, code.result, mask);
         }
     }
 
-    fn run(&mut self, ready: &Ready, vectors: usize, mask: Option<Mask>) {
-        let (vector, passes) = (self.vector(), self.s.passes.len());
+    fn run(&mut self, ready: &Ready, count: usize, mask: Option<Mask>) {
+        let (vector, apart, turn) = (self.vector(), self.apart(), self.turn);
         let operand = |v: usize| {
             move |k: u8| match usize::from(k).checked_sub(ready.values) {
-                None => (mem(Register::RSP, vector * i64::from(k)), false),
+                None => (value_at(turn, vector, usize::from(k), v), false),
                 Some(own) => {
                     let base = OPERANDS[ready.pointer + own];
+                    let further = Mem { disp: v as i64 * apart, ..current(base) };
                     match ready.accesses[own] {
-                        Access::Same | Access::Channel => (Mem { disp: v as i64 * vector, ..current(base) }, false),
+                        Access::Channel if matches!(turn, Turn::Rows(_)) => (current(base), false),
+                        Access::Same | Access::Channel => (further, false),
                         Access::Splat | Access::Strided { .. } => (mem(base, 0), true),
                     }
                 }
             }
         };
-        let operands: Vec<_> = (0..vectors).map(operand).collect();
-        let slot = |i: usize| mem(Register::RSP, vector * (passes + i) as i64);
+        let operands: Vec<_> = (0..count).map(operand).collect();
+        let values = self.s.passes.len() * turn.rows();
+        let slot = |i: usize| mem(Register::RSP, vector * (values + i) as i64);
         // Values are whole vectors, in the tail too.
         let mask = mask.filter(|_| !ready.accesses.is_empty());
-        let copies = ready.copies(vectors).iter().zip(&operands);
+        let copies = ready.copies(count).iter().zip(&operands);
         let placed: Vec<_> = copies.map(|(code, operand)| (code, Place { operand, slot: &slot, mask })).collect();
         Allocated::emit_in_turn(&placed, &mut self.asm);
     }
 
     /// The last pass computes most, and meanwhile memory would be idle.
-    fn prefetch_next_row(&mut self, vectors: usize) {
-        let row = 4 * i64::from(self.s.len);
-        for v in 0..vectors {
-            let disp = row + v as i64 * self.vector();
+    fn prefetch_next(&mut self, count: usize) {
+        let next = self.turn.rows() as i64 * self.row_bytes();
+        for v in 0..count {
+            let disp = next + v as i64 * self.apart();
             self.asm.prefetch(Mem { disp, ..current(IN) });
             if self.s.result != RowResult::Value {
                 self.asm.prefetch(Mem { disp, ..current(OUT) });
@@ -338,33 +419,36 @@ impl Emit<'_> {
     /// Gives what the next pass reads.
     fn pass(&mut self, i: usize, from: Register, term: &Ready, value: &Ready) -> Register {
         let Pass { fold, keep, .. } = self.s.passes[i];
-        // The first vector's total, and those of others in turn with it.
+        // The first total, and those of others in turn with it.
         let below = scratch(self.isa);
         let totals: Vec<VReg> =
-            (0..self.vectors as VReg).map(|v| if v == 0 { fold_register(self.isa) } else { below - v }).collect();
+            (0..self.turn.count() as VReg).map(|v| if v == 0 { fold_register(self.isa) } else { below - v }).collect();
         totals.iter().for_each(|&t| start_fold(&mut self.asm, fold, t));
-        let term_of = |e: &mut Self, vectors: usize, mask: Option<Mask>| {
+        let term_of = |e: &mut Self, count: usize, mask: Option<Mask>| {
             if mask.is_some() && fold != Fold::Sum {
                 // The row's last vector again, as far as it goes: an extreme does not mind.
-                let back = e.vector() - 4 * i64::from(e.s.len) % e.vector();
-                e.asm.load(0, Mem { disp: -back, ..current(from) }, None);
-                e.run(term, 1, None);
+                let back = e.vector() - e.row_bytes() % e.vector();
+                for v in 0..count {
+                    let (register, disp) = (e.register(count, v), v as i64 * e.apart() - back);
+                    e.asm.load(register, Mem { disp, ..current(from) }, None);
+                }
+                e.run(term, count, None);
             } else {
-                e.load(from, vectors, mask);
-                e.run(term, vectors, mask);
+                e.load(from, count, mask);
+                e.run(term, count, mask);
             }
             if i + 1 == e.s.passes.len() {
-                e.prefetch_next_row(vectors);
+                e.prefetch_next(count);
             }
             if keep {
-                e.store(term.copies(vectors), mask);
+                e.store(term.copies(count), mask);
             }
-            for (v, code) in term.copies(vectors).iter().enumerate() {
+            for (v, code) in term.copies(count).iter().enumerate() {
                 let result = code.result;
                 if let Some(mask) = mask.filter(|_| fold == Fold::Sum) {
                     e.asm.keep(result, mask);
                 }
-                let first = e.register(vectors, v);
+                let first = e.register(count, v);
                 let mut free = (first..first + 3).filter(|&r| r != result);
                 let free = [free.next().expect("two of three"), free.next().expect("two of three")];
                 fold_into(&mut e.asm, fold, totals[v], result, free);
@@ -372,19 +456,28 @@ impl Emit<'_> {
         };
         // Programs for one vector use the registers of the other totals.
         self.walk(term_of, |e| e.gather(fold, &totals));
-        let acc = totals[0];
+        let rows = self.turn.rows();
+        let firsts: Vec<VReg> = (0..rows).map(|v| self.register(rows, v)).collect();
         let mut distance = self.isa.lanes() as u32 / 2;
         while distance > 0 {
-            self.asm.align(0, acc, acc, distance);
-            fold_into(&mut self.asm, fold, acc, 0, [1, 2]);
+            for (&r, &total) in firsts.iter().zip(&totals) {
+                self.asm.align(r, total, total, distance);
+            }
+            for (&r, &total) in firsts.iter().zip(&totals) {
+                fold_into(&mut self.asm, fold, total, r, [r + 1, r + 2]);
+            }
             distance /= 2;
         }
-        self.asm.copy(0, acc);
-        self.run(value, 1, None);
-        let at = mem(Register::RSP, self.vector() * i as i64);
-        self.asm.store(at, value.one.result, None);
-        if self.s.result == RowResult::Value && i + 1 == self.s.passes.len() {
-            self.asm.store_first(mem(OUT, 0), value.one.result);
+        for (&r, &total) in firsts.iter().zip(&totals) {
+            self.asm.copy(r, total);
+        }
+        self.run(value, rows, None);
+        let last = self.s.result == RowResult::Value && i + 1 == self.s.passes.len();
+        for (v, code) in value.copies(rows).iter().enumerate() {
+            self.asm.store(value_at(self.turn, self.vector(), i, v), code.result, None);
+            if last {
+                self.asm.store_first(mem(OUT, 4 * v as i64), code.result);
+            }
         }
         if keep { OUT } else { from }
     }
@@ -397,21 +490,21 @@ impl Emit<'_> {
     }
 
     fn each(&mut self, from: Register, programs: &[Ready]) {
-        let result_of = |e: &mut Self, vectors: usize, mask: Option<Mask>| {
-            e.load(from, vectors, mask);
+        let result_of = |e: &mut Self, count: usize, mask: Option<Mask>| {
+            e.load(from, count, mask);
             for (k, ready) in programs.iter().enumerate() {
                 if let Some(before) = k.checked_sub(1) {
-                    for (v, code) in programs[before].copies(vectors).iter().enumerate() {
-                        let first = e.register(vectors, v);
+                    for (v, code) in programs[before].copies(count).iter().enumerate() {
+                        let first = e.register(count, v);
                         if code.result != first {
                             e.asm.copy(first, code.result);
                         }
                     }
                 }
-                e.run(ready, vectors, mask);
+                e.run(ready, count, mask);
             }
             let Some(last) = programs.last() else { return };
-            e.store(last.copies(vectors), mask);
+            e.store(last.copies(count), mask);
         };
         self.walk(result_of, |_| {});
     }

@@ -125,14 +125,14 @@ fn products_of_batches() {
 
 #[test]
 fn softmax_normalisations_and_sums_of_rows() {
-    // Whole vectors, a vector and a bit, one short of two.
-    for len in [16, 17, 31, 64, 1000] {
+    // Whole vectors, a vector and a bit, one short of two. A leaf has eleven rows: several in turn, and some left over.
+    for len in [16, 17, 31, 64, 129, 1000] {
         let mut n = Net::new();
-        let x = n.input(&[3, 7, len]);
+        let x = n.input(&[23, 7, len]);
         let big = n.number(40.0);
         let x = n.binary(BinaryFn::Mul, x, big);
         let (scale, bias, column, other) =
-            (n.weights(&[len]), n.weights(&[len]), n.input(&[len]), n.input(&[3, 7, len]));
+            (n.weights(&[len]), n.weights(&[len]), n.input(&[len]), n.input(&[23, 7, len]));
         let mut outputs = vec![n.add(Softmax { axis: 2 }, &[x]), n.add(LogSoftmax { axis: 2 }, &[x])];
         let y = n.add(Softmax { axis: 2 }, &[x]);
         let y = n.binary(BinaryFn::Mul, y, column);
@@ -156,12 +156,14 @@ fn softmax_normalisations_and_sums_of_rows() {
 #[test]
 fn a_softmax_of_infinities_is_nan_in_their_rows_alone() {
     let mut n = Net::new();
-    let x = n.input(&[4, 33]);
+    let x = n.input(&[100, 33]);
     let mut values: Vec<f64> = n.inputs[0].to_f64();
     values[33] = f64::INFINITY;
     values[2 * 33 + 32] = f64::NAN;
-    values[3 * 33..].fill(f64::NEG_INFINITY);
-    n.inputs[0] = Tensor::from_f64(DType::F32, vec![4, 33], values);
+    // Rows in turn with those, and one that comes alone.
+    values[3 * 33..4 * 33].fill(f64::NEG_INFINITY);
+    values[5 * 33..6 * 33].fill(f64::NEG_INFINITY);
+    n.inputs[0] = Tensor::from_f64(DType::F32, vec![100, 33], values);
     let y = n.add(Softmax { axis: 1 }, &[x]);
     let nan = n.unary(UnaryFn::IsNan, y);
     let nan = n.add(Cast { to: DType::F32 }, &[nan]);
