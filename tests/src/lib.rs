@@ -3,10 +3,12 @@
 pub mod analyse;
 pub mod choices;
 pub mod compare;
+pub mod differential;
 pub mod guarded;
 pub mod interpret;
 pub mod plain;
 pub mod random_graph;
 pub mod random_net;
+pub mod random_product;
 pub mod sheet;
 pub mod simulate;
