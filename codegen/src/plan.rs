@@ -23,6 +23,12 @@ struct Tenancy {
     life: Lifetime,
 }
 
+impl Tenancy {
+    fn steps(&self) -> u64 {
+        (self.life.last - self.life.first + 1) as u64
+    }
+}
+
 /// A result in the place of an operand that dies where it is written.
 #[derive(Clone, Copy, Debug)]
 struct TakeOver {
@@ -56,13 +62,15 @@ struct Layout {
     offsets: Vec<(BufferId, u64)>,
 }
 
+/// What is placed first: the largest.
+type Order = fn(&Tenancy) -> (u64, u64);
+
 impl Layout {
     /// The smallest of those that a few orders give. What comes later fits into the gaps between what came before.
     fn new(program: &Program, lifetimes: &[Option<Lifetime>], take_overs: &[TakeOver]) -> Layout {
         let (tenancies, of) = tenancies(program, lifetimes, take_overs);
-        let steps = |t: &Tenancy| (t.life.last - t.life.first + 1) as u64;
-        let orders: [&dyn Fn(&Tenancy) -> (u64, u64); 3] =
-            [&|t| (t.size, steps(t)), &|t| (t.size.saturating_mul(steps(t)), t.size), &|t| (steps(t), t.size)];
+        let orders: [Order; 3] =
+            [|t| (t.size, t.steps()), |t| (t.size.saturating_mul(t.steps()), t.size), |t| (t.steps(), t.size)];
         let placed = orders.map(|order| {
             let mut waiting: Vec<usize> = (0..tenancies.len()).collect();
             waiting.sort_by_key(|&t| (std::cmp::Reverse(order(&tenancies[t])), t));
