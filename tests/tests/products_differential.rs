@@ -49,11 +49,17 @@ fn hostile(choices: &[u8]) -> Result<(), String> {
         let turned = (0..inner * columns).map(|i| values[i % inner * columns + i / inner]);
         w = Tensor::from_f64(DType::F32, vec![columns, inner], turned.collect::<Vec<_>>());
     }
+    compare(rows, transposed, &w)
+}
+
+/// A product of these weights beside the evaluator's, by the magnitudes that each sum has.
+fn compare(rows: usize, transposed: bool, w: &Tensor) -> Result<(), String> {
+    let (inner, columns) = (w.shape()[usize::from(transposed)], w.shape()[usize::from(!transposed)]);
     let (x, b) = (seeded(DType::F32, vec![rows, inner], 1), seeded(DType::F32, vec![columns], 2));
-    let g = product(rows, transposed, &w, &b);
+    let g = product(rows, transposed, w, &b);
     let run = |g: &Graph, x: &Tensor| evaluate(g, std::slice::from_ref(x), &mut |_, _| {}).expect("it runs").remove(0);
     let want = run(&g, &x).to_f64();
-    let most = run(&product(rows, transposed, &magnitudes(&w), &magnitudes(&b)), &magnitudes(&x)).to_f64();
+    let most = run(&product(rows, transposed, &magnitudes(w), &magnitudes(&b)), &magnitudes(&x)).to_f64();
     for (cpu, _) in [("x86-64-v4", Isa::Avx512), ("x86-64-v3", Isa::Avx2)].iter().filter(|c| c.1.on_this_cpu()) {
         let options = CompileOptions { cpu: cpu.to_string(), ..options(1) };
         let mut bits: Option<Tensor> = None;
@@ -75,6 +81,15 @@ fn hostile(choices: &[u8]) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// Tiles of as many blocks as there are registers for.
+#[test]
+fn every_number_of_rows_has_a_tile_for_compact_weights() {
+    let w = seeded(DType::F32, vec![521, 256], 1);
+    for rows in 1..=9 {
+        compare(rows, false, &w).unwrap_or_else(|why| panic!("{rows} rows: {why}"));
+    }
 }
 
 proptest! {

@@ -17,7 +17,7 @@ use super::gather::{SAVED, Segment};
 use super::matrix::RightStrides;
 use super::prefetch::{NEXT, Prefetch, Schedule};
 use super::vprog::{Access, VProg};
-use super::{Isa, LeafError, slots};
+use super::{Isa, LeafError, compact, slots};
 use iced_x86::{Code, Register};
 
 /// A loop of the reduction: `trip` times, `stride` bytes apart in the input.
@@ -107,6 +107,15 @@ impl BatchReduceGemm {
         self.pixels * self.blocks + self.blocks + self.scratch(isa)
     }
 
+    /// Vector registers that a tile takes where the right operand lies so.
+    fn registers_with(&self, isa: Isa, right: RightStrides) -> u32 {
+        match right.compact {
+            true => self.pixels * self.blocks + compact::registers(isa),
+            // With AVX2 the mask takes a register.
+            false => self.registers(isa) + u32::from(right.exact && self.last_lanes.is_some() && isa == Isa::Avx2),
+        }
+    }
+
     /// Registers that hold the broadcast element.
     pub(super) fn scratch(&self, isa: Isa) -> u32 {
         match (isa, self.input, self.broadcast) {
@@ -135,7 +144,7 @@ impl BatchReduceGemm {
 
     /// With segments the reduction is by them, see [`GatherGemm`](super::GatherGemm).
     pub(super) fn emit_with(&self, isa: Isa, right: RightStrides, segments: &[Segment]) -> Result<Vec<u8>, LeafError> {
-        if self.pixels == 0 || self.blocks == 0 || self.registers(isa) > isa.registers() {
+        if self.pixels == 0 || self.blocks == 0 || self.registers_with(isa, right) > isa.registers() {
             return Err(LeafError::Tile { pixels: self.pixels, blocks: self.blocks, registers: isa.registers() });
         }
         if self.input != Input::Element && (self.blocks != 1 || self.last_lanes.is_some()) {

@@ -1,7 +1,7 @@
 //! A tile of a matrix product: the batch-reduce leaf over one loop, with a right operand that is not packed for the tile.
 
 use super::brgemm::{BatchReduceGemm, Input};
-use super::{Isa, LeafError, compact};
+use super::{Isa, LeafError};
 
 /// Where the right operand's vectors lie, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -26,14 +26,6 @@ pub struct MatrixTile {
 impl MatrixTile {
     pub(super) fn emit(&self, isa: Isa) -> Result<Vec<u8>, LeafError> {
         let s = &self.tile;
-        let registers = match self.right.compact {
-            true => s.pixels * s.blocks + compact::registers(isa),
-            // With AVX2 the mask takes a register.
-            false => s.registers(isa) + u32::from(self.right.exact && s.last_lanes.is_some() && isa == Isa::Avx2),
-        };
-        if registers > isa.registers() {
-            return Err(LeafError::Tile { pixels: s.pixels, blocks: s.blocks, registers: isa.registers() });
-        }
         if s.input != Input::Element || s.reduce.len() != 1 {
             return Err(LeafError::Unsupported("a matrix product that is none"));
         }

@@ -32,7 +32,10 @@ fn products_of_compact_weights() {
     for isa in isas() {
         let lanes = isa.lanes();
         for round in 0..150 {
-            let (rows, blocks) = random.pick(&[(1, 1), (1, 7), (1, 3), (2, 4), (3, 3), (4, 2)]);
+            let (rows, blocks) = match (isa, round % 6) {
+                (Isa::Avx512, 0) => random.pick(&[(1, 8), (2, 8), (3, 8), (4, 6), (8, 3)]),
+                _ => random.pick(&[(1, 1), (1, 7), (1, 3), (2, 4), (3, 3), (4, 2)]),
+            };
             let inner = 1 + random.below(70) as usize;
             let phase = COMPACT_STEPS * (1 + random.below(8) as usize);
             let columns = (blocks - 1) * lanes + 1 + random.below(lanes as u64) as usize;
@@ -67,7 +70,7 @@ fn products_of_compact_weights() {
                 let terms = (0..inner).map(|k| f64::from(input.slice()[r * inner + k]) * f64::from(weight(k)));
                 let (sum, size) = terms.fold((f64::from(bias[n]), 1.0), |(s, a), t| (s + t, a + t.abs()));
                 let got = f64::from(output.slice()[r * columns + n]);
-                assert!((got - sum).abs() <= 2e-7 * size, "{isa:?} {form:?} row {r}, column {n}: {got} for {sum}");
+                assert!((got - sum).abs() <= 4e-7 * size, "{isa:?} {form:?} row {r}, column {n}: {got} for {sum}");
             }
         }
     }
