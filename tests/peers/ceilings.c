@@ -21,41 +21,23 @@ typedef float (*Work)(const char *, size_t);
 /* Twelve sums hide the latency of four cycles on two units. */
 #define SUMS(X) X(0) X(1) X(2) X(3) X(4) X(5) X(6) X(7) X(8) X(9) X(10) X(11)
 
-__attribute__((target("avx512f"))) static float fma512(const char *unused, size_t steps) {
-  (void)unused;
-  __m512 x = _mm512_set1_ps(1.0f), y = _mm512_set1_ps(1e-9f);
-#define START(i) __m512 s##i = _mm512_set1_ps(i);
-  SUMS(START)
-#undef START
-  for (size_t step = 0; step < steps; step++) {
-#define ADD(i) s##i = _mm512_fmadd_ps(s##i, x, y); __asm__ volatile("" : "+v"(s##i));
-    SUMS(ADD)
-#undef ADD
+#define START(i) v s##i = x * i;
+/* The empty instruction keeps the compiler from taking the loop apart. */
+#define ADD(i) s##i = s##i * x + y; __asm__ volatile("" : "+v"(s##i));
+#define FOLD(i) x += s##i;
+#define FMA(name, isa, bytes)                                                                                                  \
+  __attribute__((target(isa), optimize("fp-contract=fast"))) static float name(const char *unused, size_t steps) {              \
+    typedef float v __attribute__((vector_size(bytes)));                                                                       \
+    (void)unused;                                                                                                              \
+    v x = (v){0} + 1.0f, y = (v){0} + 1e-9f;                                                                                   \
+    SUMS(START)                                                                                                                \
+    for (size_t step = 0; step < steps; step++) { SUMS(ADD) }                                                                  \
+    SUMS(FOLD)                                                                                                                 \
+    return x[0];                                                                                                               \
   }
-  __m512 all = _mm512_setzero_ps();
-#define FOLD(i) all = _mm512_add_ps(all, s##i);
-  SUMS(FOLD)
-#undef FOLD
-  return _mm512_cvtss_f32(all);
-}
 
-__attribute__((target("avx2,fma"))) static float fma256(const char *unused, size_t steps) {
-  (void)unused;
-  __m256 x = _mm256_set1_ps(1.0f), y = _mm256_set1_ps(1e-9f);
-#define START(i) __m256 s##i = _mm256_set1_ps(i);
-  SUMS(START)
-#undef START
-  for (size_t step = 0; step < steps; step++) {
-#define ADD(i) s##i = _mm256_fmadd_ps(s##i, x, y); __asm__ volatile("" : "+x"(s##i));
-    SUMS(ADD)
-#undef ADD
-  }
-  __m256 all = _mm256_setzero_ps();
-#define FOLD(i) all = _mm256_add_ps(all, s##i);
-  SUMS(FOLD)
-#undef FOLD
-  return _mm256_cvtss_f32(all);
-}
+FMA(fma512, "avx512f", 64)
+FMA(fma256, "avx2,fma", 32)
 
 /* Several streams at once read faster than one: a page's end stops the hardware's prefetching of one of them only. */
 __attribute__((target("avx2"))) static float read_all(const char *from, size_t bytes) {

@@ -1,7 +1,6 @@
 //! Which operands leaves go over in step with their results, so that the plan may have them in one place.
 
 use super::brgemm::{BatchReduceGemm, Tiles};
-use super::rows::{RowResult, Rows};
 use super::vprog::{Access, VProg};
 use super::winograd::OutputTransform;
 use super::{Isa, LeafSpec, map_slots, slots, winograd_slots};
@@ -22,9 +21,10 @@ impl LeafSpec {
                 run: Trips::Argument { position: position(map_slots::COUNT), each: 4 },
                 axes: vec![],
             }),
-            LeafSpec::Rows(s) => of_rows(s),
             LeafSpec::WinogradOutput(s) => Some(of_transform(s, isa)),
-            LeafSpec::Panel(_)
+            // Rows keep terms in their result and read them again.
+            LeafSpec::Rows(_)
+            | LeafSpec::Panel(_)
             | LeafSpec::Gather(_)
             | LeafSpec::Lrn(_)
             | LeafSpec::Columns(_)
@@ -65,21 +65,6 @@ fn of_tile(s: &BatchReduceGemm, isa: Isa) -> Option<Streams> {
         run: Trips::Fixed(isa.bytes() as i64),
         axes: vec![(all, i64::from(pixel)), (Trips::Fixed(i64::from(s.blocks)), i64::from(block))],
     })
-}
-
-/// The last pass goes over a row once more, unless terms have been kept where the result is to be: then its input is read no more.
-fn of_rows(s: &Rows) -> Option<Streams> {
-    let RowResult::Each { own, epilogue } = &s.result else { return None };
-    // Terms that are kept overwrite the operands of what comes later.
-    let mut operands = vec![position(map_slots::IN)];
-    if !s.passes.iter().any(|p| p.keep) {
-        let all = own.operands().iter().skip(s.passes.len()).chain(epilogue.operands());
-        let alike =
-            all.enumerate().filter(|(_, a)| **a == Access::Same).map(|(k, _)| position(map_slots::OPERANDS) + k);
-        operands.extend(alike);
-    }
-    let run = Trips::Argument { position: position(map_slots::COUNT), each: 4 * i64::from(s.len) };
-    Some(Streams { result: position(map_slots::OUT), operands, run, axes: vec![] })
 }
 
 fn of_transform(s: &OutputTransform, isa: Isa) -> Streams {
