@@ -26,15 +26,8 @@ import numpy as np
 # ctypes_run.py, with which an example opens a compiled model.
 sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
 
-AVX2 = ["--target-cpu", "x86-64-v3", "--caches", "this machine's"]
-# lehr with other flags, which tables set beside lehr as it is like peers.
-VARIANTS = {
-    "lehr-os": ["-Os"],
-    "lehr-strict": ["-O2", "--numerics", "strict"],
-    # The same caches, so that nothing differs but the instructions.
-    "lehr-avx2": ["-O2", *AVX2],
-    "lehr-avx2-strict": ["-O2", "--numerics", "strict", *AVX2],
-}
+# lehr with other flags (convert.py), which tables set beside lehr as it is like peers.
+VARIANTS = ("lehr-os", "lehr-strict", "lehr-avx2", "lehr-avx2-strict")
 WARM_UP_RUNS = 3
 # What a line with an answer starts with.
 ANSWER = "answer: "

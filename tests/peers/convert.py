@@ -22,9 +22,8 @@ class ConversionError(Exception):
 
 def prepare(peer: str, lehr: Path, model: Path, scratch: Path) -> Path:
     if peer == "lehr" or peer in VARIANTS:
-        flags = [flag.replace("this machine's", _caches()) for flag in VARIANTS.get(peer, ["-O2"])]
         try:
-            compile_so(lehr, model, scratch / "model.so", *flags)
+            compile_so(lehr, model, scratch / "model.so", *_flags(peer))
         except LehrError as error:
             raise ConversionError(str(error)) from error
         return scratch / "model.so"
@@ -43,6 +42,13 @@ def prepare(peer: str, lehr: Path, model: Path, scratch: Path) -> Path:
             rest.unlink()
         return out
     return model
+
+
+def _flags(peer: str) -> list[str]:
+    strict = ["--numerics", "strict"] if peer.endswith("-strict") else []
+    # The same caches, so that nothing differs but the instructions.
+    avx2 = ["--target-cpu", "x86-64-v3", "--caches", _caches()] if "-avx2" in peer else []
+    return ["-Os" if peer == "lehr-os" else "-O2", *strict, *avx2]
 
 
 def _caches() -> str:

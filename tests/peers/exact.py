@@ -26,7 +26,7 @@ from onnx.reference.op_run import OpRun
 from peers_common import add_common_options, cached_network, call_lehr, read_outputs
 
 LIMIT = 5e-6
-VARIANTS = {"lehr": ["-O2"], "strict": ["-O2", "--numerics", "strict"]}
+FLAGS = {"lehr": ["-O2"], "strict": ["-O2", "--numerics", "strict"]}
 
 
 class LRN(OpRun):
@@ -52,11 +52,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_common_options(parser)
     options = parser.parse_args()
-    lines, worst = [["network", *VARIANTS, "ONNX Runtime"]], 0.0
+    lines, worst = [["network", *FLAGS, "ONNX Runtime"]], 0.0
     for name in options.networks:
         folder = cached_network(name)
         exact = _exact(folder)
-        ours = [relative(_lehr(options.lehr, folder, flags), exact) for flags in VARIANTS.values()]
+        ours = [relative(_lehr(options.lehr, folder, flags), exact) for flags in FLAGS.values()]
         worst = max(worst, *ours)
         lines.append([name, *(f"{error:.1e}" for error in (*ours, relative(_onnxruntime(folder), exact)))])
     print("\n".join(table(lines)))
