@@ -104,7 +104,7 @@ def page(results: list[Result], options: argparse.Namespace, no_probe: str) -> s
         lines += [*_latency(found, peers_of_table, shares=shown.work is not None), ""]
         if shown.footprint:
             lines += [
-                "## First answer, memory and file",
+                f"## {shown.title}: first answer, memory and file",
                 "",
                 f"From the load to the first answer (ms, medians of {options.rounds + options.firsts} launches); peak memory while running, beyond what",
                 "Python itself holds (MB); the model's file (MB, a peer's own libraries not counted), and compiling it (s).",
