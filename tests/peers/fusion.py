@@ -81,7 +81,7 @@ def page(rows: dict[str, dict]) -> str:
         "",
         "*Unfused* is `-O1`: constants folded, everything cleaned up, each operator a kernel of its own. *Fused* is `-O2 --numerics",
         "strict`: batch norms and scales in the weights, elementwise work in the kernels before it. *Fast* is plain `-O2`, where",
-        "convolutions may also take Winograd's algorithm. NAME.onnx are the models of RESULTS.md, the others lehr's own. How many times as fast as unfused, measured in turn in one process:",
+        "convolutions may also take Winograd's algorithm, and large fully connected layers read weights of 25 bits. NAME.onnx are the models of RESULTS.md, the others lehr's own. How many times as fast as unfused, measured in turn in one process:",
         "",
         "![How many times as fast each network is](fusion.svg)",
         "",
