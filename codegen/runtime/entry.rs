@@ -13,7 +13,7 @@ use super::check::check_all;
 use super::cpu;
 use super::gpu;
 use super::pool::{Pool, Worker};
-use super::sys;
+use super::sys::{self, HUGE_PAGE};
 use super::text::{TEXT_BYTES, Text};
 
 const OPEN: u64 = u64::from_le_bytes(*b"LEHRopen");
@@ -51,6 +51,8 @@ pub(super) struct Layout {
     pointers: u64,
     workers: u64,
     arena: u64,
+    /// Whether the arena begins at the first huge page in its range, and has such pages to itself.
+    huge: bool,
     pub device: u64,
     bytes: u64,
     threads: u32,
@@ -65,11 +67,24 @@ impl Layout {
         let workers = pointers + n_pointers * size_of::<*const u8>() as u64;
         let end = workers + threads.saturating_sub(1) as u64 * size_of::<Worker>() as u64;
         let arena = end.checked_next_multiple_of(ALIGN as u64)?;
-        let device = arena.checked_add(model.arena_bytes)?.checked_next_multiple_of(ALIGN as u64)?;
+        // A caller's memory is seldom aligned to huge pages, and what is not touched costs nothing.
+        let huge = model.arena_bytes >= HUGE_PAGE / 2;
+        let room = if huge {
+            model.arena_bytes.checked_next_multiple_of(HUGE_PAGE)?.checked_add(HUGE_PAGE - ALIGN as u64)?
+        } else {
+            model.arena_bytes
+        };
+        let device = arena.checked_add(room)?.checked_next_multiple_of(ALIGN as u64)?;
         // SAFETY: the plan of a valid model is null or one.
         let own = unsafe { model.gpu.as_ref() }.map_or(0, |plan| gpu::bytes(model, plan));
         let bytes = device.checked_add(own)?.checked_next_multiple_of(ALIGN as u64)?;
-        (bytes <= i64::MAX as u64).then_some(Layout { pointers, workers, arena, device, bytes, threads })
+        (bytes <= i64::MAX as u64).then_some(Layout { pointers, workers, arena, huge, device, bytes, threads })
+    }
+
+    /// The offset of the arena in a workspace at an address.
+    fn arena_in(&self, workspace: u64) -> u64 {
+        let skip = if self.huge { workspace.wrapping_add(self.arena).wrapping_neg() % HUGE_PAGE } else { 0 };
+        self.arena.wrapping_add(skip)
     }
 }
 
@@ -197,7 +212,7 @@ pub(super) unsafe fn begin(
     unsafe {
         let at = |offset: u64| workspace.cast::<u8>().add(offset as usize);
         (*ws).ctx = RunCtx {
-            arena: at(layout.arena),
+            arena: at(layout.arena_in(workspace as u64)),
             inputs: at(layout.pointers).cast(),
             outputs: at(layout.pointers).cast::<*mut u8>().add(spec.n_inputs as usize),
             weights: spec.weights,
@@ -228,7 +243,9 @@ pub(super) unsafe fn open_cpu(ws: *mut Workspace, model: &LehrModel, layout: &La
     let oversubscribed = layout.threads > cpu::default_threads();
     // SAFETY: the workers' records lie within the layout, which fits; the header is ours.
     unsafe {
-        sys::advise_huge_pages((*ws).ctx.arena, model.arena_bytes);
+        if layout.huge {
+            sys::advise_huge_pages((*ws).ctx.arena, model.arena_bytes.next_multiple_of(HUGE_PAGE));
+        }
         (&raw mut (*ws).pool).write(Pool::new(oversubscribed));
         let workers = ws.cast::<u8>().add(layout.workers as usize).cast();
         if !Pool::start(&raw mut (*ws).pool, workers, layout.threads) {

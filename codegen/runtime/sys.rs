@@ -87,16 +87,14 @@ pub fn read_file(path: &[u8], buffer: &mut [u8]) -> usize {
     if got > 0 { (got as usize).min(buffer.len()) } else { 0 }
 }
 
-/// Asks that the whole huge pages in a range be such pages once they are touched: fewer faults in the first run, fewer misses in all.
+/// Bytes of a huge page.
+pub const HUGE_PAGE: u64 = 2 << 20;
+
+/// Asks that whole huge pages be such pages once they are touched: fewer faults in the first run, fewer misses in all.
 pub fn advise_huge_pages(start: *mut u8, bytes: u64) {
-    const HUGE: u64 = 2 << 20;
     const MADV_HUGEPAGE: c_long = 14;
-    let skip = (start as u64).wrapping_neg() % HUGE;
-    let whole = bytes.saturating_sub(skip) / HUGE * HUGE;
-    if whole > 0 {
-        // SAFETY: advice changes no contents; the kernel refuses what it cannot follow, and nothing depends on it.
-        unsafe { syscall(number::MADVISE, start.wrapping_add(skip as usize), whole as c_long, MADV_HUGEPAGE) };
-    }
+    // SAFETY: advice changes no contents; the kernel refuses what it cannot follow, and nothing depends on it.
+    unsafe { syscall(number::MADVISE, start, bytes as c_long, MADV_HUGEPAGE) };
 }
 
 /// Starts a thread that blocks all signals, so that the program's handlers run on its own threads. `None` if the system refuses.
