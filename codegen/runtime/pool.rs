@@ -15,6 +15,8 @@ use super::sys;
 
 /// About 40 us on a 2.5 GHz counter: longer than the serial gaps between kernels, shorter than anyone notices.
 const SPIN_CYCLES: u64 = 100_000;
+/// From then on, whoever spins lets others run: threads that were put on one CPU would else wait for each other's spinning.
+const ALONE_CYCLES: u64 = 10_000;
 /// The number of chunks that tells workers to end.
 const STOP: u32 = u32::MAX;
 
@@ -175,9 +177,10 @@ impl Pool {
         }
     }
 
-    /// Polls for the pool's spinning time; whether the condition came true.
+    /// Polls for the pool's spinning time; whether the condition came true. Time that others had on this CPU meanwhile does not
+    /// count: so threads that the system has put on one CPU stay ready to run, and it sees that it has to move one.
     fn spin(&self, done: impl Fn() -> bool) -> bool {
-        let start = clock();
+        let (mut start, mut spun) = (clock(), 0u64);
         loop {
             for _ in 0..16 {
                 if done() {
@@ -185,8 +188,15 @@ impl Pool {
                 }
                 spin_loop();
             }
-            if clock().wrapping_sub(start) >= self.spin_cycles {
+            let now = clock();
+            let burst = now.wrapping_sub(start);
+            if spun.wrapping_add(burst) >= self.spin_cycles {
                 return false;
+            }
+            if spun.wrapping_add(burst) >= ALONE_CYCLES {
+                spun = spun.wrapping_add(burst);
+                sys::yield_cpu();
+                start = clock();
             }
         }
     }

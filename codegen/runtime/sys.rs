@@ -27,6 +27,7 @@ const AT_FDCWD: c_long = -100;
 #[cfg(target_arch = "x86_64")]
 mod number {
     pub const READ: i64 = 0;
+    pub const SCHED_YIELD: i64 = 24;
     pub const CLOSE: i64 = 3;
     pub const MADVISE: i64 = 28;
     pub const FUTEX: i64 = 202;
@@ -36,6 +37,7 @@ mod number {
 #[cfg(target_arch = "aarch64")]
 mod number {
     pub const READ: i64 = 63;
+    pub const SCHED_YIELD: i64 = 124;
     pub const CLOSE: i64 = 57;
     pub const MADVISE: i64 = 233;
     pub const FUTEX: i64 = 98;
@@ -57,6 +59,12 @@ pub fn futex_wake_all(word: *const AtomicU32) {
     unsafe {
         syscall(number::FUTEX, word, FUTEX_WAKE_PRIVATE, i32::MAX as c_long, 0 as c_long, 0 as c_long, 0 as c_long)
     };
+}
+
+/// Lets another thread that is ready run on this CPU; returns at once if there is none.
+pub fn yield_cpu() {
+    // SAFETY: it takes no arguments, and cannot fail.
+    unsafe { syscall(number::SCHED_YIELD) };
 }
 
 /// How many CPUs this thread may run on; at least 1.

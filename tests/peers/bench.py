@@ -77,10 +77,11 @@ def _bench_group(
                 distance = probe.distance(before, cores.round_trip_ns() if threads > 1 else None)
                 for case in group:
                     case.rounds.append(Round(threads, distance, times[case.name], ceilings, works.get(case.name)))
-        for _ in range(options.firsts if table.footprint else 0):
-            times = _one_round(group, files, folders, options.threads[0], 0, Path(scratch))
-            for case in group:
-                case.firsts.append(times[case.name])
+        for threads in options.threads if table.footprint else []:
+            for _ in range(options.firsts):
+                times = _one_round(group, files, folders, threads, 0, Path(scratch))
+                for case in group:
+                    case.launches.append((threads, times[case.name]))
 
 
 def _prepare(

@@ -51,7 +51,8 @@ class Case:
     errors: dict[str, float] = field(default_factory=dict)  # peer -> worst difference from the reference
     file_mb: dict[str, float] = field(default_factory=dict)
     prepare_s: dict[str, float] = field(default_factory=dict)  # compiling or converting
-    firsts: list[dict[str, Measurement]] = field(default_factory=list)  # launches for the first answer's time alone
+    # Threads and times of launches for the first answer's time alone.
+    launches: list[tuple[int, dict[str, Measurement]]] = field(default_factory=list)
 
     def median(self, setting: str, peer: str, key: str = "median_ms") -> float | None:
         """Over the rounds of that setting; none for a peer that has a problem."""
@@ -69,8 +70,8 @@ class Case:
         return median(shares) if shares else None
 
     def first_ms(self, threads: int, peer: str) -> float | None:
-        launches = [*(r.times for r in self.rounds if r.threads == threads), *self.firsts]
-        values = [times[peer].first_ms for times in launches if peer in times]
+        launches = [*((r.threads, r.times) for r in self.rounds), *self.launches]
+        values = [times[peer].first_ms for its_threads, times in launches if its_threads == threads and peer in times]
         return median(values) if values and peer not in self.problems else None
 
     def best_ratio(self, setting: str, peers: list[str]) -> float | None:
@@ -104,11 +105,16 @@ def page(results: list[Result], options: argparse.Namespace, no_probe: str) -> s
         lines += [*_latency(found, peers_of_table, shares=shown.work is not None), ""]
         if shown.footprint:
             lines += [
-                f"## {shown.title}: first answer, memory and file",
+                f"## {shown.title}: first answer",
                 "",
-                f"From the load to the first answer (ms, medians of {options.rounds + options.firsts} launches); peak memory while running, beyond what",
-                "Python itself holds (MB); the model's file (MB, a peer's own libraries not counted), and compiling it (s).",
-                f"Threads: {options.threads[0]}.",
+                f"From the load to the first answer: ms, medians of {options.rounds + options.firsts} launches, then how many times sooner lehr's is.",
+                "",
+                *_first_answers(found, peers_of_table, options.threads),
+                "",
+                f"## {shown.title}: memory and file",
+                "",
+                "Peak memory while running, beyond what Python itself holds (MB); the model's file (MB, a peer's own libraries not",
+                f"counted), and compiling it (s). Threads: {options.threads[0]}.",
                 "",
                 *_footprint(found, peers_of_table, options.threads[0]),
                 "",
@@ -170,6 +176,17 @@ def _latency(networks: list[Case], peers: list[str], shares: bool) -> list[str]:
     return table(lines)
 
 
+def _first_answers(networks: list[Case], peers: list[str], threads: list[int]) -> list[str]:
+    all_peers = ["lehr", *peers]
+    lines = [["network", "threads", *(f"{TITLES[p]} ms" for p in all_peers), *(f"/ {TITLES[p]}" for p in peers)]]
+    for network in networks:
+        for count in threads:
+            times = [network.first_ms(count, peer) for peer in all_peers]
+            sooner = [time / times[0] if time and times[0] else None for time in times[1:]]
+            lines.append([network.name, str(count), *(_number(time, 1) for time in times), *(_number(s, 1) for s in sooner)])
+    return table(lines)
+
+
 def _footprint(networks: list[Case], peers: list[str], threads: int) -> list[str]:
     all_peers = ["lehr", *peers]
     compiled = ["lehr", *(peer for peer in peers if peer in VARIANTS)]
@@ -177,7 +194,6 @@ def _footprint(networks: list[Case], peers: list[str], threads: int) -> list[str
     lines = [
         [
             "network",
-            *(f"{TITLES[p]} first" for p in all_peers),
             *(f"{TITLES[p]} peak" for p in all_peers),
             *(f"{TITLES[p]} file" for p in sized),
             *(f"{TITLES[p]} compiles" for p in compiled),
@@ -186,8 +202,7 @@ def _footprint(networks: list[Case], peers: list[str], threads: int) -> list[str
     for network in networks:
         # One thread's rounds have no distance; with more threads the first setting stands for all.
         setting = next((r.setting() for r in network.rounds if r.threads == threads), "")
-        cells = [network.first_ms(threads, peer) for peer in all_peers]
-        cells += [network.median(setting, peer, "peak_mb") for peer in all_peers]
+        cells = [network.median(setting, peer, "peak_mb") for peer in all_peers]
         cells += [network.file_mb.get(peer) for peer in sized]
         cells += [network.prepare_s.get(peer) for peer in compiled]
         lines.append([network.name, *(_number(cell, 1) for cell in cells)])
