@@ -32,7 +32,9 @@ fn check(
     load(&LeafSpec::WinogradInput(spec).emit(isa).unwrap()).call(&[input.addr(), products.addr()]);
     let kernel = random.vec(r * r);
     let weights = kind.weights(&kind.weight_rows(), &kernel);
-    let scaled: Vec<f32> = products.slice().iter().enumerate().map(|(i, v)| v * weights[i / (tiles * lanes)]).collect();
+    let of_point = |point: usize| weights[kind.set(point / n) * kind.sets() + kind.set(point % n)];
+    let scaled: Vec<f32> =
+        products.slice().iter().enumerate().map(|(i, v)| v * of_point(i / (tiles * lanes))).collect();
     let products = Guarded::new(&scaled, guard);
     let out_width = (tiles - 1) * m + cols;
     let bias = Guarded::new(&random.vec(lanes), guard);
@@ -136,5 +138,16 @@ fn pools_that_transforms_have_not() {
         assert!(emit(spec(Winograd::F4x3, Access::Channel)).is_ok());
         assert!(matches!(emit(spec(Winograd::F3x4, Access::Channel)), Err(LeafError::Unsupported(_))));
         assert!(matches!(emit(spec(Winograd::F4x3, Access::Same)), Err(LeafError::Unsupported(_))));
+    }
+}
+
+#[test]
+fn sets_of_weights_differ() {
+    for kind in Winograd::ALL {
+        let rows = kind.weight_rows();
+        let shared = if kind.taps() == 3 && kind.stride() == 2 { kind.outputs() - 1 } else { 0 };
+        assert_eq!((rows.len(), kind.sets()), (kind.sets(), kind.points() - shared), "{kind:?}");
+        assert!((1..rows.len()).all(|i| !rows[..i].contains(&rows[i])), "{kind:?}: {rows:?}");
+        assert!((0..kind.points()).all(|point| kind.set(point) < rows.len()), "{kind:?}");
     }
 }

@@ -13,9 +13,10 @@
 //!
 //! With stride 2 a result is the sum over the even taps on even pixels, plus that over the odd taps on odd pixels: two
 //! convolutions of stride 1 with half the taps, each with points of its own, side by side in Bt and At. One tap needs no points:
-//! its m products are the results. So a kernel of 3 taps has 2 m + 1 products along an axis, where it would have 3 m directly.
+//! its m products are the results, all with the same weight. So a kernel of 3 taps has 2 m + 1 products along an axis, where it would
+//! have 3 m directly, and m + 2 weights.
 //!
-//! Registers: rdi arguments, rax in, rcx out, rdx bias, rbx tiles, r8-r11 and rsi pointers of operands. Vectors: see [`axis`].
+//! Registers: rdi arguments, rax in, rcx out, rdx bias, rbx tiles, r8-r11 and rsi pointers of operands. Vectors: see `axis.rs`.
 
 mod axis;
 mod leaves;
@@ -56,6 +57,11 @@ struct Phase {
 }
 
 impl Phase {
+    /// Weights that differ.
+    fn sets(self) -> usize {
+        if self.taps == 1 { 1 } else { self.points }
+    }
+
     /// The points but the infinite one; the first row of weights is that of the first of them. None for a single tap.
     fn finite(self) -> &'static [f64] {
         match self.points {
@@ -150,6 +156,16 @@ impl Winograd {
         self.phases().map(|p| p.points).sum()
     }
 
+    /// Weights along an axis: a set for each point, but one for all products of a single tap.
+    pub fn sets(self) -> usize {
+        self.phases().map(Phase::sets).sum()
+    }
+
+    /// The set of weights of a point of an axis: products of a single tap come last.
+    pub fn set(self, point: usize) -> usize {
+        point.min(self.sets() - 1)
+    }
+
     fn phases(self) -> impl Iterator<Item = Phase> {
         let (m, r, stride) = self.sizes();
         (0..stride).map(move |first| {
@@ -158,7 +174,7 @@ impl Winograd {
         })
     }
 
-    /// The weights' transform: a row for each point.
+    /// The weights' transform: a row for each set.
     pub fn weight_rows(self) -> Vec<Vec<f64>> {
         let row = |phase: Phase, point: usize| {
             let mut row = vec![0.0; self.taps()];
@@ -169,10 +185,10 @@ impl Winograd {
                 .for_each(|(r, w)| *r = w);
             row
         };
-        self.phases().flat_map(|phase| (0..phase.points).map(move |point| row(phase, point))).collect()
+        self.phases().flat_map(|phase| (0..phase.sets()).map(move |point| row(phase, point))).collect()
     }
 
-    /// What a kernel becomes at all points, row by row; `rows` are those of the transform.
+    /// What a kernel becomes in all sets, row by row; `rows` are those of the transform.
     pub fn weights(self, rows: &[Vec<f64>], kernel: &[f32]) -> Vec<f32> {
         let r = self.taps();
         let columns: Vec<Vec<f64>> = (rows.iter())

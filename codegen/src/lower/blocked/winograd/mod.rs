@@ -6,11 +6,12 @@
 //!         V[point][ic-block][tile][lanes] = transform of the input
 //!         for oc-group
 //!             for point
-//!                 M[point][block][tile][lanes] = V[point] * weights[oc-group][point]     the batch-reduce leaf; a tile is a pixel
+//!                 M[point][block][tile][lanes] = V[point] * weights[oc-group][set]       the batch-reduce leaf; a tile is a pixel
 //!             output = epilogue(bias + transform of M)
 //! ```
 //!
-//! Groups of the convolution are computed one after the other, each with its own part of V.
+//! Points have a set of weights each, but for those of single taps with stride 2, which share theirs. Groups of the convolution are
+//! computed one after the other, each with its own part of V.
 //!
 //! Where the weights weigh most, the band is the image: a first kernel fills V, a second is parallel over oc-groups. Every
 //! thread has its own part of the scratch buffers, which stays in its cache; results do not depend on threads. The input's
@@ -337,14 +338,22 @@ impl WinogradConv {
         Ok(Band { rows, input, products, outputs })
     }
 
-    /// Bytes of the weights of a point.
-    fn weights_of_point(&self, blocks: usize) -> usize {
+    /// The set of weights of a point.
+    fn set(&self, point: Expr) -> Expr {
+        let (n, sets) = (self.kind.points() as i64, self.kind.sets() as i64);
+        // As `Winograd::set` has it along an axis.
+        let along = |axis: Expr| axis.min(Expr::i64(sets - 1));
+        if n == sets { point } else { along(point.clone() / n) * sets + along(point % n) }
+    }
+
+    /// Bytes of a set of weights.
+    fn weights_of_set(&self, blocks: usize) -> usize {
         4 * self.shape.channels * self.lanes * blocks
     }
 
-    /// Bytes of the next point's weights that each of so many leaf tiles brings nearer.
+    /// Bytes of the next set of weights that each of so many leaf tiles brings nearer.
     fn next_weights(&self, blocks: usize, tiles: usize) -> usize {
-        if self.cold { self.weights_of_point(blocks) / tiles } else { 0 }
+        if self.cold { self.weights_of_set(blocks) / tiles } else { 0 }
     }
 
     fn product(&self, blocks: usize, pixels: usize, count: usize, next: usize) -> LeafSpec {
@@ -414,18 +423,19 @@ impl BandCx<'_> {
         let (c, g) = (self.conv, self.conv.groups);
         let first = k.let_(conv_group.clone() * c.shape.out_blocks as i64 + g.start(size, group));
         let blocks = g.sizes()[size].0;
-        let per_point = c.shape.channels * c.lanes;
-        let w = k.let_(first.clone() * (c.points() * per_point) as i64);
+        let of_set = c.shape.channels * c.lanes;
+        let sets = c.kind.sets() * c.kind.sets();
+        let w = k.let_(first.clone() * (sets * of_set) as i64);
         let v = k.let_(self.v.clone() + conv_group * (c.shape.in_blocks * c.band_tiles() * c.lanes) as i64);
         k.serial(c.points(), |k, point| {
             let v = k.let_(v.clone() + point.clone() * c.point_v() as i64);
             let m = k.let_(self.m.clone() + point.clone() * c.point_m() as i64);
-            let w = k.let_(w + point * (blocks * per_point) as i64);
+            let w = k.let_(w + c.set(point) * (blocks * of_set) as i64);
             let (mut pixel, mut tile) = (0, 0);
             let parts = Parts::of(self.leaves.rows * c.tiles_wide, c.pixels);
             for ((pixels, count), leaf) in parts.sizes().into_iter().zip(&self.leaves.products[size]) {
                 let shift = (pixel * c.lanes) as i64;
-                let next = c.weights_of_point(blocks) + tile * c.next_weights(blocks, parts.total());
+                let next = c.weights_of_set(blocks) + tile * c.next_weights(blocks, parts.total());
                 let args = vec![
                     address(self.params.v, v.clone() + shift),
                     address(self.params.w, w.clone()),
