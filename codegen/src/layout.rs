@@ -10,6 +10,7 @@
 //! conv       as it comes      blocked                                  blocked
 //! grouped    as it comes      blocked                                  blocked    groups that end inside blocks, loose orders
 //! window     blocked          blocked                                  blocked    pools, depthwise convolutions
+//! pooled     blocked          -                                        blocked    a pool that the convolution before it computes
 //! map        blocked          blocked                                  blocked    elementwise, one operand of its shape blocked
 //! prologue   blocked          -                                        blocked    a map that its only reader computes
 //! wide       plain            plain                                    plain      elementwise, with rows long enough for vectors
@@ -30,9 +31,11 @@
 //! as wide as the widest padding among the convolutions that read it, so that these need not look where a row ends.
 
 mod alias;
+mod pooled;
 mod prologue;
 mod roles;
 
+pub use pooled::PoolBehind;
 use roles::{choose, same_shaped};
 
 use crate::lower::LowerOptions;
@@ -41,7 +44,7 @@ use crate::lower::cx::{is_elementwise, shape_of};
 use crate::lower::order::Order;
 use crate::machine::Machine;
 use crate::strategy::{Tuned, Weighed};
-use crate::x86::{Access, Isa, Winograd};
+use crate::x86::{Access, Isa, Pool, Winograd};
 use lehr_ir::graph::{Graph, NodeId, ValueId};
 use lehr_ir::{ConstValue, DType, Op};
 use std::collections::{HashMap, HashSet};
@@ -59,6 +62,8 @@ pub enum Role {
     /// A convolution through tables of its input channels.
     Grouped,
     Window,
+    /// A pool that the convolution before it computes, whose own value is nowhere.
+    Pooled,
     Map,
     /// A map that the convolution which reads it computes; its value is nowhere.
     Prologue,
@@ -97,6 +102,10 @@ pub struct Layouts {
     aliases: HashMap<ValueId, (ValueId, usize)>,
     /// Operators that an alias stands for, but for its own.
     absorbed: HashSet<NodeId>,
+    /// The pools that convolutions compute.
+    pools: HashMap<NodeId, PoolBehind>,
+    /// Why the convolutions before them do not compute other pools.
+    apart: HashMap<NodeId, String>,
 }
 
 /// A concatenation may leave as many slots empty as it fills, not more.
@@ -138,6 +147,11 @@ impl Layouts {
     /// Whether an operator is part of an alias, so that nobody wants its result.
     pub fn is_absorbed(&self, id: NodeId) -> bool {
         self.absorbed.contains(&id)
+    }
+
+    /// The pool that a convolution computes.
+    pub fn pool_behind(&self, conv: NodeId) -> Option<PoolBehind> {
+        self.pools.get(&conv).copied()
     }
 
     /// The concatenation that a value is produced in, and its first block there.
@@ -188,7 +202,7 @@ impl Layouts {
             Role::Conv => "convolution",
             Role::Winograd(kind) => &format!("convolution by Winograd {}", kind.name()),
             Role::Grouped => "convolution of gathered channels",
-            Role::Window => "window",
+            Role::Window | Role::Pooled => "window",
             Role::Map => "map",
             Role::Prologue => "map, computed by the convolution that reads it",
             Role::Wide => "wide map",
@@ -213,6 +227,17 @@ impl Layouts {
         }
         if self.placed.contains_key(&v) {
             text += ", written into its concatenation";
+        }
+        if self.role(id) == Role::Pooled {
+            text += ", computed by the convolution before it";
+        }
+        if let Some(why) = self.apart.get(&id) {
+            text += &format!(", not by the convolution before it: {why}");
+        }
+        match self.pool_behind(id).map(|p| p.pool) {
+            Some(Pool::Max) => text += ", with the max pool behind it",
+            Some(Pool::Mean) => text += ", with the average pool behind it",
+            None => {}
         }
         Some(text)
     }
@@ -384,6 +409,7 @@ pub fn decide(graph: &Graph, options: &LowerOptions) -> Layouts {
         layouts.widen(layouts.root(v), &border);
     }
     layouts.find_prologues(graph, &uses);
+    layouts.find_pooled(graph, &uses);
     layouts
 }
 

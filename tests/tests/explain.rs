@@ -166,7 +166,11 @@ fn times_add_up() {
     assert!((sum + timing.other_ms - timing.sum_ms).abs() < 1e-9 && timing.runs >= 5, "{timing:?}");
     let shares: f64 = e.layers.iter().filter_map(|l| e.share(l)).sum();
     assert!(shares > 0.5 && shares <= 1.0 + 1e-9, "{shares}");
-    assert!(e.layers.iter().filter(|l| l.figures.ms.is_some_and(|ms| ms > 0.0)).count() >= 3);
+    // What another layer computes has no time of its own.
+    let (elsewhere, own): (Vec<_>, Vec<_>) =
+        e.layers.iter().map(|l| &l.figures).partition(|f| f.layout.contains("computed by the convolution before it"));
+    assert!(elsewhere.iter().all(|f| f.ms.is_none()));
+    assert!(own.iter().filter(|f| f.ms.is_some_and(|ms| ms > 0.0)).count() + elsewhere.len() >= 3);
     assert!(text::render(&e).contains("% of the run"));
     assert!(html::render(&e).contains("GFLOP/s"));
 }

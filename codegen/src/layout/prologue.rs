@@ -49,7 +49,7 @@ impl Layouts {
         (alone && self.is_borderless(from) && self.order(graph, from) == order).then_some(v.node)
     }
 
-    fn is_borderless(&self, v: ValueId) -> bool {
+    pub(super) fn is_borderless(&self, v: ValueId) -> bool {
         self.borders.get(&self.root(v)).is_none_or(|border| border.iter().all(|&side| side == (0, 0)))
     }
 }

@@ -339,10 +339,10 @@ impl Lowering {
         if node.op.is_source() {
             return Ok(());
         }
-        if self.layouts.is_absorbed(id) || self.alias(graph, id) || self.reshape(graph, id) {
+        let role = self.layouts.role(id);
+        if self.layouts.is_absorbed(id) || role == Role::Pooled || self.alias(graph, id) || self.reshape(graph, id) {
             return Ok(());
         }
-        let role = self.layouts.role(id);
         let mut outer = vec![];
         for port in 0..node.results.len() as u32 {
             let v = id.out(port);
@@ -367,6 +367,13 @@ impl Lowering {
         }
         let origin = node.origins.first().map(|o| o.name.to_string());
         let name = origin.unwrap_or_else(|| format!("{}_{}", node.op.name(), id.0));
+        let mut origins = node.origins.clone();
+        if let Some(pool) = self.layouts.pool_behind(id).map(|p| p.node) {
+            let v = pool.out(0);
+            let view = blocked::new_view(self, graph, v, graph.value_name(v).map(str::to_string));
+            self.views.insert(v, view);
+            origins.extend(graph.node(pool).origins.iter().cloned());
+        }
         match &node.op {
             Op::Fusion(_) => {
                 let region = &node.regions[0];
@@ -378,7 +385,7 @@ impl Lowering {
                     !op.is_source() && !is_elementwise(op)
                 });
                 let last = region.outputs[wanted[0].0.port as usize].value;
-                let mut cx = NodeCx::new(self, region, anchor, sources, outputs, node.origins.clone(), name);
+                let mut cx = NodeCx::new(self, region, anchor, sources, outputs, origins, name);
                 operator(role, anchor, last, &mut cx)
             }
             op => {
@@ -386,7 +393,7 @@ impl Lowering {
                 let outputs = wanted.iter().map(|(v, view)| (*v, view.clone())).collect();
                 let anchor = (!is_elementwise(op)).then_some(id);
                 let last = wanted[0].0;
-                let mut cx = NodeCx::new(self, graph, anchor, sources, outputs, node.origins.clone(), name);
+                let mut cx = NodeCx::new(self, graph, anchor, sources, outputs, origins, name);
                 operator(role, anchor, last, &mut cx)
             }
         }

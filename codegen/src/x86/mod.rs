@@ -101,7 +101,7 @@ pub use stamp::stamp;
 pub(crate) use tile::shapes;
 pub use tile::{Tile, choose_tile, choose_tile_within, split_evenly};
 pub use vprog::{Access, MAX_OPERANDS, VProg, Val};
-pub use winograd::{InputTransform, OutputTransform, Winograd};
+pub use winograd::{InputTransform, OutputTransform, Pool, Winograd};
 
 use crate::program::Leaf;
 use iced_x86::{Decoder, DecoderOptions, Formatter, GasFormatter};

@@ -21,7 +21,7 @@ impl LeafSpec {
                 run: Trips::Argument { position: position(map_slots::COUNT), each: 4 },
                 axes: vec![],
             }),
-            LeafSpec::WinogradOutput(s) => Some(of_transform(s, isa)),
+            LeafSpec::WinogradOutput(s) => of_transform(s, isa),
             // Rows keep terms in their result and read them again.
             LeafSpec::Rows(_)
             | LeafSpec::Panel(_)
@@ -67,7 +67,11 @@ fn of_tile(s: &BatchReduceGemm, isa: Isa) -> Option<Streams> {
     })
 }
 
-fn of_transform(s: &OutputTransform, isa: Isa) -> Streams {
+/// What is pooled is not in step with its operands.
+fn of_transform(s: &OutputTransform, isa: Isa) -> Option<Streams> {
+    if s.pool.is_some() {
+        return None;
+    }
     let vector = isa.bytes() as i64;
     let as_result = |a: &Access| match a {
         Access::Same => true,
@@ -75,10 +79,10 @@ fn of_transform(s: &OutputTransform, isa: Isa) -> Streams {
         Access::Channel | Access::Splat => false,
     };
     let tile = s.winograd.outputs() as i64 * vector;
-    Streams {
+    Some(Streams {
         result: position(winograd_slots::OUT),
         operands: alike(&s.epilogue, winograd_slots::OPERANDS, as_result),
         run: Trips::Fixed(i64::from(s.cols) * vector),
         axes: vec![(Trips::Fixed(i64::from(s.tiles)), tile), (Trips::Fixed(i64::from(s.rows)), i64::from(s.row))],
-    }
+    })
 }

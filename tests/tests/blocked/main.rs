@@ -4,6 +4,7 @@
 mod convolutions;
 mod net;
 mod orders;
+mod pooled;
 mod pools;
 mod products;
 mod prologues;

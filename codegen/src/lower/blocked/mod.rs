@@ -55,6 +55,7 @@ pub(super) fn lower(role: Role, cx: &mut NodeCx) -> Result<(), Diag> {
         Role::Reduce => reduce::lower(cx),
         Role::Concat => concat::lower(cx),
         Role::Product => product::lower(cx),
+        Role::Pooled => unreachable!("the convolution before it has computed it"),
         Role::Other => unreachable!("lowered to plain loops"),
     }
 }

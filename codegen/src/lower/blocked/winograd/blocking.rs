@@ -50,7 +50,8 @@ impl Tiling {
     /// Bytes of the transformed weights.
     pub fn weights(&self) -> usize {
         let Shape { conv_groups, channels, out_blocks, .. } = self.shape;
-        4 * self.points() * conv_groups * channels * out_blocks * self.isa.lanes()
+        let sets = self.kind.sets() * self.kind.sets();
+        4 * sets * conv_groups * channels * out_blocks * self.isa.lanes()
     }
 
     /// Bytes of scratch for the whole image.
@@ -212,6 +213,13 @@ mod tests {
         // 2.4 MB of weights are read by every band: as many tiles as have room for them.
         assert_eq!(text(&tiling(Winograd::F4x3, 128, 128, 112)), "F(4x4,3x3) tile=14x2 band=2");
         assert_eq!(text(&tiling(Winograd::F4x3, 512, 512, 28)), "F(4x4,3x3) tile=6x4 band=all");
+    }
+
+    #[test]
+    fn products_of_a_single_tap_share_weights() {
+        let weights = |kind| tiling(kind, 128, 128, 28).weights() / (4 * 128 * 128);
+        let kinds = [Winograd::F4x3, Winograd::F4x3By2, Winograd::F2x3By2, Winograd::F4x5By2];
+        assert_eq!(kinds.map(weights), [36, 36, 16, 121]);
     }
 
     #[test]

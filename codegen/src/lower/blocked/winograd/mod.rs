@@ -6,15 +6,19 @@
 //!         V[point][ic-block][tile][lanes] = transform of the input
 //!         for oc-group
 //!             for point
-//!                 M[point][block][tile][lanes] = V[point] * weights[oc-group][point]     the batch-reduce leaf; a tile is a pixel
+//!                 M[point][block][tile][lanes] = V[point] * weights[oc-group][set]       the batch-reduce leaf; a tile is a pixel
 //!             output = epilogue(bias + transform of M)
 //! ```
 //!
-//! Groups of the convolution are computed one after the other, each with its own part of V.
+//! Points have a set of weights each, but for those of single taps with stride 2, which share theirs. Groups of the convolution are
+//! computed one after the other, each with its own part of V.
 //!
 //! Where the weights weigh most, the band is the image: a first kernel fills V, a second is parallel over oc-groups. Every
 //! thread has its own part of the scratch buffers, which stays in its cache; results do not depend on threads. The input's
 //! border covers whole tiles, and of tiles that reach beyond the output only what exists is stored.
+//!
+//! Where a 2x2 pool comes next (`layout/pooled.rs`), the output's transform computes it too, and stores its result alone. Rows and
+//! columns that no window takes are not computed.
 
 mod blocking;
 mod choose;
@@ -33,8 +37,8 @@ use crate::lower::view::{Lattice, View};
 use crate::program::BufferId;
 use crate::strategy::ByWinograd;
 use crate::x86::{
-    BatchReduceGemm, Broadcast, Init, Input, InputTransform, LeafError, LeafSpec, OutputTransform, Prefetch, Reduce,
-    Tiles, VProg, Winograd,
+    BatchReduceGemm, Broadcast, Init, Input, InputTransform, LeafError, LeafSpec, OutputTransform, Pool, Prefetch,
+    Reduce, Tiles, VProg, Winograd,
 };
 use lehr_ir::ops::Conv;
 use lehr_ir::{DType, Diag, Op};
@@ -56,9 +60,13 @@ struct WinogradConv {
     kind: Winograd,
     shape: Shape,
     x: View,
+    /// What is stored: the convolution's result, or the pool's behind it.
     y: View,
     xs: Lattice,
     ys: Lattice,
+    pool: Option<Pool>,
+    /// Rows and columns of the convolution's result that are computed.
+    size: [usize; 2],
     pads: [i64; 2],
     lanes: usize,
     /// Groups of output blocks, in each group of the convolution.
@@ -97,6 +105,17 @@ struct Params {
     m: Param,
 }
 
+/// What the convolution that is being lowered stores, the pool that makes it so, and the rows and columns that are computed for it.
+fn stored(cx: &NodeCx) -> (View, Option<Pool>, [usize; 2]) {
+    let y = cx.outputs[0].1.clone();
+    let size = [y.shape[2], y.shape[3]];
+    let Some(behind) = cx.low.node.and_then(|id| cx.low.layouts.pool_behind(id)) else { return (y, None, size) };
+    let y = cx.low.views[&behind.node.out(0)].clone();
+    // A last window has one row or column where the pool rounds up.
+    let taken = [0, 1].map(|d| size[d].min(2 * y.shape[2 + d]));
+    (y, Some(behind.pool), taken)
+}
+
 impl WinogradConv {
     fn new(cx: &mut NodeCx, op: &Conv, kind: Winograd) -> WinogradConv {
         let isa = cx.low.isa();
@@ -104,7 +123,7 @@ impl WinogradConv {
         let w = cx.constant(1).expect("the weights are constant");
         let bias = cx.constant(2).map(|b| b.to_f32());
         let x = cx.view(0).expect("the input is in a buffer");
-        let y = cx.outputs[0].1.clone();
+        let (y, pool, size) = stored(cx);
         let shape = Shape::of(op, w.shape(), lanes).expect("the layout pass has asked");
         let start = cx.anchor_id().out(0);
         let fused = fused(cx, start, None, &mut |feed| match feed {
@@ -115,7 +134,7 @@ impl WinogradConv {
             Feed::Channel { .. } => crate::x86::Access::Channel,
             Feed::Splat(_) => crate::x86::Access::Splat,
         });
-        let tiling = Tiling::new(isa, kind, shape, [y.shape[0], y.shape[2], y.shape[3]]);
+        let tiling = Tiling::new(isa, kind, shape, [y.shape[0], size[0], size[1]]);
         let (tiles_high, tiles_wide) = (tiling.tiles_high, tiling.tiles_wide);
         let ByWinograd { tile, band, .. } = cx.decide(op, &tiling);
         let bands = Parts::of(tiles_high, band.unwrap_or(tiles_high));
@@ -130,6 +149,8 @@ impl WinogradConv {
             ys: y.lattice(),
             x,
             y,
+            pool,
+            size,
             pads: [op.pads[0] as i64, op.pads[1] as i64],
             lanes,
             groups,
@@ -296,8 +317,8 @@ impl WinogradConv {
         let m = self.kind.outputs();
         let mut outputs = [[None; 2]; 2];
         for (last_row, last_col) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
-            let (rows, cols) = (self.y.shape[2] % m, self.y.shape[3] % m);
-            let tiles = if last_col == 1 { 1 } else { self.y.shape[3] / m };
+            let (rows, cols) = (self.size[0] % m, self.size[1] % m);
+            let tiles = if last_col == 1 { 1 } else { self.size[1] / m };
             if (last_row == 1 && rows == 0) || (last_col == 1 && cols == 0) || tiles == 0 {
                 continue;
             }
@@ -306,6 +327,7 @@ impl WinogradConv {
                 rows: if last_row == 1 { rows } else { m } as u32,
                 cols: if last_col == 1 { cols } else { m } as u32,
                 point: bytes(self.point_m() as i64),
+                pool: self.pool,
                 row: bytes(self.ys.spatial[0]),
                 bias: self.bias.is_some(),
                 epilogue: self.fused.program.clone(),
@@ -316,14 +338,22 @@ impl WinogradConv {
         Ok(Band { rows, input, products, outputs })
     }
 
-    /// Bytes of the weights of a point.
-    fn weights_of_point(&self, blocks: usize) -> usize {
+    /// The set of weights of a point.
+    fn set(&self, point: Expr) -> Expr {
+        let (n, sets) = (self.kind.points() as i64, self.kind.sets() as i64);
+        // As `Winograd::set` has it along an axis.
+        let along = |axis: Expr| axis.min(Expr::i64(sets - 1));
+        if n == sets { point } else { along(point.clone() / n) * sets + along(point % n) }
+    }
+
+    /// Bytes of a set of weights.
+    fn weights_of_set(&self, blocks: usize) -> usize {
         4 * self.shape.channels * self.lanes * blocks
     }
 
-    /// Bytes of the next point's weights that each of so many leaf tiles brings nearer.
+    /// Bytes of the next set of weights that each of so many leaf tiles brings nearer.
     fn next_weights(&self, blocks: usize, tiles: usize) -> usize {
-        if self.cold { self.weights_of_point(blocks) / tiles } else { 0 }
+        if self.cold { self.weights_of_set(blocks) / tiles } else { 0 }
     }
 
     fn product(&self, blocks: usize, pixels: usize, count: usize, next: usize) -> LeafSpec {
@@ -393,18 +423,19 @@ impl BandCx<'_> {
         let (c, g) = (self.conv, self.conv.groups);
         let first = k.let_(conv_group.clone() * c.shape.out_blocks as i64 + g.start(size, group));
         let blocks = g.sizes()[size].0;
-        let per_point = c.shape.channels * c.lanes;
-        let w = k.let_(first.clone() * (c.points() * per_point) as i64);
+        let of_set = c.shape.channels * c.lanes;
+        let sets = c.kind.sets() * c.kind.sets();
+        let w = k.let_(first.clone() * (sets * of_set) as i64);
         let v = k.let_(self.v.clone() + conv_group * (c.shape.in_blocks * c.band_tiles() * c.lanes) as i64);
         k.serial(c.points(), |k, point| {
             let v = k.let_(v.clone() + point.clone() * c.point_v() as i64);
             let m = k.let_(self.m.clone() + point.clone() * c.point_m() as i64);
-            let w = k.let_(w + point * (blocks * per_point) as i64);
+            let w = k.let_(w + c.set(point) * (blocks * of_set) as i64);
             let (mut pixel, mut tile) = (0, 0);
             let parts = Parts::of(self.leaves.rows * c.tiles_wide, c.pixels);
             for ((pixels, count), leaf) in parts.sizes().into_iter().zip(&self.leaves.products[size]) {
                 let shift = (pixel * c.lanes) as i64;
-                let next = c.weights_of_point(blocks) + tile * c.next_weights(blocks, parts.total());
+                let next = c.weights_of_set(blocks) + tile * c.next_weights(blocks, parts.total());
                 let args = vec![
                     address(self.params.v, v.clone() + shift),
                     address(self.params.w, w.clone()),
@@ -431,7 +462,7 @@ impl BandCx<'_> {
         let from = inner * (c.band_tiles() * c.lanes) as i64 + row.clone() * (c.tiles_wide * c.lanes) as i64;
         let from = k.let_(self.m.clone() + from);
         let row = k.let_(self.first.clone() + row);
-        if c.y.shape[2].is_multiple_of(c.kind.outputs()) {
+        if c.size[0].is_multiple_of(c.kind.outputs()) {
             return self.output_row(k, 0, block, from, row);
         }
         let is_last = Expr::compare(CmpOp::Eq, row.clone(), Expr::i64(c.tiles_high as i64 - 1));
@@ -446,22 +477,29 @@ impl BandCx<'_> {
     fn output_row(&self, k: &mut KernelCx, last_row: usize, block: Expr, from: Expr, row: Expr) {
         let c = self.conv;
         let m = c.kind.outputs();
-        let spatial = [row * m as i64, Expr::i64(0)];
+        // Rows and columns of what is stored, and of the operands, that a tile has.
+        let stored = if c.pool.is_some() { m / 2 } else { m };
+        let place = |m: usize| [row.clone() * m as i64, Expr::i64(0)];
+        let (to, of_operands) = (place(stored), place(m));
         for (last_col, leaf) in self.leaves.outputs[last_row].iter().enumerate() {
             let Some(leaf) = leaf else { continue };
             let tile = if last_col == 1 { c.tiles_wide - 1 } else { 0 };
-            let pixels = Expr::i64((tile * m) as i64);
-            let at = Place { image: &self.image, block: block.clone(), spatial: &spatial, pixels };
+            let at = |spatial, m: usize| Place {
+                image: &self.image,
+                block: block.clone(),
+                spatial,
+                pixels: Expr::i64((tile * m) as i64),
+            };
             let bias = match self.params.bias {
                 Some(bias) => address(bias, block.clone() * c.lanes as i64),
                 None => LeafArg::Int(Expr::i64(0)),
             };
             let mut args = vec![
                 address(self.params.m, from.clone() + (tile * c.lanes) as i64),
-                address(self.params.y, at.position(&c.ys)),
+                address(self.params.y, at(&to, stored).position(&c.ys)),
                 bias,
             ];
-            args.extend(addresses(k, &c.fused.feeds, None, c.lanes, &at));
+            args.extend(addresses(k, &c.fused.feeds, None, c.lanes, &at(&of_operands, m)));
             k.leaf(*leaf, args);
         }
     }
