@@ -19,6 +19,7 @@
 //! lrn        blocked          blocked                                  blocked    channels in whole blocks
 //! product    plain            plain                                    plain      matrix product
 //! rows       plain            plain                                    plain      softmax, normalisations
+//! statistics plain            plain                                    plain      normalisations of long cells, and by batch
 //! reduce     plain            plain                                    plain      reductions over any axes
 //! other      plain            plain                                    plain
 //! ```
@@ -74,6 +75,8 @@ pub enum Role {
     Lrn,
     Product,
     Rows,
+    /// A normalisation by statistics of long cells, or of cells in several runs.
+    Statistics,
     /// A reduction over any axes.
     Reduce,
     #[default]
@@ -211,6 +214,7 @@ impl Layouts {
             Role::Lrn => "local response normalisation",
             Role::Product => "product",
             Role::Rows => "rows",
+            Role::Statistics => "statistics and a map",
             Role::Reduce => "reduction",
             Role::Other => return None,
         };

@@ -86,8 +86,11 @@ SOFTMAXES = (
 )  # fmt: skip
 NORMALISATIONS = {
     "LayerNormalization": ((2048, 16), (2048, 64), (512, 768)),
-    "InstanceNormalization": ((1, 64, 56, 56),),
+    "InstanceNormalization": ((1, 64, 56, 56), (1, 64, 128, 128)),
+    "GroupNormalization": ((1, 320, 64, 64), (1, 512, 7, 7)),
 }
+GROUPS = 32
+GROUPS_OPSET = 21
 
 
 def networks(names: list[str]) -> dict[str, Path]:
@@ -268,7 +271,9 @@ def _normalisation(operator: str, shape: tuple[int, ...]) -> ModelProto:
     size = shape[-1] if operator == "LayerNormalization" else shape[1]
     rng = np.random.default_rng(4)
     weights = {"scale": rng.standard_normal(size, np.float32), "bias": rng.standard_normal(size, np.float32)}
-    return _model([helper.make_node(operator, ["x", "scale", "bias"], ["y"])], {"x": [*shape]}, [*shape], weights)
+    grouped = operator == "GroupNormalization"
+    node = helper.make_node(operator, ["x", "scale", "bias"], ["y"], **({"num_groups": GROUPS} if grouped else {}))
+    return _model([node], {"x": [*shape]}, [*shape], weights, GROUPS_OPSET if grouped else 17)
 
 
 def _model(

@@ -3,10 +3,11 @@
 use crate::compare::{difference, dirty_memory};
 use crate::guarded::{Guard, Guarded};
 use lehr::codegen::artefact::{IoSpec, TensorMut, TensorRef};
+use lehr::codegen::compile::dtype_code;
 use lehr::codegen::x86::Isa;
 use lehr::{CompileOptions, Numerics, OptLevel, Runner};
 use lehr_ir::eval::evaluate;
-use lehr_ir::{Graph, Tensor};
+use lehr_ir::{DType, Graph, Tensor};
 
 /// Of the largest number in the network: what is behind may be smaller by cancellation.
 const TOLERANCE: f64 = 2e-5;
@@ -42,7 +43,9 @@ pub fn run_guarded(runner: &mut Runner, inputs: &[Tensor], guard: Guard) -> Resu
     }
     let tensor = |(m, s): (&Guarded, &IoSpec)| {
         let shape = s.dims.iter().map(|&d| d as usize).collect();
-        Tensor::new(lehr_ir::DType::F32, shape, m.bytes().to_vec().into())
+        let dtype = [DType::F32, DType::I64].into_iter().find(|t| dtype_code(*t) == s.dtype);
+        let dtype = dtype.ok_or("an output of another type than these tests compare")?;
+        Tensor::new(dtype, shape, m.bytes().to_vec().into())
     };
     taken.iter().zip(&outs).map(tensor).collect()
 }

@@ -409,7 +409,7 @@ impl Net<'_> {
     fn rows(&mut self, x: ValueId) -> Option<ValueId> {
         let shape = self.shape(x);
         let axis = self.c.below(shape.len());
-        match self.c.below(5) {
+        match self.c.below(6) {
             0 => self.add(Softmax { axis }, &[x]),
             1 => self.add(LogSoftmax { axis }, &[x]),
             2 => {
@@ -420,9 +420,13 @@ impl Net<'_> {
                 let (w, b) = (self.weights(&[shape[1]]), self.weights(&[shape[1]]));
                 self.add(InstanceNorm { eps: 1e-2 }, &[x, w, b])
             }
-            _ if shape.len() > 2 => {
+            4 if shape.len() > 1 => {
+                let statistics: Vec<ValueId> = (0..4).map(|_| self.weights(&[shape[1]])).collect();
+                self.add(BatchNormTrain { eps: 1e-2, momentum: 0.5 }, &[vec![x], statistics].concat())
+            }
+            _ if shape.len() > 1 => {
                 let (w, b) = (self.weights(&[shape[1]]), self.weights(&[shape[1]]));
-                let groups = [1, 2, 3, 4][self.c.below(4)];
+                let groups = [1, 2, 3, 4, 8, 16][self.c.below(6)];
                 self.add(GroupNorm { groups, eps: 1e-2 }, &[x, w, b])
             }
             _ => None,

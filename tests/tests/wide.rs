@@ -242,3 +242,127 @@ fn softmax_and_normalisations_of_rows_and_columns() {
         rows(2.0, &params, "%y, %m, %i = layer_norm %x, %s, %b {axis=1}\nreturn %y");
     }
 }
+
+/// Planes of a pixel, shorter than a vector, and of some; groups that are no multiple of one; in one, two and three dimensions.
+#[test]
+fn normalisations_by_channel_in_rows() {
+    let params = |x: &str, channels: usize| format!("%x: f32[{x}], %s: f32[{channels}], %b: f32[{channels}]");
+    for (x, channels) in [("2,3,5,70", 3), ("3,40,7,7", 40), ("1,17,25", 17), ("2,5,300", 5), ("2,6,3,4,11", 6)] {
+        check(Role::Rows, 2.0, &params(x, channels), "%y = instance_norm %x, %s, %b {eps=0.01}\nreturn %y");
+    }
+    for (x, channels, groups) in [
+        ("2,12,7,9", 12, 4),
+        ("1,30,3,3", 30, 3),
+        ("3,10,65", 10, 5),
+        ("2,6,3,5,7", 6, 2),
+        ("5,96", 96, 4),
+        ("3,28,1,1", 28, 1),
+        ("2,7,40", 7, 7),
+        ("1,40,33", 40, 1),
+        ("1,5000,3", 5000, 2),
+    ] {
+        let body = format!("%y = group_norm %x, %s, %b {{groups={groups}, eps=0.01}}\nreturn %y");
+        check(Role::Rows, 2.0, &params(x, channels), &body);
+    }
+}
+
+/// Few cells for many elements, in whole parts and with some left; long ones; results beyond the L2 cache.
+#[test]
+fn normalisations_by_statistics_of_parts() {
+    let params = |x: &str, channels: usize| format!("%x: f32[{x}], %s: f32[{channels}], %b: f32[{channels}]");
+    for (x, channels) in [("1,3,300,301", 3), ("1,9,260,261", 9), ("1,60,90,100", 60)] {
+        check(Role::Statistics, 2.0, &params(x, channels), "%y = instance_norm %x, %s, %b {eps=0.01}\nreturn %y");
+    }
+    for (x, channels, groups) in [
+        ("1,64,50,51", 64, 1),
+        ("2,300,9,33", 300, 2),
+        ("3,36,77,79", 36, 4),
+        ("1,8,170001", 8, 8),
+        ("1,9000,5,5", 9000, 3),
+    ] {
+        let body = format!("%y = group_norm %x, %s, %b {{groups={groups}, eps=0.01}}\nreturn %y");
+        check(Role::Statistics, 2.0, &params(x, channels), &body);
+    }
+}
+
+/// A large mean costs no more than the precision of the numbers themselves.
+#[test]
+fn means_far_from_zero_cost_normalisations_nothing() {
+    for (role, x, channels, groups) in [(Role::Rows, "2,12,7,9", 12, 4), (Role::Statistics, "1,64,50,51", 64, 1)] {
+        let body = format!("%y = group_norm %x, %s, %b {{groups={groups}}}\nreturn %y");
+        let g = graph(&format!("%x: f32[{x}], %s: f32[{channels}], %b: f32[{channels}]"), &body);
+        let shapes = shapes(&g);
+        let shifted = |i: usize, by: f64| {
+            let values = seeded(DType::F32, shapes[i].clone(), i as u64).to_f64();
+            Tensor::from_f64(DType::F32, shapes[i].clone(), values.into_iter().map(|x| x + by))
+        };
+        check_on(role, &g, &[shifted(0, 50.0), shifted(1, 0.0), shifted(2, 0.0)], &body);
+    }
+}
+
+/// Of the result's shape, by channel, by channel of each image, one number; and what leaves have no operands or functions for.
+#[test]
+fn what_follows_a_normalisation_is_its_epilogue() {
+    for (role, shape, n, c, groups) in [
+        (Role::Rows, "2,12,7,9", 2, 12, 4),
+        (Role::Rows, "3,96,1,1", 3, 96, 4),
+        (Role::Statistics, "2,300,9,33", 2, 300, 2),
+        (Role::Statistics, "3,36,77,79", 3, 36, 4),
+    ] {
+        let params = format!(
+            "%x: f32[{shape}], %s: f32[{c}], %b: f32[{c}], %r: f32[{shape}], %c: f32[{c},1,1], %i: f32[{n},{c},1,1], %o: f32[1]"
+        );
+        for (what, kernels) in [
+            ("%a = sigmoid %n\n%y = mul %a, %n", 0),
+            ("%a = add %n, %r\n%y = relu %a", 0),
+            ("%a = mul %n, %c\n%y = add %a, %r", 0),
+            ("%a = mul %n, %i\n%y = add %a, %o", 0),
+            ("%a = mul %n, %i\n%d = add %a, %c\n%e = add %d, %r\n%y = mul %e, %o", 1),
+            ("%e = const f32[] [1.7]\n%a = abs %n\n%y = pow %a, %e", 1),
+        ] {
+            let body = format!("%n = group_norm %x, %s, %b {{groups={groups}, eps=0.01}}\n{what}\nreturn %y");
+            check(role, 1.0, &params, &body);
+            let options = CompileOptions::default();
+            let (optimized, _) = lehr::optimize(graph(&params, &body), options.level).unwrap();
+            let nodes = optimized.ids().filter(|&id| !optimized.node(id).op.is_source()).count();
+            assert_eq!(nodes, 1, "not one fusion: {body}");
+            let program = lehr_codegen::lower::lower(&optimized, &options.lowering()).unwrap();
+            let rest = program.kernels.iter().filter(|k| k.name.ends_with("_rest")).count();
+            assert_eq!(rest, kernels, "plain kernels behind: {body}");
+        }
+    }
+}
+
+/// Plain loops take the last axes as one, unless what is behind has other axes.
+#[test]
+fn what_follows_short_cells_need_not_lie_as_they_do() {
+    for (shape, r) in [("3,7,3,2", "2"), ("3,7,3,2", "3,1"), ("2,3,1,5", "5"), ("3,4,2,1,4", "1,1,1,1,4")] {
+        let channels = shape.split(',').nth(1).unwrap();
+        let params = format!("%x: f32[{shape}], %s: f32[{channels}], %b: f32[{channels}], %r: f32[{r}]");
+        for norm in ["instance_norm %x, %s, %b {eps=0.01}", "group_norm %x, %s, %b {groups=1, eps=0.01}"] {
+            let role = if norm.starts_with("group") && shape != "2,3,1,5" { Role::Rows } else { Role::Other };
+            check(role, 1.0, &params, &format!("%n = {norm}\n%y = add %n, %r\nreturn %y"));
+        }
+    }
+}
+
+/// Channels of several images: short planes and long, few channels and many, and running statistics of other types.
+#[test]
+fn normalisations_by_the_batch() {
+    for (x, channels) in
+        [("5,7,15,18", 7), ("3,40,17,17", 40), ("2,5,40,50", 5), ("9,3,70,71", 3), ("1,12,300", 12), ("4,70,257", 70)]
+    {
+        let params =
+            format!("%x: f32[{x}], %s: f32[{channels}], %b: f32[{channels}], %m: f32[{channels}], %v: f32[{channels}]");
+        let norm = "%y, %p, %q = batch_norm_train %x, %s, %b, %m, %w {eps=0.01, momentum=0.75}";
+        check(Role::Statistics, 2.0, &params, &format!("%w = abs %v\n{norm}\nreturn %y, %p, %q"));
+        check(Role::Statistics, 2.0, &params, &format!("%w = cast %v {{to=f64}}\n{norm}\nreturn %y, %p, %q"));
+        check(Role::Statistics, 2.0, &params, &format!("%w = abs %v\n{norm}\nreturn %y"));
+        check(
+            Role::Wide,
+            2.0,
+            &format!("{params}, %z: f32[64]"),
+            &format!("%w = abs %v\n{norm}\n%r = sin %z\nreturn %p, %q, %r"),
+        );
+    }
+}

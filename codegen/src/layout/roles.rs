@@ -6,7 +6,8 @@ use crate::lower::blocked::gather;
 use crate::lower::blocked::mean::MAX_SUM;
 use crate::lower::blocked::product::Sizes;
 use crate::lower::blocked::reduce::stages;
-use crate::lower::blocked::rows::{extent, form, parameters as parameters_of};
+use crate::lower::blocked::rows::{by_channel, extent, form, parameters as parameters_of};
+use crate::lower::blocked::statistics::Geometry;
 use crate::lower::blocked::wide::{long_enough, streamed};
 use crate::lower::blocked::window::{Axis, MAX_CLASSES, Run, axes, runs};
 use crate::lower::blocked::winograd;
@@ -42,7 +43,8 @@ pub(super) fn choose(group: &Group, layouts: &Layouts) -> Option<Plan> {
         Op::Reduce(r) => mean(group, r, layouts).or_else(|| reduction(group, r, layouts)),
         Op::Lrn(l) => lrn(group, l, layouts),
         Op::Gemm(_) | Op::MatMul(_) => product(group, op),
-        Op::Softmax(_) | Op::LogSoftmax(_) | Op::LayerNorm(_) | Op::InstanceNorm(_) => rows(group, op, layouts),
+        Op::Softmax(_) | Op::LogSoftmax(_) | Op::LayerNorm(_) => rows(group, op, layouts),
+        Op::InstanceNorm(_) | Op::GroupNorm(_) | Op::BatchNormTrain(_) => by_statistics(group, op, layouts),
         _ => None,
     }
 }
@@ -316,15 +318,37 @@ fn rows(group: &Group, op: &Op, layouts: &Layouts) -> Option<Plan> {
         return None;
     }
     let fused = group.epilogue(y, group.shape(y).len().checked_sub(1)?, false)?;
-    // Rows of an instance normalisation are planes, not channels.
     let by_column = fused.iter().any(|o| matches!(o, Operand::Channel { .. }));
     let same = fused.iter().any(|o| matches!(o, Operand::Same(_)));
     form(op, extent, lanes, same, by_column)?;
     let crowded = fused.len() + parameters_of(op, operands) > MAX_OPERANDS;
-    if crowded || (by_column && matches!(op, Op::InstanceNorm(_))) {
+    if crowded {
         return None;
     }
     Some(Plan { role: Role::Rows, gives_blocks: None, blocked: vec![], border: None, weighed: vec![] })
+}
+
+/// A normalisation by channel. What is fused behind without a leaf is a plain kernel's.
+fn by_statistics(group: &Group, op: &Op, layouts: &Layouts) -> Option<Plan> {
+    let lanes = layouts.isa?.lanes();
+    let (x, y) = (group.operand(0)?, group.anchor?.out(0));
+    let f32 = |v: ValueId| group.graph.ty(v).dtype == DType::F32 && group.outside(v);
+    let shape = group.shape(x);
+    let bytes = shape.iter().fold(4usize, |n, &d| n.saturating_mul(d));
+    let operands = [x, group.operand(1)?, group.operand(2)?];
+    let wanted = !std::ptr::eq(group.outer, group.graph) || !group.outer.uses().of(y).is_empty();
+    if !operands.into_iter().all(f32) || !wanted || !(1..=MAX_BYTES).contains(&bytes) {
+        return None;
+    }
+    let role = match Geometry::of(op, &shape) {
+        Some(_) => Role::Statistics,
+        None => {
+            by_channel(op, &shape)?;
+            form(op, extent(op, &shape)?, lanes, false, false)?;
+            Role::Rows
+        }
+    };
+    Some(Plan { role, gives_blocks: None, blocked: vec![], border: None, weighed: vec![] })
 }
 
 /// A product of matrices.

@@ -36,11 +36,14 @@ pub fn flattened(shape: &[usize], from: usize) -> Vec<usize> {
     dims
 }
 
-/// The shape of operand 0 with the axes from `from` on walked as one, where it and the results lie dense.
+/// The shape of operand 0 with the axes from `from` on walked as one, where it, the results and what is fused behind take them so.
 pub fn walked_shape(cx: &mut NodeCx, from: usize) -> Vec<usize> {
     let shape = cx.in_shape(0);
-    let dense = cx.is_flat(0) && cx.out_view(0).is_none_or(|v| v.is_dense());
-    if dense { flattened(&shape, from) } else { shape }
+    let behind = match cx.out_view(0) {
+        Some(view) => view.is_dense(),
+        None => !cx.used(0) || cx.is_flat_behind(from),
+    };
+    if cx.is_flat(0) && behind { flattened(&shape, from) } else { shape }
 }
 
 /// Runs `body` once per cell; `cost` is the work for one element in operations. Call it once per kernel.

@@ -157,7 +157,9 @@ impl<'a> NodeCx<'a> {
                 return true;
             }
             let whole = axes.iter().all(|&d| size(d) == shape[d]);
-            let dense = |s: &[i64]| (from + 1..shape.len()).all(|d| s[d - 1 - skip] == s[d - skip] * shape[d] as i64);
+            // Axes that it does not have are of one element.
+            let first = from.max(skip);
+            let dense = |s: &[i64]| (first + 1..shape.len()).all(|d| s[d - 1 - skip] == s[d - skip] * shape[d] as i64);
             whole && strides.is_none_or(dense)
         };
         let of_view = |v: &View| match &v.layout {

@@ -14,8 +14,9 @@
 
 use super::alloc::{Allocated, Place, allocate};
 use super::asm::{Asm, Mask, Mem, VReg, mem};
+use super::fold::{fold_into, start_fold};
 use super::map::{DONE, IN, LEFT, OPERANDS, OUT, current, enter, leave, tail_mask};
-use super::rows::{Pass, RowResult, fold_into, start_fold};
+use super::rows::{Pass, RowResult};
 use super::shuffle::transpose;
 use super::vprog::{Access, VProg};
 use super::{Isa, LeafError};
@@ -36,7 +37,7 @@ pub struct Columns {
 /// How cells lie.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Cells {
-    /// Element by element, so many bytes apart, in the input and in the result.
+    /// Element by element, so many bytes apart, in the input and in the result; likewise the values of all passes.
     Beside { stride: i32 },
     /// One after the other. There must be a vector of cells at least.
     Behind,
@@ -67,8 +68,8 @@ impl Columns {
         if self.len == 0 || self.passes.is_empty() {
             return Err(LeafError::Unsupported("cells without elements or passes"));
         }
-        if self.cells == Cells::Behind && self.len > MAX_TRANSPOSED {
-            return Err(LeafError::Unsupported("transposed rows so long"));
+        if self.cells == Cells::Behind && (self.len > MAX_TRANSPOSED || self.result == RowResult::Values) {
+            return Err(LeafError::Unsupported("transposed rows so long, or for all values"));
         }
         let one = self.group(isa, 1)?;
         let mut wide = None;
@@ -120,13 +121,13 @@ impl Columns {
         let mut passes = vec![];
         for (i, pass) in self.passes.iter().enumerate() {
             let (term, value) = (program(&pass.term, i, 0)?, program(&pass.value, i, 0)?);
-            if (pass.keep && self.result == RowResult::Value) || term.accesses.len() + value.accesses.len() > 0 {
+            if (pass.keep && self.result.is_value()) || term.accesses.len() + value.accesses.len() > 0 {
                 return Err(LeafError::Unsupported("passes with operands of their own, or terms kept for a value"));
             }
             passes.push((term, value));
         }
         let last = match &self.result {
-            RowResult::Value => vec![],
+            RowResult::Value | RowResult::Values => vec![],
             RowResult::Each { own, epilogue } => {
                 let own = program(own, self.passes.len(), 0)?;
                 let epilogue = program(epilogue, 0, own.accesses.len())?;
@@ -186,6 +187,14 @@ impl Emit<'_> {
         self.s.cells == Cells::Behind
     }
 
+    /// From an element to the next, where cells lie side by side.
+    fn element_bytes(&self) -> i64 {
+        match self.s.cells {
+            Cells::Beside { stride } => i64::from(stride),
+            Cells::Behind => 0,
+        }
+    }
+
     /// Lanes of a row's last vector.
     fn rest(&self) -> u32 {
         (self.s.len - 1) % self.isa.lanes() as u32 + 1
@@ -196,7 +205,7 @@ impl Emit<'_> {
         let row = 4 * i64::from(self.s.len) * cells;
         match (self.s.cells, &self.s.result) {
             (Cells::Beside { .. }, _) => (4 * cells, 4 * cells),
-            (Cells::Behind, RowResult::Value) => (row, 4 * cells),
+            (Cells::Behind, RowResult::Value | RowResult::Values) => (row, 4 * cells),
             (Cells::Behind, RowResult::Each { .. }) => (row, row),
         }
     }
@@ -340,9 +349,10 @@ impl Emit<'_> {
             }
             self.run(group, value, mask);
             for (v, code) in value.copies.iter().enumerate() {
-                let (slot, out) = ((i * vectors + v) as i64, v as i64 * self.vector());
+                let slot = (i * vectors + v) as i64;
                 self.asm.store(mem(Register::RSP, slot * self.vector()), code.result, None);
-                if self.s.result == RowResult::Value && i + 1 == group.passes.len() {
+                if let Some(at) = self.s.result.value_of(i, group.passes.len()) {
+                    let out = at as i64 * self.element_bytes() + v as i64 * self.vector();
                     self.asm.store(mem(OUT, out), code.result, mask);
                 }
             }

@@ -31,7 +31,7 @@ pub(super) const IN: Register = Register::RAX;
 pub(super) const OUT: Register = Register::RDX;
 pub(super) const LEFT: Register = Register::RCX;
 /// Elements left, while LEFT counts those before an aligned place.
-const COUNT: Register = Register::RBX;
+pub(super) const COUNT: Register = Register::RBX;
 /// Bytes done; the arguments have been read when it is set.
 pub(super) const DONE: Register = Register::RDI;
 pub(super) const OPERANDS: [Register; 5] = [Register::R8, Register::R9, Register::R10, Register::R11, Register::RSI];
@@ -112,7 +112,7 @@ pub(super) fn enter(asm: &mut Asm, frame: i64, operands: usize) {
     asm.op_rr(Code::Xor_r32_rm32, Register::EDI, Register::EDI);
 }
 
-fn restore(asm: &mut Asm, frame: i64) {
+pub(super) fn restore(asm: &mut Asm, frame: i64) {
     if frame > 0 {
         asm.mov(Register::RSP, Register::RBP);
         asm.op_r(Code::Pop_r64, Register::RBP);

@@ -6,16 +6,18 @@
 //!     for pass in passes
 //!         total = fold over the row of term(x, values so far)          terms may be kept in the output, as the next x
 //!         value[pass] = value(total)                                   in every lane
-//!     out[row] = epilogue(own(x, values))                              or the last value alone
+//!     out[row] = epilogue(own(x, values))                              plane by plane; or the last value, or all values alone
 //! ```
 //!
-//! Rows are at least a vector long. Several vectors of a row are computed in turn, or, of short rows, the same vector of several rows.
-//! Registers: rdi bytes done, rax in, rdx out, rcx rows left, r8-r11 and rsi pointers of operands.
+//! Rows of extremes are at least a vector long. Several vectors of a row are computed in turn, or, of short rows, the same vector of
+//! several rows.
+//! Registers: rdi bytes done, rax in, rdx out, rcx rows left, rbx planes left, r8-r11 and rsi pointers of operands.
 //! The highest vector register holds the fold, with AVX2 the one below it the mask of the tail. Values lie on the stack.
 
 use super::alloc::{Allocated, Place, allocate};
-use super::asm::{Asm, Bin, Mask, Mem, Pred, Src, VReg, mem};
-use super::map::{DONE, IN, LEFT, OPERANDS, OUT, current, enter, leave};
+use super::asm::{Asm, Mask, Mem, VReg, mem};
+use super::fold::{Fold, fold_into, start_fold};
+use super::map::{COUNT as PLANES, DONE, IN, LEFT, OPERANDS, OUT, current, enter, restore};
 use super::vprog::{Access, VProg};
 use super::{Isa, LeafError};
 use iced_x86::{Code, Register};
@@ -23,11 +25,17 @@ use iced_x86::{Code, Register};
 /// Rows up to so many vectors long come several in turn; longer ones have vectors enough.
 const MAX_VECTORS: usize = 16;
 
+/// Where the next row of the result is fetched ahead: longer ones would be gone from the L1 cache, or displace what is read.
+const MAX_PREFETCHED: i64 = 1 << 14;
+
 /// What the leaf computes. Arguments as for a map: input, output, rows, parameters of `own`, operands of the epilogue.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Rows {
     /// Elements of a row; rows follow one another.
     pub len: u32,
+    /// If given, a row is so many planes of equal length, and operands of [`Access::Channel`] have an element for each plane. Then there
+    /// need be no passes.
+    pub planes: Option<u32>,
     pub passes: Vec<Pass>,
     pub result: RowResult,
 }
@@ -43,47 +51,34 @@ pub struct Pass {
     pub value: VProg,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Fold {
-    Sum,
-    /// NaN may be lost.
-    Max,
-    /// The maximum; NaN if there is one.
-    Largest,
-    /// The minimum; NaN if there is one.
-    Smallest,
-}
-
-/// Sets a total to what does not count.
-pub(super) fn start_fold(asm: &mut Asm, fold: Fold, total: VReg) {
-    match fold {
-        Fold::Sum => asm.zero(total),
-        Fold::Max | Fold::Largest => asm.constant_to(total, f32::NEG_INFINITY.to_bits()),
-        Fold::Smallest => asm.constant_to(total, f32::INFINITY.to_bits()),
-    }
-}
-
-/// `total = fold(total, term)`, with two registers that are free.
-pub(super) fn fold_into(asm: &mut Asm, fold: Fold, total: VReg, term: VReg, [a, b]: [VReg; 2]) {
-    let op = match fold {
-        Fold::Sum => return asm.bin(Bin::Add, total, total, Src::Reg(term)),
-        Fold::Max => return asm.bin(Bin::Max, total, total, Src::Reg(term)),
-        Fold::Largest => Bin::Max,
-        Fold::Smallest => Bin::Min,
-    };
-    // The instruction gives its second operand where either is NaN: a total that is NaN stays, and a term is chosen.
-    asm.bin(op, a, term, Src::Reg(total));
-    asm.select(Pred::Unordered, b, term, Src::Reg(term), term, a);
-    asm.copy(total, b);
-}
-
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum RowResult {
     /// A row. Operands of `own` are the values of all passes, then its parameters. Those and the epilogue's operands are
-    /// [`Access::Same`] (another matrix), [`Access::Channel`] (the same row every time) or [`Access::Splat`].
+    /// [`Access::Same`] (another matrix), [`Access::Channel`] (the same row every time, or an element for each plane) or
+    /// [`Access::Splat`].
     Each { own: VProg, epilogue: VProg },
     /// The last pass's value.
     Value,
+    /// The values of all passes.
+    Values,
+}
+
+impl RowResult {
+    pub(super) fn is_value(&self) -> bool {
+        match self {
+            RowResult::Each { .. } => false,
+            RowResult::Value | RowResult::Values => true,
+        }
+    }
+
+    /// Which of its values a pass of so many gives: `None` if that is no result.
+    pub(super) fn value_of(&self, pass: usize, passes: usize) -> Option<usize> {
+        match self {
+            RowResult::Each { .. } => None,
+            RowResult::Value => (pass + 1 == passes).then_some(0),
+            RowResult::Values => Some(pass),
+        }
+    }
 }
 
 /// A program on registers.
@@ -173,8 +168,15 @@ fn fold_register(isa: Isa) -> VReg {
 
 impl Rows {
     pub(super) fn emit(&self, isa: Isa) -> Result<Vec<u8>, LeafError> {
-        if (self.len as usize) < isa.lanes() || self.len > 1 << 28 || self.passes.is_empty() {
+        let extremes = self.passes.iter().any(|p| p.fold != Fold::Sum);
+        let short = self.len == 0 || (extremes && (self.len as usize) < isa.lanes());
+        let nothing = self.passes.is_empty() && self.planes.is_none();
+        if short || self.len > 1 << 28 || nothing {
             return Err(LeafError::Unsupported("rows so short or long, or without passes"));
+        }
+        let whole_planes = self.planes.is_none_or(|n| n > 0 && self.len.is_multiple_of(n) && !self.result.is_value());
+        if !whole_planes {
+            return Err(LeafError::Unsupported("planes that a row has in part, or for a value"));
         }
         let one = self.programs(isa, Turn::Vectors(1))?;
         let all = one.passes.iter().flat_map(|(term, value)| [term, value]).chain(&one.last);
@@ -198,8 +200,11 @@ impl Rows {
         let vector = isa.bytes() as i64;
         let frame = vector * (self.passes.len() * programs.turn.rows() + spills) as i64;
         let mut e = Emit { s: self, isa, asm: Asm::new(isa), tail: None, turn: programs.turn };
-        e.tail = e.load_mask();
+        if self.planes() > 1 {
+            e.asm.op_r(Code::Push_r64, PLANES);
+        }
         enter(&mut e.asm, frame, pointers);
+        [self.plane(), self.len].into_iter().for_each(|len| e.load_mask(len));
         let rows = programs.turn.rows() as i32;
         if rows > 1 {
             let few = e.asm.label();
@@ -221,17 +226,27 @@ impl Rows {
         e.asm.op_r(Code::Dec_rm64, LEFT);
         e.asm.jump(Code::Jne_rel32_64, row);
         e.asm.bind(end);
-        leave(&mut e.asm, frame);
+        restore(&mut e.asm, frame);
+        if self.planes() > 1 {
+            e.asm.op_r(Code::Pop_r64, PLANES);
+        }
+        e.asm.zero_upper();
+        e.asm.ret();
         e.asm.finish()
     }
 
-    /// Short rows have too little between one fold across lanes and the next. Where each row has parameters of its own, it comes alone.
+    fn planes(&self) -> u32 {
+        self.planes.unwrap_or(1)
+    }
+
+    /// Elements of a plane.
+    fn plane(&self) -> u32 {
+        self.len / self.planes()
+    }
+
+    /// Short rows have too little between one fold across lanes and the next.
     fn takes_rows_in_turn(&self, isa: Isa) -> bool {
-        let alone = match &self.result {
-            RowResult::Each { own, .. } => own.operands().contains(&Access::Splat),
-            RowResult::Value => false,
-        };
-        !alone && self.len as usize <= MAX_VECTORS * isa.lanes()
+        self.len as usize <= MAX_VECTORS * isa.lanes()
     }
 
     fn programs(&self, isa: Isa, turn: Turn) -> Result<Programs, LeafError> {
@@ -239,7 +254,7 @@ impl Rows {
         for (i, pass) in self.passes.iter().enumerate() {
             let term = Ready::new(&pass.term, isa, i, 0, count)?;
             let value = Ready::new(&pass.value, isa, i, 0, turn.rows())?;
-            let misplaced = pass.keep && (pass.fold != Fold::Sum || self.result == RowResult::Value);
+            let misplaced = pass.keep && (pass.fold != Fold::Sum || self.result.is_value());
             if misplaced || !term.accesses.is_empty() || !value.accesses.is_empty() {
                 return Err(LeafError::Unsupported(
                     "passes with operands of their own, or terms kept of a maximum or for a value",
@@ -248,7 +263,7 @@ impl Rows {
             passes.push((term, value));
         }
         let last = match &self.result {
-            RowResult::Value => vec![],
+            RowResult::Value | RowResult::Values => vec![],
             RowResult::Each { own, epilogue } => {
                 let own = Ready::new(own, isa, self.passes.len(), 0, count)?;
                 let epilogue = Ready::new(epilogue, isa, 0, own.accesses.len(), count)?;
@@ -263,7 +278,7 @@ struct Emit<'a> {
     s: &'a Rows,
     isa: Isa,
     asm: Asm,
-    /// The mask of a row's last, partial vector.
+    /// The mask of the last, partial vector of what is walked: a row, or a plane of it.
     tail: Option<Mask>,
     turn: Turn,
 }
@@ -288,48 +303,90 @@ impl Emit<'_> {
     /// As many rows as come in turn.
     fn rows(&mut self, programs: &Programs) {
         let mut from = IN;
+        self.expect_tail(self.s.len);
         for (i, (term, value)) in programs.passes.iter().enumerate() {
             from = self.pass(i, from, term, value);
         }
-        let vectors = self.s.result != RowResult::Value;
-        if vectors {
-            self.each(from, &programs.last);
+        let rows = self.turn.rows() as i64;
+        if self.s.result.is_value() {
+            let values = if self.s.result == RowResult::Values { self.s.passes.len() as i64 } else { 1 };
+            self.asm.add_imm(IN, rows * self.row_bytes());
+            self.asm.add_imm(OUT, rows * values * 4);
+            return;
         }
-        let (rows, bytes) = (self.turn.rows() as i64, self.row_bytes());
-        self.asm.add_imm(IN, rows * bytes);
-        self.asm.add_imm(OUT, rows * if vectors { bytes } else { 4 });
+        self.expect_tail(self.s.plane());
+        let planes = i64::from(self.s.planes());
+        if planes == 1 {
+            self.each(from, &programs.last);
+            self.advance(programs, rows);
+            return;
+        }
+        self.asm.op_ri(Code::Mov_r32_imm32, Register::EBX, planes as i32);
+        let top = self.asm.here();
+        self.each(from, &programs.last);
+        self.advance(programs, 1);
+        self.asm.op_r(Code::Dec_rm64, PLANES);
+        self.asm.jump(Code::Jne_rel32_64, top);
+        // The others in turn with this row are done too.
+        self.advance(programs, planes * (rows - 1));
+    }
+
+    /// Pointers by so many planes.
+    fn advance(&mut self, programs: &Programs, planes: i64) {
+        let bytes = planes * 4 * i64::from(self.s.plane());
+        self.asm.add_imm(IN, bytes);
+        self.asm.add_imm(OUT, bytes);
         let accesses = programs.last.iter().flat_map(|r| &r.accesses);
-        for (pointer, _) in OPERANDS.iter().zip(accesses).filter(|(_, a)| **a == Access::Same) {
-            self.asm.add_imm(*pointer, rows * bytes);
+        for (pointer, access) in OPERANDS.iter().zip(accesses) {
+            match access {
+                Access::Same => self.asm.add_imm(*pointer, bytes),
+                Access::Channel if self.s.planes.is_some() => self.asm.add_imm(*pointer, 4 * planes),
+                Access::Channel | Access::Splat | Access::Strided { .. } => {}
+            }
         }
     }
 
-    /// Before the arguments are read: it uses their registers.
-    fn load_mask(&mut self) -> Option<Mask> {
-        let rest = self.s.len % self.isa.lanes() as u32;
-        if rest == 0 {
-            return None;
+    /// Lanes of the last vector of so many elements, if it is partial.
+    fn partial(&self, len: u32) -> Option<u32> {
+        Some(len % self.isa.lanes() as u32).filter(|rest| *rest != 0)
+    }
+
+    /// From here on vectors are walked of so many elements. The mask has been loaded, unless rows and planes have one each.
+    fn expect_tail(&mut self, len: u32) {
+        let (row, plane) = (self.partial(self.s.len), self.partial(self.s.plane()));
+        if row.is_some() && plane.is_some() && row != plane {
+            self.load_mask(len);
         }
-        Some(match self.isa {
+        self.tail = self.partial(len).map(|_| match self.isa {
+            Isa::Avx512 => Mask::Predicate,
+            Isa::Avx2 => Mask::Vector(scratch(self.isa)),
+        });
+    }
+
+    /// Nothing if there is no partial vector.
+    fn load_mask(&mut self, len: u32) {
+        let Some(rest) = self.partial(len) else { return };
+        match self.isa {
             Isa::Avx512 => {
+                // By way of a push: no other register is free.
+                self.asm.op_r(Code::Push_r64, IN);
                 self.asm.op_ri(Code::Mov_r32_imm32, Register::EAX, (1 << rest) - 1);
                 self.asm.op_rr(Code::VEX_Kmovw_kr_r32, Register::K1, Register::EAX);
-                Mask::Predicate
+                self.asm.op_r(Code::Pop_r64, IN);
             }
             Isa::Avx2 => {
                 let words = (0..self.isa.lanes() as u32).map(|i| if i < rest { u32::MAX } else { 0 }).collect();
                 let table = self.asm.table(words);
                 let at = self.asm.rip(table);
                 self.asm.load(scratch(self.isa), at, None);
-                Mask::Vector(scratch(self.isa))
             }
-        })
+        }
     }
 
-    /// `body` for every vector of a row, several in turn as far as there are, or those of all rows; it is told how many, and the mask
-    /// of the last one. `then` comes between several vectors of a row and the others.
-    fn walk(&mut self, mut body: impl FnMut(&mut Self, usize, Option<Mask>), then: impl FnOnce(&mut Self)) {
-        let whole = 4 * i64::from(self.s.len) / self.vector() * self.vector();
+    /// `body` for every vector of `len` elements, several in turn as far as there are, or those of all rows; it is told how many, and
+    /// the mask of the last one. `then` comes between several vectors of a row and the others.
+    fn walk(&mut self, len: u32, mut body: impl FnMut(&mut Self, usize, Option<Mask>), then: impl FnOnce(&mut Self)) {
+        let whole = 4 * i64::from(len) / self.vector() * self.vector();
         self.asm.op_rr(Code::Xor_r32_rm32, Register::EDI, Register::EDI);
         let mut done = 0;
         let mut then = Some(then);
@@ -380,6 +437,9 @@ impl Emit<'_> {
 
     fn run(&mut self, ready: &Ready, count: usize, mask: Option<Mask>) {
         let (vector, apart, turn) = (self.vector(), self.apart(), self.turn);
+        let in_planes = self.s.planes.is_some();
+        // From a row's, where several come in turn, to the next one's.
+        let parameters = if turn.rows() > 1 { 4 * i64::from(self.s.planes()) } else { 0 };
         let operand = |v: usize| {
             move |k: u8| match usize::from(k).checked_sub(ready.values) {
                 None => (value_at(turn, vector, usize::from(k), v), false),
@@ -387,6 +447,7 @@ impl Emit<'_> {
                     let base = OPERANDS[ready.pointer + own];
                     let further = Mem { disp: v as i64 * apart, ..current(base) };
                     match ready.accesses[own] {
+                        Access::Channel if in_planes => (mem(base, v as i64 * parameters), true),
                         Access::Channel if matches!(turn, Turn::Rows(_)) => (current(base), false),
                         Access::Same | Access::Channel => (further, false),
                         Access::Splat | Access::Strided { .. } => (mem(base, 0), true),
@@ -410,7 +471,7 @@ impl Emit<'_> {
         for v in 0..count {
             let disp = next + v as i64 * self.apart();
             self.asm.prefetch(Mem { disp, ..current(IN) });
-            if self.s.result != RowResult::Value {
+            if !self.s.result.is_value() && self.row_bytes() <= MAX_PREFETCHED {
                 self.asm.prefetch(Mem { disp, ..current(OUT) });
             }
         }
@@ -455,7 +516,7 @@ impl Emit<'_> {
             }
         };
         // Programs for one vector use the registers of the other totals.
-        self.walk(term_of, |e| e.gather(fold, &totals));
+        self.walk(self.s.len, term_of, |e| e.gather(fold, &totals));
         let rows = self.turn.rows();
         let firsts: Vec<VReg> = (0..rows).map(|v| self.register(rows, v)).collect();
         let mut distance = self.isa.lanes() as u32 / 2;
@@ -472,11 +533,12 @@ impl Emit<'_> {
             self.asm.copy(r, total);
         }
         self.run(value, rows, None);
-        let last = self.s.result == RowResult::Value && i + 1 == self.s.passes.len();
+        let passes = self.s.passes.len();
+        let each = if self.s.result == RowResult::Values { passes } else { 1 };
         for (v, code) in value.copies(rows).iter().enumerate() {
             self.asm.store(value_at(self.turn, self.vector(), i, v), code.result, None);
-            if last {
-                self.asm.store_first(mem(OUT, 4 * v as i64), code.result);
+            if let Some(at) = self.s.result.value_of(i, passes) {
+                self.asm.store_first(mem(OUT, 4 * (v * each + at) as i64), code.result);
             }
         }
         if keep { OUT } else { from }
@@ -506,6 +568,6 @@ impl Emit<'_> {
             let Some(last) = programs.last() else { return };
             e.store(last.copies(count), mask);
         };
-        self.walk(result_of, |_| {});
+        self.walk(self.s.plane(), result_of, |_| {});
     }
 }

@@ -64,6 +64,27 @@ impl VProg {
         p
     }
 
+    /// This program, and then `next` of its result; operands of `next` come behind.
+    pub fn then(&self, next: &VProg) -> VProg {
+        let mut p = self.clone();
+        let operands = p.operands.len() as u8;
+        p.operands.extend(&next.operands);
+        let mut map: Vec<Val> = Vec::with_capacity(next.nodes.len());
+        for node in &next.nodes {
+            let at = match node {
+                Node::Input => p.result,
+                Node::Load(k) => p.push(Node::Load(operands + k)),
+                node => {
+                    let node = node.of(|v| map[usize::from(v.0)]);
+                    p.push(node)
+                }
+            };
+            map.push(at);
+        }
+        p.result = map[usize::from(next.result.0)];
+        p
+    }
+
     pub fn is_identity(&self) -> bool {
         self.result == Val(0)
     }
@@ -240,18 +261,12 @@ impl VProg {
         for (i, node) in self.nodes.iter().enumerate().filter(|(i, _)| used[*i]) {
             let m = |v: &Val| map[usize::from(v.0)];
             map[i] = match node {
-                Node::Input | Node::Load(_) | Node::Const(_) => out.push(*node),
                 Node::Bin(Bin::Scale, a, n) if isa == Isa::Avx2 => out.scale_by_halves(m(a), m(n)),
-                Node::Bin(op, a, b) => out.push(Node::Bin(*op, m(a), m(b))),
                 Node::Un(Un::InverseRootEstimate, a) if isa == Isa::Avx2 => {
                     let (one, root) = (out.constant(1.0), out.sqrt(m(a)));
                     out.div(one, root)
                 }
-                Node::Un(op, a) => out.push(Node::Un(*op, m(a))),
-                Node::Fma(a, b, c) => out.push(Node::Fma(m(a), m(b), m(c))),
-                Node::Select { pred, a, b, yes, no } => {
-                    out.push(Node::Select { pred: *pred, a: m(a), b: m(b), yes: m(yes), no: m(no) })
-                }
+                node => out.push(node.of(|v| m(&v))),
             };
         }
         out.result = map[usize::from(self.result.0)];
@@ -278,6 +293,17 @@ impl VProg {
 pub const MAX_OPERANDS: usize = 5;
 
 impl Node {
+    /// The same of other values.
+    fn of(&self, m: impl Fn(Val) -> Val) -> Node {
+        match *self {
+            Node::Input | Node::Load(_) | Node::Const(_) => *self,
+            Node::Bin(op, a, b) => Node::Bin(op, m(a), m(b)),
+            Node::Un(op, a) => Node::Un(op, m(a)),
+            Node::Fma(a, b, c) => Node::Fma(m(a), m(b), m(c)),
+            Node::Select { pred, a, b, yes, no } => Node::Select { pred, a: m(a), b: m(b), yes: m(yes), no: m(no) },
+        }
+    }
+
     pub(super) fn uses(&self) -> Vec<Val> {
         match *self {
             Node::Input | Node::Load(_) | Node::Const(_) => Vec::new(),

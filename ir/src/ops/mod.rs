@@ -191,6 +191,8 @@ impl Op {
                 | Op::AvgPool(_)
                 | Op::LpPool(_)
                 | Op::Reduce(_)
+                | Op::InstanceNorm(_)
+                | Op::GroupNorm(_)
         )
     }
 

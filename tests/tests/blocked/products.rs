@@ -148,7 +148,9 @@ fn softmax_normalisations_and_sums_of_rows() {
         let (scale, bias) = (n.weights(&[7]), n.input(&[7]));
         let y = n.add(InstanceNorm { eps: 1e-5 }, &[x, scale, bias]);
         outputs.push(n.binary(BinaryFn::Add, y, other));
-        assert_eq!((count_role(&n, Role::Rows), count_role(&n, Role::Reduce)), (6, 10));
+        // Short cells of an instance normalisation are plain loops'.
+        let rows = if len < 24 { 5 } else { 6 };
+        assert_eq!((count_role(&n, Role::Rows), count_role(&n, Role::Reduce)), (rows, 10));
         n.check(&outputs);
     }
 }

@@ -20,6 +20,7 @@ pub(crate) mod product;
 pub(crate) mod reduce;
 mod right_operand;
 pub(crate) mod rows;
+pub(crate) mod statistics;
 pub(crate) mod wide;
 pub(crate) mod window;
 pub(crate) mod winograd;
@@ -52,6 +53,7 @@ pub(super) fn lower(role: Role, cx: &mut NodeCx) -> Result<(), Diag> {
         Role::Mean => mean::lower(cx),
         Role::Lrn => lrn::lower(cx),
         Role::Rows => rows::lower(cx),
+        Role::Statistics => statistics::lower(cx),
         Role::Reduce => reduce::lower(cx),
         Role::Concat => concat::lower(cx),
         Role::Product => product::lower(cx),

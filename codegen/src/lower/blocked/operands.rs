@@ -49,6 +49,16 @@ pub fn try_fused(
     translated(cx, start, divisor, Some(channel_axis), access)
 }
 
+/// Likewise, with numbers per channel along this axis.
+pub fn fused_along(
+    cx: &mut NodeCx,
+    start: ValueId,
+    channel_axis: usize,
+    access: &mut dyn FnMut(&Feed) -> Access,
+) -> Option<Fused> {
+    translated(cx, start, None, Some(channel_axis), access)
+}
+
 /// What is computed from `start` on, as a program whose operands broadcast in any way.
 ///
 /// # Panics

@@ -169,7 +169,7 @@ fn emit(cx: &mut NodeCx, s: &Stage, from: BufferId, to: BufferId, suffix: String
         // A row of each lies side by side with nothing.
         1 if few_rows => LeafSpec::Columns(Columns { len, cells: Cells::Beside { stride: 4 }, passes, result }),
         1 if behind => LeafSpec::Columns(Columns { len, cells: Cells::Behind, passes, result }),
-        1 => LeafSpec::Rows(Rows { len, passes, result }),
+        1 => LeafSpec::Rows(Rows { len, planes: None, passes, result }),
         n => LeafSpec::Columns(Columns { len, cells: Cells::Beside { stride: 4 * n as i32 }, passes, result }),
     };
     let leaf = cx.low.leaf(&spec).map_err(|e| leaf_diag(cx, &e))?;
