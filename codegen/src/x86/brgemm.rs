@@ -208,6 +208,8 @@ pub(super) struct Leaf<'a> {
     spills_at: i64,
     buffer_at: i64,
     frame: i64,
+    /// Steps that the innermost loop's body holds, where what is prefetched asks for a number.
+    pub body: Option<u32>,
     pub prefetch: Schedule,
 }
 
@@ -243,7 +245,6 @@ impl<'a> Leaf<'a> {
             .filter(|_| isa == Isa::Avx2)
             .map(|n| asm.table((0..isa.lanes() as u32).map(|i| if i < n { u32::MAX } else { 0 }).collect()));
         let frame = align(buffer_at + buffer);
-        let prefetch = Schedule::default();
         let mut leaf = Leaf {
             s,
             isa,
@@ -258,14 +259,10 @@ impl<'a> Leaf<'a> {
             spills_at,
             buffer_at,
             frame,
-            prefetch,
+            body: None,
+            prefetch: Schedule::default(),
         };
-        if let Prefetch::Next(bytes) = s.prefetch {
-            let last = leaf.loops.len() - 1;
-            let unroll = |(depth, r): (usize, &Reduce)| if depth == last { leaf.unroll(r.trip, s.blocks) } else { 1 };
-            let rounds = leaf.loops.iter().enumerate().map(|(depth, r)| r.trip / unroll((depth, r)));
-            leaf.prefetch = Schedule::new(bytes, rounds);
-        }
+        leaf.plan_prefetch();
         Ok(leaf)
     }
 
@@ -417,7 +414,7 @@ impl<'a> Leaf<'a> {
         let stride = i64::from(stride);
         let step = i64::from(self.right.step);
         if depth + 1 == self.loops.len() {
-            let unroll = self.unroll(trip, self.s.blocks);
+            let unroll = self.body.unwrap_or_else(|| self.unroll(trip, self.s.blocks));
             let (rounds, rest) = (trip / unroll, trip % unroll);
             let mut moved = Moved::default();
             if rounds > 1 {

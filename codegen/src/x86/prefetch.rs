@@ -16,6 +16,9 @@ pub enum Prefetch {
     Next(u32),
 }
 
+/// Steps that the body of a lone loop holds at most, so that its rounds are no more than the lines to fetch.
+const LONGEST_BODY: u32 = 16;
+
 /// What the next call's weights are addressed by.
 pub(super) const NEXT: Register = Register::R12;
 
@@ -48,6 +51,20 @@ impl Schedule {
 }
 
 impl Leaf<'_> {
+    /// Spreads what is to be brought over the rounds of the loops.
+    pub(super) fn plan_prefetch(&mut self) {
+        let Prefetch::Next(bytes) = self.s.prefetch else { return };
+        let last = self.loops.len() - 1;
+        let trip = self.loops[last].trip;
+        let usual = self.unroll(trip, self.s.blocks);
+        // Without a loop around it that has fewer rounds, all would be brought at a tile's start, more at once than a core waits for.
+        let longer = (usual..=LONGEST_BODY).find(|&body| trip.is_multiple_of(body) && trip / body <= bytes / 64);
+        let body = longer.filter(|_| last == 0).unwrap_or(usual);
+        let rounds = self.loops.iter().enumerate().map(|(depth, r)| if depth == last { trip / body } else { r.trip });
+        self.prefetch = Schedule::new(bytes, rounds);
+        self.body = Some(body);
+    }
+
     /// Loads the address, which is given relative to the weights, behind so many operands.
     pub(super) fn load_next(&mut self, operands: usize) {
         if self.prefetch.is_some() {

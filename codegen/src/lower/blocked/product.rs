@@ -5,7 +5,8 @@
 //! parallel for matrix, chunk of rows, chunk of columns
 //!     for phase of the inner axis               so long that the chunk of the left operand stays in the L2 cache
 //!         for group of column blocks
-//!             leaf: tiles of rows               the first phase starts from the bias, the last one has the epilogue
+//!             leaf: tiles of rows               the first phase starts from the bias, the last one has the epilogue;
+//!                                               each brings a part of the next group's vectors to the L2 cache
 //! ```
 //!
 //! With few rows the weights' streams must not be broken off, and the two inner loops change places. Sums of a phase are
@@ -30,9 +31,11 @@ const FEW_ROWS: usize = 16;
 /// Blocks of the right operand that are far apart are brought to the L1 cache so many bytes ahead.
 const AHEAD: u32 = 2048;
 /// Rows of a chunk: of the left operand, [`MAX_PHASE`] columns of them take a quarter of the L2 cache.
-const CHUNK_ROWS: usize = 256;
-/// Steps of the inner axis that a tile sums at once.
-const MAX_PHASE: usize = 512;
+const CHUNK_ROWS: usize = 128;
+/// Steps of the inner axis that a tile sums at once: the result is read and written once for so many.
+const MAX_PHASE: usize = 1024;
+/// The same where weights are compact, which have scales for every phase.
+const COMPACT_PHASE: usize = 512;
 /// Rows whose distance is a multiple of this fall into one set of the L1 cache, which has room for so many lines of them.
 const ALIAS: usize = 4096;
 const MAX_ALIASES: u32 = 9;
@@ -126,7 +129,11 @@ struct Product {
     /// Steps of a phase but the last, and what there are: the only one; or first and last; or first, middle and last.
     phase: usize,
     phases: Vec<Phase>,
+    /// Tiles of rows of a chunk.
+    row_chunk: usize,
     right: Right,
+    /// Whether tiles bring the next group's vectors nearer, which would else come from beyond the L2 cache.
+    prefetch: bool,
     bias: Option<BufferId>,
     fused: Fused,
     /// What is fused behind cannot be written as a program for vectors (a power, say): the product goes to scratch, and a plain kernel
@@ -163,7 +170,7 @@ impl Product {
         // Weights that the L2 cache holds from run to run are read faster than they are unpacked.
         let (most_rows, accumulators) = compact_tile(isa);
         let streamed = rows <= most_rows && 4 * inner * columns > cx.low.machine.caches.l2;
-        let compact_phase = phase_of(inner, MAX_PHASE).next_multiple_of(COMPACT_STEPS);
+        let compact_phase = phase_of(inner, COMPACT_PHASE).next_multiple_of(COMPACT_STEPS);
         let compact = match &values {
             Some(values) if streamed && cx.low.compact => Right::compact(cx, values, layout, shape, compact_phase),
             _ => None,
@@ -199,8 +206,11 @@ impl Product {
         };
         let phase = match right.form {
             Form::Compact(_) => compact_phase,
-            _ => phase_of(inner, most),
+            // A multiple of the steps of a loop's body.
+            _ => phase_of(inner, most).next_multiple_of(8),
         };
+        let row_chunk = tiles.total().div_ceil(rows.div_ceil(CHUNK_ROWS));
+        let prefetch = right.form == Form::Together && 4 * inner * columns > cx.low.machine.caches.l2 / 2;
         let bias = matches!(op, Op::Gemm(_)) && cx.has(2) && beta != 0.0;
         let bias = bias.then(|| match cx.constant(2) {
             // One number for all columns, or one for each.
@@ -236,7 +246,9 @@ impl Product {
             tiles,
             phase,
             phases,
+            row_chunk,
             right,
+            prefetch,
             bias,
             fused,
             apart,
@@ -286,10 +298,16 @@ impl Product {
             tiles: Tiles::Runtime,
             prefetch: match self.right.form {
                 Form::Apart | Form::Compact(_) => Prefetch::Ahead(AHEAD),
+                Form::Together if self.prefetch => Prefetch::Next(self.next_bytes(phase, blocks) as u32),
                 Form::Together | Form::InPlace => Prefetch::None,
             },
         };
         LeafSpec::Matrix(MatrixTile { tile, right: self.right.strides(blocks) })
+    }
+
+    /// Bytes of the next group's vectors in the same phase that a tile brings.
+    fn next_bytes(&self, phase: &Phase, blocks: usize) -> usize {
+        4 * phase.len * blocks * self.lanes / self.row_chunk
     }
 
     /// What is fused behind, from the product in scratch.
@@ -304,7 +322,7 @@ impl Product {
 
     fn emit(&self, cx: &mut NodeCx, leaves: &[u32]) {
         let Sizes { matrices, rows, inner, columns, .. } = self.sizes;
-        let row_chunk = self.tiles.total().div_ceil(rows.div_ceil(CHUNK_ROWS));
+        let row_chunk = self.row_chunk;
         let row_chunks = self.tiles.total().div_ceil(row_chunk);
         let wanted = SHARES.div_ceil(matrices * row_chunks).min(self.groups.total());
         let column_chunk = self.groups.total().div_ceil(wanted);
@@ -422,9 +440,10 @@ impl Calls<'_> {
             let before = (part * tiles.count * (tiles.size - pixels)) as i64;
             let row = k.let_(from.clone() * pixels as i64 + before);
             let kinds = (groups.sizes().len(), tiles.sizes().len());
+            let done = from.clone() - first.clone();
             let which = ((phase * kinds.0 + size) * 2 + usize::from(partial)) * kinds.1 + part;
             let blocks = groups.sizes()[size].0;
-            self.leaf(k, (self.leaves[which], phase), (block, blocks), inner, row, to - from);
+            self.leaf(k, (self.leaves[which], phase), (block, blocks), inner, row, (to - from, done));
         }
     }
 
@@ -435,7 +454,7 @@ impl Calls<'_> {
         (block, blocks): (&Expr, usize),
         inner: &Expr,
         row: Expr,
-        tiles: Expr,
+        (tiles, done): (Expr, Expr),
     ) {
         let p = self.product;
         let address = |buf, index| LeafArg::Address { buf, index };
@@ -456,6 +475,11 @@ impl Calls<'_> {
         ];
         if p.phases[phase].last {
             args.extend(addresses(k, &p.fused.feeds, Some(&p.lattice), p.lanes, &place));
+        }
+        if p.prefetch {
+            let group = (4 * p.sizes.inner * blocks * p.lanes) as i64;
+            let done = done * p.next_bytes(&p.phases[phase], blocks) as i64;
+            args.push(LeafArg::Int(done + group));
         }
         k.leaf(leaf, args);
     }
