@@ -7,6 +7,7 @@ pub mod differential;
 pub mod guarded;
 pub mod interpret;
 pub mod plain;
+pub mod random_affine;
 pub mod random_graph;
 pub mod random_net;
 pub mod random_product;
