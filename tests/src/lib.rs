@@ -4,6 +4,7 @@ pub mod analyse;
 pub mod choices;
 pub mod compare;
 pub mod differential;
+pub mod forced;
 pub mod guarded;
 pub mod interpret;
 pub mod plain;
