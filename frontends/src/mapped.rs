@@ -11,11 +11,15 @@ use std::path::Path;
 /// The file must not be truncated while the result lives: reading past its new end kills the process (as with
 /// every program that maps files).
 pub fn map_file(path: &Path) -> io::Result<Bytes> {
+    // A pipe or a terminal has no length to map, and a directory no bytes. Opening a pipe would wait for its writer.
+    let not_regular = || io::Error::new(io::ErrorKind::InvalidInput, "not a regular file");
+    if !path.metadata()?.is_file() {
+        return Err(not_regular());
+    }
     let file = File::open(path)?;
     let meta = file.metadata()?;
     if !meta.is_file() {
-        // A pipe or a terminal has no length to map; a directory has no bytes.
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
+        return Err(not_regular());
     }
     if meta.len() == 0 {
         return Ok(Bytes::new());
@@ -43,5 +47,9 @@ mod tests {
         std::fs::write(&path, []).unwrap();
         assert!(map_file(&path).unwrap().is_empty());
         assert!(map_file(dir.path()).is_err());
+        // Nobody writes into this pipe.
+        let pipe = dir.path().join("pipe");
+        let made = std::process::Command::new("mkfifo").arg(&pipe).status().expect("coreutils has mkfifo");
+        assert!(made.success() && map_file(&pipe).is_err());
     }
 }

@@ -20,6 +20,14 @@ pub struct Header {
     start: usize,
 }
 
+impl Header {
+    /// Bytes that the elements take.
+    fn bytes(&self) -> Result<usize, String> {
+        let size = self.shape.iter().try_fold(self.dtype.size(), |n, &d| n.checked_mul(d));
+        size.ok_or_else(|| "the array is too large".into())
+    }
+}
+
 /// Parses the beginning of a `.npy` file.
 pub fn header(data: &[u8]) -> Result<Header, String> {
     if !data.starts_with(MAGIC) || data.len() < 10 {
@@ -30,7 +38,10 @@ pub fn header(data: &[u8]) -> Result<Header, String> {
         2 | 3 if data.len() >= 12 => (u32::from_le_bytes([data[8], data[9], data[10], data[11]]) as usize, 12),
         v => return Err(format!("version {v} of the .npy format is not known")),
     };
-    let end = start + length.min(MAX_HEADER);
+    if length > MAX_HEADER {
+        return Err(format!("a .npy header of {length} bytes is beyond {MAX_HEADER}"));
+    }
+    let end = start + length;
     let header = data.get(start..end).ok_or("the .npy header is truncated")?;
     let header = std::str::from_utf8(header).map_err(|_| "the .npy header is not text")?;
     let descr = field(header, "descr").ok_or("the .npy header lacks 'descr'")?;
@@ -43,8 +54,9 @@ pub fn header(data: &[u8]) -> Result<Header, String> {
 
 /// Parses the contents of a `.npy` file.
 pub fn parse(data: Bytes) -> Result<Tensor, String> {
-    let Header { dtype, shape, fortran, start } = header(&data)?;
-    let wanted = shape.iter().try_fold(dtype.size(), |n, &d| n.checked_mul(d)).ok_or("the array is too large")?;
+    let header = header(&data)?;
+    let wanted = header.bytes()?;
+    let Header { dtype, shape, fortran, start } = header;
     if data.len() - start < wanted {
         return Err(format!("the file holds {} bytes of elements, its header says {wanted}", data.len() - start));
     }
@@ -137,7 +149,7 @@ fn arrays(names: &[String]) -> String {
     format!("{} arrays: {}", names.len(), names.join(", "))
 }
 
-/// One array of an `.npz` archive: `member`, or the only one.
+/// One array of an `.npz` archive: `member`, or the only one. Decompression stops behind the elements that its header announces.
 pub fn from_npz(path: &Path, member: Option<&str>) -> Result<Tensor, String> {
     let data = std::fs::read(path).map_err(|e| e.to_string())?;
     let mut archive = zip::ZipArchive::new(Cursor::new(data)).map_err(|e| e.to_string())?;
@@ -151,7 +163,14 @@ pub fn from_npz(path: &Path, member: Option<&str>) -> Result<Tensor, String> {
         .by_name(&name)
         .map_err(|_| format!("it has no array {}; it holds {}", name.trim_end_matches(".npy"), arrays(&names)))?;
     let mut bytes = vec![];
-    file.read_to_end(&mut bytes).map_err(|e| e.to_string())?;
+    let mut upto = |n: usize, bytes: &mut Vec<u8>| {
+        file.by_ref().take(n as u64).read_to_end(bytes).map(drop).map_err(|e| e.to_string())
+    };
+    upto(MAX_HEADER + 12, &mut bytes)?;
+    let head = header(&bytes)?;
+    // A byte more: where there is none, the archive's checksum is looked at.
+    let end = head.bytes()?.saturating_add(head.start + 1);
+    upto(end.saturating_sub(bytes.len()), &mut bytes)?;
     parse(bytes.into())
 }
 
@@ -177,6 +196,43 @@ mod tests {
         file.extend([1, 4, 2, 5, 3, 6]);
         let t = parse(file.into()).unwrap();
         assert_eq!(t.to_i64(), [1, 2, 3, 4, 5, 6]);
+    }
+
+    #[test]
+    fn arrays_of_archives_are_read_to_their_end_and_no_further() {
+        use std::io::Write;
+        let t = lehr_ir::tensor::seeded(DType::F32, vec![400_000], 1);
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.npz");
+        // What is stored as it is can be changed under its checksum, which shows whether all of it was read.
+        let options = zip::write::SimpleFileOptions::default().compression_method(zip::CompressionMethod::Stored);
+        let save = |behind: usize, changed: usize| {
+            let mut zip = zip::ZipWriter::new(Cursor::new(vec![]));
+            zip.start_file("x.npy", options).unwrap();
+            zip.write_all(&encode(&t)).unwrap();
+            zip.write_all(&vec![0x77; behind]).unwrap();
+            let mut bytes = zip.finish().unwrap().into_inner();
+            bytes[changed] ^= 1;
+            std::fs::write(&path, bytes).unwrap();
+            from_npz(&path, None)
+        };
+        assert_eq!(save(4 << 20, 4 << 20).unwrap(), t);
+        assert!(save(0, 1 << 20).unwrap_err().contains("checksum"));
+    }
+
+    #[test]
+    fn absurd_headers_are_refused() {
+        let file = |length: u32, header: &str| {
+            let mut file = b"\x93NUMPY\x02\x00".to_vec();
+            file.extend(length.to_le_bytes());
+            file.extend(header.bytes());
+            file.resize(file.len() + (2 << 20), b' ');
+            parse(file.into()).unwrap_err()
+        };
+        assert!(file(u32::MAX, "{'descr': '|u1', 'shape': (4,)}").contains("beyond"));
+        let shape = "{'descr': '<f8', 'fortran_order': False, 'shape': (4294967296, 4294967296)}";
+        assert!(file(128, shape).contains("too large"));
+        assert!(file(128, "{'descr': '<f8', 'shape': (1099511627776,)}").contains("holds"));
     }
 
     #[test]

@@ -81,6 +81,14 @@ pub(crate) fn scaled(
     }
 }
 
+/// Declines where a weight is infinite or NaN: the products of a sum's terms with it are not its product with the sum.
+pub(crate) fn require_finite(weights: &[f64]) -> Result<(), Decline> {
+    match weights.iter().find(|w| !w.is_finite()) {
+        Some(w) => declined!("a weight is {w}"),
+        None => Ok(()),
+    }
+}
+
 const SMALLEST_NORMAL_F16: f64 = 1.0 / 16384.0;
 
 fn beyond(weight: f64, factor: f64, dtype: DType) -> Decline {
@@ -103,11 +111,11 @@ pub(crate) fn per_channel(t: &Tensor, ty: &TensorType, axis: usize) -> Option<Ve
     (only_channels && axis >= skip).then_some(values)
 }
 
-/// The numbers as a tensor. Declines where one that is finite is beyond the type.
-pub(crate) fn vector(dtype: DType, values: &[f64]) -> Result<Tensor, Decline> {
+/// The numbers, which are `what`, as a tensor. Declines where one that is finite is beyond the type.
+pub(crate) fn vector(what: &str, dtype: DType, values: &[f64]) -> Result<Tensor, Decline> {
     let t = Tensor::from_f64(dtype, vec![values.len()], values.iter().copied());
     match t.to_f64().iter().zip(values).find(|(rounded, v)| !rounded.is_finite() && v.is_finite()) {
-        Some((_, v)) => declined!("a bias of {v} is beyond {dtype}"),
+        Some((_, v)) => declined!("a {what} of {v:e} is beyond {dtype}"),
         None => Ok(t),
     }
 }

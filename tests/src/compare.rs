@@ -22,6 +22,14 @@ pub fn difference(expected: &Tensor, got: &Tensor, tolerance: f64) -> Option<Str
     Some(format!("element {at} of {} is {}, not {} (allowed: {allowed:e})", a.len(), b[at], a[at]))
 }
 
+/// The larger tolerance under which a result may differ by `tolerance` of `most`, the largest number on the way to it: sums that
+/// cancel leave its rounding.
+pub fn of_largest(tolerance: f64, most: f64, expected: &Tensor) -> f64 {
+    let finite = expected.to_f64().into_iter().filter(|v| v.is_finite());
+    let largest = finite.fold(f64::MIN_POSITIVE, |m, v| m.max(v.abs()));
+    tolerance * (most / largest).max(1.0)
+}
+
 /// Leaves NaNs in freed memory of many sizes, so that a kernel that reads what nobody wrote is likely to show it.
 pub fn dirty_memory() {
     let sizes = (6..20).flat_map(|log| [1usize << log, 3 << (log - 1)]);

@@ -7,9 +7,18 @@ use lehr_ir::ops::*;
 use lehr_ir::tensor::{ConstValue, seeded};
 use lehr_ir::{DType, Dim, Op, Tensor, TensorType};
 
+/// What constants hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Constants {
+    /// Numbers in -1..1.
+    Ordinary,
+    /// Zeros of both signs among them, and numbers that are infinite or none; variances that are zero or negative.
+    Hostile,
+}
+
 /// The graph that the choices lead to. Its symbol `batch` is meant to be 2; some graphs fit that number only in
 /// nodes that no output needs.
-pub fn random_graph(choices: &[u8]) -> Graph {
+pub fn random_graph(choices: &[u8], constants: Constants) -> Graph {
     let mut c = Choices::new(choices);
     let mut g = Graph::new("random");
     let sizes = [2 + c.below(5), 2 + c.below(5)];
@@ -27,7 +36,7 @@ pub fn random_graph(choices: &[u8]) -> Graph {
     }
     for step in 0..16 {
         let x = pick(&mut c, &values);
-        let Some((op, inputs)) = random_op(&mut g, &mut c, x, &values) else { continue };
+        let Some((op, inputs)) = random_op(&mut g, &mut c, x, &values, constants) else { continue };
         let origin = Origin { name: format!("node_{step}").into(), index: Some(step), op: op.name().into() };
         // What does not fit is left out.
         let Ok(id) = g.add(op, &inputs, vec![origin]) else { continue };
@@ -50,13 +59,31 @@ fn pick(c: &mut Choices, values: &[ValueId]) -> ValueId {
 }
 
 /// An operator that may fit x, and its operands.
-fn random_op(g: &mut Graph, c: &mut Choices, x: ValueId, values: &[ValueId]) -> Option<(Op, Vec<Option<ValueId>>)> {
+fn random_op(
+    g: &mut Graph,
+    c: &mut Choices,
+    x: ValueId,
+    values: &[ValueId],
+    constants: Constants,
+) -> Option<(Op, Vec<Option<ValueId>>)> {
     let ty = g.ty(x).clone();
     let (rank, numbers): (usize, Vec<Option<i64>>) = (ty.rank(), ty.shape.iter().map(Dim::as_const).collect());
     let channels = numbers.get(1).copied().flatten().unwrap_or(1) as usize;
     let seed = c.below(200) as u64;
+    let (awkward, every) = match constants {
+        Constants::Ordinary => (None, 1),
+        Constants::Hostile => {
+            let numbers = [0.0, -0.0, f64::INFINITY, f64::NEG_INFINITY, f64::NAN];
+            (numbers.get(c.below(12)).copied(), [1, 2, 3, 7, 30][c.below(5)])
+        }
+    };
     let constant = |g: &mut Graph, shape: &[usize]| {
-        g.add_const(ConstValue::Seeded { dtype: DType::F32, shape: shape.to_vec(), seed })
+        let noise = ConstValue::Seeded { dtype: DType::F32, shape: shape.to_vec(), seed };
+        let Some(number) = awkward else { return g.add_const(noise) };
+        let numbers = noise.tensor().to_f64().into_iter().enumerate();
+        let numbers = numbers.map(|(i, v)| if (i + seed as usize).is_multiple_of(every) { number } else { v });
+        let tensor = Tensor::from_f64(DType::F32, shape.to_vec(), numbers);
+        g.add_const(ConstValue::Dense { tensor, name: None })
     };
     let unary = |f| Some((Op::Unary(Unary { f }), vec![Some(x)]));
     let one = |op: Op| Some((op, vec![Some(x)]));
@@ -103,7 +130,8 @@ fn random_op(g: &mut Graph, c: &mut Choices, x: ValueId, values: &[ValueId]) -> 
         }
         12..=14 if rank >= 2 => {
             let statistics: Vec<Option<ValueId>> = (0..3).map(|_| Some(constant(g, &[channels]))).collect();
-            let element = Tensor::scalar_f64(DType::F32, 0.5 + c.below(3) as f64);
+            let lowest = if constants == Constants::Ordinary { 0.5 } else { -1.0 };
+            let element = Tensor::scalar_f64(DType::F32, lowest + c.below(3) as f64);
             let var = g.add_const(ConstValue::Splat { element, shape: vec![channels] });
             let inputs = [vec![Some(x)], statistics, vec![Some(var)]].concat();
             Some((BatchNorm { eps: 1e-3 }.into(), inputs))

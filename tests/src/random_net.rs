@@ -53,14 +53,33 @@ pub fn random_net(choices: &[u8], sizes: Sizes) -> Graph {
         n.step(0);
     }
     for _ in 0..2 + n.c.below(9) {
-        let kind = n.c.below(40);
+        let kind = n.c.below(42);
         n.step(kind);
     }
-    let outputs = 1 + n.c.below(3);
-    for i in 0..outputs {
-        let v = if i == 0 { n.values[n.values.len() - 1] } else { n.value() };
-        n.g.add_output(&format!("y{i}"), v);
+    n.outputs();
+    n.g
+}
+
+/// A network of square convolutions that Winograd's algorithm can compute, of any padding, and of what stands around them.
+pub fn random_squares(choices: &[u8], sizes: Sizes) -> Graph {
+    let c = Choices::new(choices);
+    let mut n = Net { c, sizes, g: Graph::new("squares"), values: vec![], seed: 0, convs: vec![] };
+    let shape = [1 + n.c.below(3), 1 + n.c.below(40), 3 + n.c.below(26), 3 + n.c.below(26)];
+    n.values.push(n.g.add_input("x", TensorType::new(DType::F32, shape.map(|d| d as i64))));
+    n.conv_of(n.values[0], true);
+    for _ in 0..2 + n.c.below(8) {
+        let x = n.value();
+        let image = n.shape(x).len() == 4;
+        match n.c.below(12) {
+            0..=3 if image => n.square(x),
+            4 if image => n.residual(x),
+            _ => {
+                let kind = [9, 12, 15, 19, 21, 24, 26, 33, 37, 39][n.c.below(10)];
+                n.step(kind)
+            }
+        };
     }
+    n.outputs();
     n.g
 }
 
@@ -71,6 +90,14 @@ pub fn inputs(g: &Graph, seed: u64) -> Vec<Tensor> {
 }
 
 impl Net<'_> {
+    /// The last value, and perhaps others.
+    fn outputs(&mut self) {
+        for i in 0..1 + self.c.below(3) {
+            let v = if i == 0 { self.values[self.values.len() - 1] } else { self.value() };
+            self.g.add_output(&format!("y{i}"), v);
+        }
+    }
+
     /// Mostly the last one.
     fn value(&mut self) -> ValueId {
         let last = self.values.len() - 1;
@@ -140,6 +167,7 @@ impl Net<'_> {
                 let y = self.add(Unary { f: UnaryFn::Relu }, &[y])?;
                 self.conv_of(y, true)
             }
+            39 if image => self.sum_with_own(x),
             _ => self.residual(x),
         }
     }
@@ -179,8 +207,39 @@ impl Net<'_> {
         let wider = if self.c.below(8) == 7 { 2 } else { 0 };
         let pads: Vec<usize> =
             (0..2 * n).map(|i| if same { side / 2 } else { self.c.below(kernel[i % n] + wider) }).collect();
-        let mut wanted = vec![outputs, channels / groups];
-        wanted.extend(&kernel);
+        self.convolve(x, outputs, &kernel, Conv { strides, pads, dilations, groups })
+    }
+
+    /// A square kernel that Winograd's algorithm knows, with any padding.
+    fn square(&mut self, x: ValueId) -> Option<ValueId> {
+        let channels = self.shape(x)[1];
+        let (side, stride) = match self.c.below(3) {
+            0 => ([3, 5, 6, 7, 8, 9, 10][self.c.below(7)], 2),
+            _ => (3 + self.c.below(3), 1),
+        };
+        let pads = match self.c.below(4) {
+            0 => vec![0; 4],
+            1 => vec![side / 2; 4],
+            _ => (0..4).map(|_| self.c.below(side + 1)).collect(),
+        };
+        let groups = if channels.is_multiple_of(32) && self.c.flag() { 2 } else { 1 };
+        let outputs = if groups == 2 { 32 } else { 1 + self.c.below(40) };
+        self.convolve(x, outputs, &[side; 2], Conv { strides: vec![stride; 2], pads, dilations: vec![1, 1], groups })
+    }
+
+    /// `x + conv(x)`, pointwise.
+    fn sum_with_own(&mut self, x: ValueId) -> Option<ValueId> {
+        let n = self.shape(x).len() - 2;
+        let op = Conv { strides: vec![1; n], pads: vec![0; 2 * n], dilations: vec![1; n], groups: 1 };
+        let y = self.convolve(x, self.shape(x)[1], &vec![1; n], op)?;
+        self.add(Binary { f: BinaryFn::Add }, &[x, y])
+    }
+
+    /// With new weights, or those of a convolution of the same kind.
+    fn convolve(&mut self, x: ValueId, outputs: usize, kernel: &[usize], op: Conv) -> Option<ValueId> {
+        let shape = self.shape(x);
+        let mut wanted = vec![outputs, shape[1] / op.groups];
+        wanted.extend(kernel);
         let known = self.convs.iter().find(|(s, _)| *s == wanted).map(|(_, w)| *w);
         let w = match known {
             Some(w) if self.c.flag() => w,
@@ -190,11 +249,11 @@ impl Net<'_> {
         if self.c.flag() {
             inputs.push(self.weights(&[outputs]));
         }
-        let work = shape.iter().product::<usize>() / groups * outputs * kernel.iter().product::<usize>();
-        if work / strides.iter().product::<usize>() > self.sizes.work {
+        let work = shape.iter().product::<usize>() / op.groups * outputs * kernel.iter().product::<usize>();
+        if work / op.strides.iter().product::<usize>() > self.sizes.work {
             return None;
         }
-        let y = self.add(Conv { strides, pads, dilations, groups }, &inputs)?;
+        let y = self.add(op, &inputs)?;
         self.convs.push((wanted, w));
         Some(y)
     }

@@ -4,7 +4,7 @@ use lehr::ir::graph::Graph;
 use lehr::ir::{Dim, Op, Tensor, tensor, text as ir_text};
 use lehr::{LoadOptions, Runner, load};
 use lehr_frontends::onnx::{ImportOptions, Model, export, import};
-use lehr_tests::random_graph::random_graph;
+use lehr_tests::random_graph::{Constants, random_graph};
 use proptest::prelude::*;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -108,7 +108,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
     #[test]
     fn random_graphs_compute_the_same(choices in prop::collection::vec(any::<u8>(), 0..200)) {
-        let graph = random_graph(&choices);
+        let graph = random_graph(&choices, Constants::Ordinary);
         let again = read_again(&graph);
         match (evaluated(&graph), again) {
             (Some(expected), Ok(again)) => prop_assert_eq!(evaluated(&again), Some(expected)),

@@ -2,18 +2,15 @@
 //! blocks, epilogues; one thread and two give the same bits. That the leaves keep inside their buffers is tested between guard
 //! pages, in `codegen/tests/x86/winograd.rs`.
 
-use lehr::tune::{Record, Records};
 use lehr::{CompileOptions, Numerics, Runner};
 use lehr_codegen::layout::{Role, decide};
-use lehr_codegen::strategy::Decision;
 use lehr_codegen::x86::Isa;
 use lehr_ir::eval::evaluate;
 use lehr_ir::graph::{Graph, ValueId};
 use lehr_ir::ops::*;
 use lehr_ir::tensor::{ConstValue, seeded};
 use lehr_ir::{DType, Op, TensorType};
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use lehr_tests::forced::by_winograd;
 
 /// The largest error that is allowed, of the largest output.
 const TOLERANCE: f64 = 5e-6;
@@ -61,19 +58,6 @@ enum After {
     Residual,
     /// A long program, a number per channel.
     Gelu,
-}
-
-/// With Winograd's algorithm wherever it can be used, whether it pays or not.
-fn by_winograd(g: &Graph, options: CompileOptions) -> CompileOptions {
-    let program = lehr::lower(g.clone(), &options).unwrap_or_else(|e| panic!("{e}"));
-    let record = |d: &Decision| {
-        let strategies = [&d.chosen].into_iter().chain(&d.others).map(|w| w.strategy);
-        let strategy = strategies.into_iter().find(|s| s.algorithm().is_some())?.to_string();
-        let (signature, proposed) = (d.signature.clone(), strategy.clone());
-        Some(Record { signature, layers: 1, strategy, ms: 1.0, proposed, proposed_ms: 1.0, others: BTreeMap::new() })
-    };
-    let layers = program.decisions.iter().filter_map(record).collect();
-    CompileOptions { tuned: Some(Arc::new(Records { layers, ..Records::default() })), ..options }
 }
 
 /// A 1x1 convolution makes blocks, the other one is under test.

@@ -36,6 +36,11 @@ impl Layouts {
         if self.role(v.node) != Role::Map || !read_once || !own {
             return None;
         }
+        // What is fused behind may read it once more: x + conv(x).
+        let inside = group.graph.ids().flat_map(|m| group.graph.node(m).inputs.iter().flatten());
+        if inside.filter(|&&read| read == inner).count() != 1 {
+            return None;
+        }
         let (images, plane) = (shape[0], shape[2..].iter().product());
         let blocks = [order.blocks(), self.order(graph, id.out(0)).blocks()];
         if !direct::Shape::pointwise(self.isa?, images, plane, blocks).takes_prologue(&self.machine) {

@@ -10,7 +10,8 @@ use crate::walk::for_each_index;
 
 op! {
     /// Cross-correlation, N C spatial... by O I/groups spatial..., 1 to 3 spatial dimensions (any number is inferred and evaluated);
-    /// `b` is one number per output channel. Pads are all begins, then all ends; they are resolved (no auto_pad here).
+    /// `b` is one number per output channel. Pads are all begins, then all ends; they are resolved (no auto_pad here). Padding is
+    /// zeros, which are multiplied as any number: a weight that is not finite makes NaN of them.
     /// Source: ONNX Conv, opsets 1+.
     pub struct Conv = "conv" (x: One, w: One, b: Opt) -> (y) {
         strides: Vec<usize>,
@@ -100,6 +101,7 @@ impl OpDef for Conv {
         let plane_out: usize = shape[2..].iter().product();
         let kernel_len: usize = w.shape()[2..].iter().product();
         let stride = *self.strides.last().ok_or("a convolution has a spatial axis")?;
+        let finite = ws.iter().all(|w| w.is_finite());
         let mut y = vec![0.0; shape.iter().product()];
         for image in 0..shape[0] {
             let mut line_at = 0;
@@ -114,6 +116,9 @@ impl OpDef for Conv {
                         let kernel = &ws[(o * group_in + c) * kernel_len..][..kernel_len];
                         for tap in &taps {
                             accumulate(&mut row[tap.lo..tap.hi], kernel[tap.w], &plane[tap.x..], stride);
+                        }
+                        if !finite {
+                            multiply_padding(row, kernel, &taps);
                         }
                     }
                 }
@@ -170,6 +175,16 @@ fn accumulate(row: &mut [f64], w: f64, x: &[f64], stride: usize) {
     } else {
         for (i, y) in row.iter_mut().enumerate() {
             *y += w * x[i * stride];
+        }
+    }
+}
+
+/// The products of weights that are not finite and the zeros outside of the input; those of other weights add nothing.
+fn multiply_padding(row: &mut [f64], kernel: &[f64], taps: &[Tap]) {
+    for (k, w) in kernel.iter().enumerate().filter(|(_, w)| !w.is_finite()) {
+        let inside = taps.iter().find(|tap| tap.w == k).map_or(0..0, |tap| tap.lo..tap.hi);
+        for (_, y) in row.iter_mut().enumerate().filter(|(i, _)| !inside.contains(i)) {
+            *y += w * 0.0;
         }
     }
 }
@@ -361,6 +376,18 @@ mod tests {
         // Group 0: x 0 1 2 3, w 0 1; group 1: x 4 5 6 7, w 2 3. Taps at o-1 and o+1, and at o+1 and o+3 past the end.
         let y = run(conv(&[1], &[1, 2], &[2], 2), &[&count(&[1, 2, 4]), &count(&[2, 1, 2]), &count(&[2])]).unwrap();
         assert_eq!(y.to_f64(), [1., 2., 3., 0., 0., 16., 27., 32., 13., 15.]);
+    }
+
+    #[test]
+    fn padding_is_multiplied() {
+        // The second tap is infinite, and above the padding for the last output alone.
+        let w = Tensor::from_f64(DType::F32, vec![1, 1, 2], [1.0, f64::INFINITY]);
+        let x = Tensor::from_f64(DType::F32, vec![1, 1, 2], [1.0, 2.0]);
+        let y = run(conv(&[1], &[0, 1], &[1], 1), &[&x, &w]).unwrap().to_f64();
+        assert!(y[0] == f64::INFINITY && y[1].is_nan(), "{y:?}");
+        let w = Tensor::from_f64(DType::F32, vec![1, 1, 2], [f64::NEG_INFINITY, 1.0]);
+        let y = run(conv(&[2], &[1, 0], &[1], 1), &[&x, &w]).unwrap().to_f64();
+        assert!(y.len() == 1 && y[0].is_nan(), "{y:?}");
     }
 
     #[test]

@@ -222,7 +222,8 @@ impl Resize {
         match self.coordinates {
             CoordinateTransform::HalfPixel => half_pixel,
             CoordinateTransform::HalfPixelSymmetric => n / 2.0 * (1.0 - size / width) + half_pixel,
-            CoordinateTransform::PytorchHalfPixel if width == 1.0 => -0.5,
+            // The first element, says the specification of a single one; its reference implementation says -0.5.
+            CoordinateTransform::PytorchHalfPixel if size == 1.0 => 0.0,
             CoordinateTransform::PytorchHalfPixel => half_pixel,
             CoordinateTransform::AlignCorners if width == 1.0 => 0.0,
             CoordinateTransform::AlignCorners => o * (n - 1.0) / (width - 1.0),

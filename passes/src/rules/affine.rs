@@ -41,7 +41,7 @@ pub(super) fn fold(cx: &mut Cx, id: NodeId, linear: NodeId, scale: Option<&[f64]
     let new_bias: Vec<f64> =
         shift.iter().enumerate().map(|(c, t)| bias.get(c).unwrap_or(&0.0) * factor(c) + t).collect();
     let has_bias = cx.operand(linear, 2).is_some() || shift.iter().any(|&t| t != 0.0);
-    let new_bias = if has_bias { Some(vector(dtype, &new_bias)?) } else { None };
+    let new_bias = if has_bias { Some(vector("bias", dtype, &new_bias)?) } else { None };
     let w = match scale {
         None => w_operand,
         Some(_) => {

@@ -1,12 +1,13 @@
 //! conv(batch_norm(x; g, h, m, v), w, b)  ==  conv(x, w*s, b + sum(w*t))
 //!     s = g / sqrt(v + eps), t = h - m*s, per input channel; the sum is over input channels and window
-//! Needs: constant weights, bias and statistics; a normalised value that is used once; no padding, unless every t is 0: the
-//! convolution pads the normalised value with 0, which is t in terms of x; new weights and bias in their type's range. Exactness: Rounding.
+//! Needs: constant, finite weights; constant bias and statistics; a normalised value that is used once; no padding, unless every t
+//! is 0: the convolution pads the normalised value with 0, which is t in terms of x; new weights and bias in their type's range.
+//! Exactness: Rounding.
 
 use super::fold_batch_norm::scale_and_shift;
 use crate::Cx;
 use crate::rule::{Decline, Exactness, Outcome, Rule, declined, replace};
-use crate::weights::{scaled, vector};
+use crate::weights::{require_finite, scaled, vector};
 use lehr_ir::{NodeId, Op};
 
 pub const FOLD_BATCH_NORM_BEFORE_CONV: Rule = Rule {
@@ -41,6 +42,7 @@ fn apply(id: NodeId, cx: &mut Cx) -> Outcome {
     let channel = |o: usize, i: usize| o / outputs_per_group * inputs + i;
     let window: usize = w.shape()[2..].iter().product();
     let values = w.to_f64();
+    require_finite(&values)?;
     let new_bias: Vec<f64> = (0..outputs)
         .map(|o| {
             let taps = |i: usize| &values[(o * inputs + i) * window..(o * inputs + i + 1) * window];
@@ -50,7 +52,7 @@ fn apply(id: NodeId, cx: &mut Cx) -> Outcome {
         .collect();
     let new_w = scaled(&w, 0, Some(1), |o, i| scale[channel(o, i)])?;
     let has_bias = bias.is_some() || new_bias.iter().any(|&b| b != 0.0);
-    let new_bias = if has_bias { Some(vector(w.dtype(), &new_bias)?) } else { None };
+    let new_bias = if has_bias { Some(vector("bias", w.dtype(), &new_bias)?) } else { None };
     let mut inputs = vec![cx.operand(bn, 0), Some(cx.add_tensor(new_w))];
     inputs.extend(new_bias.map(|b| Some(cx.add_tensor(b))));
     let origins = cx.origins(&[bn, id]);

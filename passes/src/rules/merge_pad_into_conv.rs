@@ -1,6 +1,6 @@
 //! conv(pad(x; b, a), w; pads)  ==  conv(x, w; pads + (b, a))
 //! Needs: constant mode with value 0; no padding of batch and channels; no cropping.
-//! Exactness: BitExact for finite weights (0 * inf is NaN, but a convolution's own padding is never multiplied).
+//! Exactness: BitExact (a convolution multiplies its own padding as any zero).
 
 use super::merge_pads::pad_value;
 use crate::rule::{Decline, Exactness, Outcome, Rule, declined, replace};

@@ -95,19 +95,21 @@ fn maps_of_zero_that_are_not_zero() {
 
 #[test]
 fn maps_that_others_read_are_in_memory() {
-    // Two convolutions, another operator, the caller.
-    for reader in ["conv", "pool", "output"] {
+    // Two convolutions, another operator, what is fused behind the convolution, the caller.
+    for reader in ["conv", "pool", "sum", "output"] {
         let mut n = Net::new();
         let x = concatenation(&mut n, &[1, 3, 12, 12], [32, 16]);
         let map = normalised(&mut n, x);
-        let y = n.conv(map, 16, window(&[1, 1]));
+        let y = n.conv(map, if reader == "sum" { 48 } else { 16 }, window(&[1, 1]));
         let other = match reader {
+            "sum" => n.binary(BinaryFn::Add, y, map),
             "conv" => n.conv(map, 24, window(&[1, 1])),
             "pool" => n.g.add(max_pool(&[3, 3], &[2, 2], &[1; 4], false), &[Some(map)], vec![]).unwrap().out(0),
             _ => map,
         };
-        expect(&n, &[y, other], 0);
-        n.check(&[y, other]);
+        let outputs = if reader == "sum" { vec![other] } else { vec![y, other] };
+        expect(&n, &outputs, 0);
+        n.check(&outputs);
     }
 }
 

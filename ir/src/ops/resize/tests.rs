@@ -55,6 +55,15 @@ fn cubic() {
     assert_eq!(run(Resize { exclude_outside: true, ..antialiased }), [3.043413, 4.959566]);
 }
 
+/// The specification's text and ONNX Runtime, not the reference implementation: the first element, whatever the scale was.
+#[test]
+fn a_single_pixel_as_pytorch_has_it() {
+    for (mode, scale) in [(Linear, 0.2), (Cubic, 0.2), (Cubic, 0.3), (Nearest, 0.3)] {
+        let one = Resize { scales: vec![scale], ..resize(1, mode, PytorchHalfPixel) };
+        assert_eq!(run(one), [1.0], "{mode:?} {scale}");
+    }
+}
+
 #[test]
 fn scales_that_do_not_give_whole_sizes() {
     let op = |coordinates| Resize { scales: vec![0.7], ..resize(3, Linear, coordinates) };
