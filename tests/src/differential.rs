@@ -6,13 +6,8 @@ use lehr::codegen::artefact::{IoSpec, TensorMut, TensorRef};
 use lehr::codegen::compile::dtype_code;
 use lehr::codegen::x86::Isa;
 use lehr::{CompileOptions, Numerics, OptLevel, Runner};
-<<<<<<< HEAD
-use lehr_ir::eval::evaluate;
-use lehr_ir::{DType, Graph, Tensor};
-=======
 use lehr_ir::eval::{EvalError, evaluate};
-use lehr_ir::{Graph, Tensor};
->>>>>>> review
+use lehr_ir::{DType, Graph, Tensor};
 
 /// Of the largest number in the network: what is behind may be smaller by cancellation.
 const TOLERANCE: f64 = 2e-5;
