@@ -67,8 +67,8 @@ impl Layout {
         let workers = pointers + n_pointers * size_of::<*const u8>() as u64;
         let end = workers + threads.saturating_sub(1) as u64 * size_of::<Worker>() as u64;
         let arena = end.checked_next_multiple_of(ALIGN as u64)?;
-        // A caller's memory is seldom aligned to huge pages, and what is not touched costs nothing.
-        let huge = model.arena_bytes >= HUGE_PAGE / 2;
+        // A caller's memory is seldom aligned to huge pages.
+        let huge = model.arena_bytes >= HUGE_PAGE;
         let room = if huge {
             model.arena_bytes.checked_next_multiple_of(HUGE_PAGE)?.checked_add(HUGE_PAGE - ALIGN as u64)?
         } else {

@@ -17,6 +17,8 @@ use super::sys;
 const SPIN_CYCLES: u64 = 100_000;
 /// From then on, whoever spins lets others run: threads that were put on one CPU would else wait for each other's spinning.
 const ALONE_CYCLES: u64 = 10_000;
+/// About 400 us.
+const SHARED_CYCLES: u64 = 1_000_000;
 /// The number of chunks that tells workers to end.
 const STOP: u32 = u32::MAX;
 
@@ -177,10 +179,11 @@ impl Pool {
         }
     }
 
-    /// Polls for the pool's spinning time; whether the condition came true. Time that others had on this CPU meanwhile does not
-    /// count: so threads that the system has put on one CPU stay ready to run, and it sees that it has to move one.
+    /// Polls for the pool's spinning time; whether the condition came true. What others have of this CPU meanwhile does not count,
+    /// up to [`SHARED_CYCLES`]: so threads that the system has put on one CPU stay ready to run, and it sees that it has to move
+    /// one. Beside a thread that computes all the time it is better to sleep, for who wakes comes before it.
     fn spin(&self, done: impl Fn() -> bool) -> bool {
-        let (mut start, mut spun) = (clock(), 0u64);
+        let (mut start, mut spun, mut lost) = (clock(), 0u64, 0u64);
         loop {
             for _ in 0..16 {
                 if done() {
@@ -190,13 +193,14 @@ impl Pool {
             }
             let now = clock();
             let burst = now.wrapping_sub(start);
-            if spun.wrapping_add(burst) >= self.spin_cycles {
+            if spun.wrapping_add(burst) >= self.spin_cycles || lost >= SHARED_CYCLES {
                 return false;
             }
             if spun.wrapping_add(burst) >= ALONE_CYCLES {
                 spun = spun.wrapping_add(burst);
                 sys::yield_cpu();
                 start = clock();
+                lost = lost.wrapping_add(start.wrapping_sub(now));
             }
         }
     }

@@ -27,8 +27,8 @@ const AT_FDCWD: c_long = -100;
 #[cfg(target_arch = "x86_64")]
 mod number {
     pub const READ: i64 = 0;
-    pub const SCHED_YIELD: i64 = 24;
     pub const CLOSE: i64 = 3;
+    pub const SCHED_YIELD: i64 = 24;
     pub const MADVISE: i64 = 28;
     pub const FUTEX: i64 = 202;
     pub const SCHED_GETAFFINITY: i64 = 204;
@@ -37,11 +37,11 @@ mod number {
 #[cfg(target_arch = "aarch64")]
 mod number {
     pub const READ: i64 = 63;
-    pub const SCHED_YIELD: i64 = 124;
     pub const CLOSE: i64 = 57;
     pub const MADVISE: i64 = 233;
     pub const FUTEX: i64 = 98;
     pub const SCHED_GETAFFINITY: i64 = 123;
+    pub const SCHED_YIELD: i64 = 124;
     pub const OPENAT: i64 = 56;
 }
 
@@ -95,7 +95,7 @@ pub fn read_file(path: &[u8], buffer: &mut [u8]) -> usize {
     if got > 0 { (got as usize).min(buffer.len()) } else { 0 }
 }
 
-/// Bytes of a huge page.
+/// Bytes of a huge page, where pages have 4 KB.
 pub const HUGE_PAGE: u64 = 2 << 20;
 
 /// Asks that whole huge pages be such pages once they are touched: fewer faults in the first run, fewer misses in all.

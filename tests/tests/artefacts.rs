@@ -1,8 +1,10 @@
 //! What a compiled network promises beyond its numbers: what it imports and exports, that it can share a process,
 //! run on many threads at once, and be made again byte for byte.
 
+use lehr::codegen::runtime::abi::{LehrTensor, status};
 use lehr::ir::{Tensor, tensor};
 use lehr::{CompileOptions, LoadOptions, Runner, compile_so, load};
+use lehr_ir::ops::{MatMul, Softmax};
 use object::{Object, ObjectSymbol};
 use std::path::Path;
 
@@ -122,5 +124,54 @@ fn a_library_asks_for_all_that_its_code_uses() {
         assert!(!program.leaves.is_empty(), "{cpu}: nothing is tested");
         let (_, image, _) = lehr::codegen::compile::object(&mut program, &options.codegen("{}".into())).unwrap();
         assert_eq!(image.isa & needed, needed, "{cpu}");
+    }
+}
+
+/// A large arena begins at a huge page, wherever in it the caller's memory begins, and ends inside of the workspace.
+#[test]
+fn a_large_arena_lies_in_its_workspace_at_any_address() {
+    const HUGE: usize = 2 << 20;
+    let mut g = lehr_ir::Graph::new("large");
+    let matrix = lehr_ir::TensorType::new(lehr_ir::DType::F32, [800, 800]);
+    let x = g.add_input("x", matrix);
+    let first = g.add1(MatMul {}, &[x, x], vec![]).unwrap();
+    let rows = g.add1(Softmax { axis: 1 }, &[first], vec![]).unwrap();
+    let y = g.add1(MatMul {}, &[rows, x], vec![]).unwrap();
+    g.add_output("y", y);
+    let mut runner = Runner::jit(g, &CompileOptions::default(), 2).unwrap();
+    let x = tensor::seeded(lehr::ir::DType::F32, vec![800, 800], 1);
+    let want = runner.run(std::slice::from_ref(&x)).unwrap().remove(0);
+    let artefact = runner.session().unwrap().artefact().clone();
+    let model = artefact.descriptor();
+    assert!(model.arena_bytes as usize >= HUGE, "a test of nothing");
+    // SAFETY: the artefact's descriptor is valid.
+    let bytes = unsafe { (model.workspace_bytes)(model, 2) } as usize;
+    for offset in [0, 64, HUGE / 2, HUGE - 64] {
+        let mut memory = vec![0xa5u8; bytes + 2 * HUGE];
+        let start = memory.as_ptr().align_offset(HUGE) + offset;
+        let workspace = memory[start..].as_mut_ptr().cast();
+        let (dims, mut got) = ([800i64, 800], vec![0u8; want.bytes().len()]);
+        let matrix = |data: *mut u8| LehrTensor {
+            data: data.cast(),
+            dtype: artefact.inputs()[0].dtype,
+            rank: 2,
+            dims: dims.as_ptr(),
+            bytes: want.bytes().len() as u64,
+        };
+        let (input, output) = (matrix(x.bytes().as_ptr().cast_mut()), matrix(got.as_mut_ptr()));
+        // SAFETY: there are so many bytes at the workspace, which stays where it is, and both tensors are as the model wants them.
+        unsafe {
+            assert_eq!((model.open)(model, workspace, bytes as u64, 2), status::OK);
+            for _ in 0..2 {
+                assert_eq!((model.run)(model, workspace, &input, 1, &output, 1), status::OK);
+            }
+            assert_eq!((model.close)(model, workspace), status::OK);
+        }
+        assert!(got == *want.bytes(), "other bits at offset {offset}");
+        let outside = memory[..start].iter().chain(&memory[start + bytes..]);
+        assert!(
+            outside.into_iter().all(|&b| b == 0xa5),
+            "something outside of the workspace was written, at offset {offset}"
+        );
     }
 }

@@ -95,6 +95,17 @@ pub fn batch_norm(op: &BatchNorm, cx: &mut NodeCx) -> Result<(), Diag> {
     Ok(())
 }
 
+/// The running mean and variance of a channel, from those before and those of the batch.
+pub fn keep_running(k: &mut KernelCx, channel: &[Expr], momentum: f32, of_batch: [&Expr; 2]) {
+    for (port, new) in (1u32..).zip(of_batch) {
+        let old = k.load(port as usize + 2, channel);
+        let t = k.type_of(&old);
+        let momentum = f64::from(momentum);
+        let y = old * Expr::number(t, momentum) + to(k, t, new.clone()) * Expr::number(t, 1.0 - momentum);
+        k.store(port, channel, y);
+    }
+}
+
 pub fn batch_norm_train(op: &BatchNormTrain, cx: &mut NodeCx) -> Result<(), Diag> {
     let shape = cx.in_shape(0);
     let dims = walked_shape(cx, 2);
@@ -104,13 +115,7 @@ pub fn batch_norm_train(op: &BatchNormTrain, cx: &mut NodeCx) -> Result<(), Diag
     cells(&mut k, &dims, &axes, 6, |k, cell| {
         let channel = [channel(&cell.at)];
         let (mean, var) = statistics(k, cell, n, <[Expr]>::to_vec);
-        for (port, new) in [(1, mean.clone()), (2, var.clone())] {
-            let old = k.load(port as usize + 2, &channel);
-            let t = k.type_of(&old);
-            let momentum = f64::from(op.momentum);
-            let y = old * Expr::number(t, momentum) + to(k, t, new) * Expr::number(t, 1.0 - momentum);
-            k.store(port, &channel, y);
-        }
+        keep_running(k, &channel, op.momentum, [&mean, &var]);
         normalise(k, cell, &channel, (mean, var), op.eps);
     });
     k.finish();

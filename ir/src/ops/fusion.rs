@@ -7,7 +7,8 @@ use crate::types::TensorType;
 
 op! {
     /// Runs its region on its operands. The region is an ordinary graph, so a fused graph prints, verifies and evaluates like
-    /// any other; inside it at most one operator is an anchor (conv, gemm, matmul, pool, reduce, instance or group norm), all others are elementwise.
+    /// any other; inside it at most one operator is an anchor (conv, gemm, matmul, pool, reduce, instance or group norm), all
+    /// others are elementwise.
     pub struct Fusion = "fusion" (xs: Many) -> (y) {}
 }
 

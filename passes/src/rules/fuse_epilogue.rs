@@ -1,6 +1,6 @@
 //! f(anchor(x, ..), ..)  ==  fusion(x, ..) { f(anchor(x, ..), ..) }
-//! anchor: conv, conv_transpose, gemm, matmul, pools, reductions, instance_norm, group_norm; f: elementwise operators, with operands that broadcast to the
-//! anchor's result (residuals, biases per channel, numbers).
+//! anchor: conv, conv_transpose, gemm, matmul, pools, reductions, instance_norm, group_norm; f: elementwise operators, with
+//! operands that broadcast to the anchor's result (residuals, biases per channel, numbers).
 //! Needs: every f has the shape of the anchor's result; what is between anchor and last f is used by them alone; a pool's
 //! indices are not used.
 //! Exactness: BitExact; in f16 and bf16 Rounding: compiled code keeps what is between two operators in f32, until a cast asks for the type.

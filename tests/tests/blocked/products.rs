@@ -2,6 +2,8 @@
 
 use crate::net::*;
 use lehr_codegen::layout::Role;
+use lehr_codegen::lower::{LowerOptions, lower};
+use lehr_codegen::x86::Isa;
 use lehr_ir::ops::*;
 use lehr_ir::{DType, Tensor};
 
@@ -74,9 +76,10 @@ fn products_of_two_inputs() {
         (1, 500, 1500),
         (5, 9, 1),
         (33, 100, 100),
-        (40, 600, 300),
+        (40, 1100, 300),
         (20, 1024, 200),
-        (70, 1100, 130),
+        // Tiles bring the next columns nearer.
+        (70, 2100, 130),
         (1, 1, 1),
     ] {
         for (trans_a, trans_b) in [(false, false), (false, true), (true, false), (true, true)] {
@@ -98,6 +101,19 @@ fn products_of_two_inputs() {
     let z = net.add(Gemm { alpha: 1.0, beta: 1.0, trans_a: false, trans_b: true }, &[w, y]);
     let last = net.add(Gemm { alpha: 0.5, beta: 1.0, trans_a: false, trans_b: false }, &[z, y]);
     net.check(&[y, z, last]);
+}
+
+#[test]
+fn every_thread_has_rows_of_a_narrow_product() {
+    for (m, k, n) in [(4096, 8, 16), (10000, 16, 16), (1024, 64, 64), (5000, 64, 32)] {
+        let mut net = Net::new();
+        let (a, b) = (net.input(&[m, k]), net.weights(&[k, n]));
+        let y = net.add(MatMul {}, &[a, b]);
+        net.g.add_output("y", y);
+        let program = lower(&net.g, &LowerOptions { leaves: Some(Isa::Avx512), ..LowerOptions::default() }).unwrap();
+        let extents: Vec<i64> = program.kernels.iter().map(|k| k.extent).collect();
+        assert!(extents.iter().all(|&n| n >= 8), "{m} x {k} x {n}: {extents:?}");
+    }
 }
 
 #[test]

@@ -9,8 +9,7 @@
 //!                                               each brings a part of the next group's vectors to the L2 cache
 //! ```
 //!
-//! With few rows the weights' streams must not be broken off, and the two inner loops change places. Sums of a phase are
-//! short, so errors do not grow with the inner axis.
+//! With few rows the weights' streams must not be broken off, and the two inner loops change places.
 
 use super::operands::{Feed, Fused, Place, addresses, channel_table, try_fused};
 use super::right_operand::{Form, Right};
@@ -30,8 +29,10 @@ use lehr_ir::{DType, Diag, Op};
 const FEW_ROWS: usize = 16;
 /// Blocks of the right operand that are far apart are brought to the L1 cache so many bytes ahead.
 const AHEAD: u32 = 2048;
-/// Elements of the left operand that a chunk of rows has in a phase at most: a quarter of the L2 cache.
+/// Elements of the left operand that a chunk of rows has in a phase, about: a quarter of the L2 cache.
 const CHUNK: usize = 1 << 17;
+/// Rows that a chunk keeps for each reading of the right operand.
+const LEAST_ROWS: usize = 64;
 /// Steps of the inner axis that a tile sums at once: the result is read and written once for so many.
 const MAX_PHASE: usize = 1024;
 /// The same where weights are compact, which have scales for every phase.
@@ -209,7 +210,9 @@ impl Product {
             // A multiple of the steps of a loop's body.
             _ => phase_of(inner, most).next_multiple_of(8),
         };
-        let row_chunk = tiles.total().div_ceil(rows.div_ceil((CHUNK / phase).max(1)));
+        // Of few columns and steps there are more chunks, for all threads to have some.
+        let shares = SHARES.div_ceil(sizes.matrices * groups.total()).min(rows.div_ceil(LEAST_ROWS));
+        let row_chunk = tiles.total().div_ceil(rows.div_ceil((CHUNK / phase).max(1)).max(shares));
         let prefetch = right.form == Form::Together && 4 * inner * columns > cx.low.machine.caches.l2 / 2;
         let bias = matches!(op, Op::Gemm(_)) && cx.has(2) && beta != 0.0;
         let bias = bias.then(|| match cx.constant(2) {
@@ -307,7 +310,8 @@ impl Product {
 
     /// Bytes of the next group's vectors in the same phase that a tile brings.
     fn next_bytes(&self, phase: &Phase, blocks: usize) -> usize {
-        4 * phase.len * blocks * self.lanes / self.row_chunk
+        // In lines, for the last tiles to bring nothing rather than for all to leave something.
+        (4 * phase.len * blocks * self.lanes / self.row_chunk).next_multiple_of(64)
     }
 
     /// What is fused behind, from the product in scratch.

@@ -16,7 +16,7 @@ use crate::lower::view::{Lattice, View};
 use crate::x86::{Access, Cells, Columns, Fold, LeafSpec, MAX_OPERANDS, Pass, RowResult, Rows, VProg, Val};
 use lehr_ir::{DType, Diag, Op};
 
-/// Longer rows are plain loops', which sum in parts.
+/// Longer rows are summed in parts: by plain loops, or normalisations by channel as statistics.
 pub const MAX_LEN: usize = 1 << 16;
 /// Shorter rows of a normalisation by channel are plain loops': each has two folds across lanes.
 const MIN_CELL: usize = 24;

@@ -17,6 +17,7 @@ use crate::kernel::{Access as Use, Blocks, CmpOp, Expr, LeafArg, LoopKind, UnOp}
 use crate::lower::cells::to;
 use crate::lower::cx::{KernelCx, NodeCx};
 use crate::lower::nest::unflatten;
+use crate::lower::norm::keep_running;
 use crate::lower::view::{Lattice, View};
 use crate::x86::{Access, LeafSpec, MAX_OPERANDS, Map, RowResult, Rows, VProg};
 use lehr_ir::{DType, Diag, Op};
@@ -324,13 +325,7 @@ impl Statistics {
         let root = Expr::unary(UnOp::Sqrt, var.clone() + double(f64::from(self.eps)));
         let inverse = k.let_(double(1.0) / root);
         if let Some(momentum) = self.momentum {
-            for (port, new) in [(1, &mean), (2, &var)] {
-                let old = k.load(port as usize + 2, std::slice::from_ref(cell));
-                let t = k.type_of(&old);
-                let momentum = f64::from(momentum);
-                let y = old * Expr::number(t, momentum) + to(k, t, new.clone()) * Expr::number(t, 1.0 - momentum);
-                k.store(port, std::slice::from_ref(cell), y);
-            }
+            keep_running(k, std::slice::from_ref(cell), momentum, [&mean, &var]);
         }
         let mean = to(k, DType::F32, mean);
         let mean = k.let_(mean);
