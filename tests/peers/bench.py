@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -140,6 +141,8 @@ def _run_peer(peer: str, runs: list[tuple[Path, Path, Path]], threads: int, seco
         done = subprocess.run(
             [str(part) for part in command],
             cwd=runs[0][2].parent,
+            # Threads that numpy starts, which spin for tens of milliseconds, would compete with first answers.
+            env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

@@ -107,7 +107,8 @@ def page(results: list[Result], options: argparse.Namespace, no_probe: str) -> s
             lines += [
                 f"## {shown.title}: first answer",
                 "",
-                f"From the load to the first answer: ms, medians of {options.rounds + options.firsts} launches, then how many times sooner lehr's is.",
+                f"From the load to the first answer: ms, medians of {options.rounds + options.firsts} launches, then how many times sooner lehr's is;",
+                "numpy, which loads the inputs, has no threads of its own meanwhile.",
                 "",
                 *_first_answers(found, peers_of_table, options.threads),
                 "",
