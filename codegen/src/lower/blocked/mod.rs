@@ -38,6 +38,8 @@ use lehr_ir::Diag;
 /// Parallel iterations of a kernel that are wanted, so that any sensible number of threads gets an even share. Kernels whose iterations
 /// have scratch of their own, or are short, have numbers of their own.
 const SHARES: usize = 16;
+/// Elements from which on threads are to share out sums, by parts of what is summed if need be.
+const MANY: usize = 1 << 17;
 /// Parallel iterations that a strategy keeps, where there are so many.
 const MIN_ITERATIONS: usize = 4;
 

@@ -8,7 +8,7 @@
 //!
 //! Parts keep sums short, so that errors stay small, and give threads work; they depend on the shape alone.
 
-use super::{SHARES, leaf_diag};
+use super::{MANY, SHARES, leaf_diag};
 use crate::kernel::{Access as Use, CmpOp, Expr, LeafArg, LoopKind};
 use crate::lower::cx::NodeCx;
 use crate::lower::view::View;
@@ -28,8 +28,6 @@ const MAX_AREA: usize = 1 << 16;
 const MIN_COLUMN: usize = 32;
 /// Rows so short are transposed, one to a lane.
 const SHORT_ROW: usize = 32;
-/// Elements from which on threads are to share out a reduction, by parts of its axis if need be.
-const MANY: usize = 1 << 17;
 /// Operations for an element of what is fused behind, roughly.
 const REST_COST: i64 = 16;
 /// Cells of fewer elements side by side are plain loops': each is a call.

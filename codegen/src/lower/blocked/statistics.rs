@@ -12,7 +12,7 @@
 
 use super::operands::{Feed, Place, addresses};
 use super::rows::{MAX_LEN, by_channel, epilogue, rest, statistics_passes};
-use super::{SHARES, leaf_diag};
+use super::{MANY, SHARES, leaf_diag};
 use crate::kernel::{Access as Use, Blocks, CmpOp, Expr, LeafArg, LoopKind, UnOp};
 use crate::lower::cells::to;
 use crate::lower::cx::{KernelCx, NodeCx};
@@ -28,8 +28,6 @@ const MAX_PART: usize = 1 << 12;
 const MAX_IN_L1: usize = 1 << 13;
 /// Planes so long are a call each.
 const LONG_PLANE: usize = 1 << 10;
-/// Elements from which on threads are to share out few cells.
-const MANY: usize = 1 << 17;
 /// Shorter planes are plain loops', which are faster for a batch's up to some more.
 const MIN_PLANE: usize = 24;
 const MIN_PLANE_OF_BATCH: usize = 256;
