@@ -32,7 +32,9 @@ fn check(
     load(&LeafSpec::WinogradInput(spec).emit(isa).unwrap()).call(&[input.addr(), products.addr()]);
     let kernel = random.vec(r * r);
     let weights = kind.weights(&kind.weight_rows(), &kernel);
-    let of_point = |point: usize| weights[kind.set(point / n) * kind.sets() + kind.set(point % n)];
+    // Points of a single tap come last.
+    let set = |axis: usize| axis.min(kind.sets() - 1);
+    let of_point = |point: usize| weights[set(point / n) * kind.sets() + set(point % n)];
     let scaled: Vec<f32> =
         products.slice().iter().enumerate().map(|(i, v)| v * of_point(i / (tiles * lanes))).collect();
     let products = Guarded::new(&scaled, guard);
@@ -148,6 +150,5 @@ fn sets_of_weights_differ() {
         let shared = if kind.taps() == 3 && kind.stride() == 2 { kind.outputs() - 1 } else { 0 };
         assert_eq!((rows.len(), kind.sets()), (kind.sets(), kind.points() - shared), "{kind:?}");
         assert!((1..rows.len()).all(|i| !rows[..i].contains(&rows[i])), "{kind:?}: {rows:?}");
-        assert!((0..kind.points()).all(|point| kind.set(point) < rows.len()), "{kind:?}");
     }
 }

@@ -156,14 +156,9 @@ impl Winograd {
         self.phases().map(|p| p.points).sum()
     }
 
-    /// Weights along an axis: a set for each point, but one for all products of a single tap.
+    /// Weights along an axis: a set for each point, but one for all products of a single tap, whose points come last.
     pub fn sets(self) -> usize {
         self.phases().map(Phase::sets).sum()
-    }
-
-    /// The set of weights of a point of an axis: products of a single tap come last.
-    pub fn set(self, point: usize) -> usize {
-        point.min(self.sets() - 1)
     }
 
     fn phases(self) -> impl Iterator<Item = Phase> {

@@ -10,8 +10,9 @@
 //!             output = epilogue(bias + transform of M)
 //! ```
 //!
-//! Points have a set of weights each, but for those of single taps with stride 2, which share theirs. Groups of the convolution are
-//! computed one after the other, each with its own part of V.
+//! Points have a set of weights each, but for those of single taps with stride 2, which share theirs. While a point is computed, the
+//! next set is brought nearer; again where several points use one, for a leaf that does not is code that comes from memory, and costs more.
+//! Groups of the convolution are computed one after the other, each with its own part of V.
 //!
 //! Where the weights weigh most, the band is the image: a first kernel fills V, a second is parallel over oc-groups. Every
 //! thread has its own part of the scratch buffers, which stays in its cache; results do not depend on threads. The input's
@@ -26,7 +27,7 @@ mod weights;
 
 pub use blocking::Tiling;
 pub use choose::{Shape, algorithms};
-use weights::pack;
+use weights::{pack, set_of_weights, step_to_next_set};
 
 use super::operands::{Feed, Fused, Place, addresses, channel_table, fused};
 use super::{Parts, bytes, leaf_diag};
@@ -338,14 +339,6 @@ impl WinogradConv {
         Ok(Band { rows, input, products, outputs })
     }
 
-    /// The set of weights of a point.
-    fn set(&self, point: Expr) -> Expr {
-        let (n, sets) = (self.kind.points() as i64, self.kind.sets() as i64);
-        // As `Winograd::set` has it along an axis.
-        let along = |axis: Expr| axis.min(Expr::i64(sets - 1));
-        if n == sets { point } else { along(point.clone() / n) * sets + along(point % n) }
-    }
-
     /// Bytes of a set of weights.
     fn weights_of_set(&self, blocks: usize) -> usize {
         4 * self.shape.channels * self.lanes * blocks
@@ -430,12 +423,12 @@ impl BandCx<'_> {
         k.serial(c.points(), |k, point| {
             let v = k.let_(v.clone() + point.clone() * c.point_v() as i64);
             let m = k.let_(self.m.clone() + point.clone() * c.point_m() as i64);
-            let w = k.let_(w + c.set(point) * (blocks * of_set) as i64);
+            let w = k.let_(w + set_of_weights(c.kind, &point) * (blocks * of_set) as i64);
+            let next = k.let_(step_to_next_set(c.kind, &point) * c.weights_of_set(blocks) as i64);
             let (mut pixel, mut tile) = (0, 0);
             let parts = Parts::of(self.leaves.rows * c.tiles_wide, c.pixels);
             for ((pixels, count), leaf) in parts.sizes().into_iter().zip(&self.leaves.products[size]) {
                 let shift = (pixel * c.lanes) as i64;
-                let next = c.weights_of_set(blocks) + tile * c.next_weights(blocks, parts.total());
                 let args = vec![
                     address(self.params.v, v.clone() + shift),
                     address(self.params.w, w.clone()),
@@ -443,7 +436,7 @@ impl BandCx<'_> {
                     // Neither bias nor number of tiles is read.
                     LeafArg::Int(Expr::i64(0)),
                     LeafArg::Int(Expr::i64(0)),
-                    LeafArg::Int(Expr::i64(next as i64)),
+                    LeafArg::Int(next.clone() + (tile * c.next_weights(blocks, parts.total())) as i64),
                 ];
                 k.leaf(*leaf, args);
                 pixel += pixels * count;
