@@ -108,7 +108,7 @@ pub struct Layouts {
     /// The pools that convolutions compute.
     pools: HashMap<NodeId, PoolBehind>,
     /// Why the convolutions before them do not compute other pools.
-    apart: HashMap<NodeId, String>,
+    why_not_pooled: HashMap<NodeId, String>,
 }
 
 /// A concatenation may leave as many slots empty as it fills, not more.
@@ -235,7 +235,7 @@ impl Layouts {
         if self.role(id) == Role::Pooled {
             text += ", computed by the convolution before it";
         }
-        if let Some(why) = self.apart.get(&id) {
+        if let Some(why) = self.why_not_pooled.get(&id) {
             text += &format!(", not by the convolution before it: {why}");
         }
         match self.pool_behind(id).map(|p| p.pool) {

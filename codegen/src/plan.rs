@@ -40,11 +40,11 @@ struct TakeOver {
 /// Places every buffer that has no place yet, and sets the arena's size. A buffer that no step uses gets no memory.
 pub fn plan(program: &mut Program) {
     let lifetimes = lifetimes(program);
-    let apart = Layout::new(program, &lifetimes, &[]);
+    let unshared = Layout::new(program, &lifetimes, &[]);
     let take_overs = if program.in_place { take_overs(program, &lifetimes) } else { vec![] };
     let shared = Layout::new(program, &lifetimes, &take_overs);
     // Longer tenancies may fit together worse than shorter ones.
-    let (layout, take_overs) = if shared.bytes <= apart.bytes { (shared, take_overs) } else { (apart, vec![]) };
+    let (layout, take_overs) = if shared.bytes <= unshared.bytes { (shared, take_overs) } else { (unshared, vec![]) };
     program.arena_bytes = program.arena_bytes.max(layout.bytes);
     for (b, offset) in layout.offsets {
         program.buffers[b.0 as usize].place = Some(Place::Arena(offset));
@@ -347,9 +347,9 @@ mod tests {
         // Its loads must not move behind the stores any more.
         assert_eq!(p.kernels[0].params[0].access, Access::ReadWrite);
         // On a GPU, and where the operand is read again.
-        let mut apart = Program { in_place: false, ..relu(1) };
+        let mut on_gpu = Program { in_place: false, ..relu(1) };
         let mut again = relu(0);
-        for p in [&mut apart, &mut again] {
+        for p in [&mut on_gpu, &mut again] {
             plan(p);
             assert_eq!((check(p), p.arena_bytes), (vec![], 1280));
         }

@@ -199,8 +199,8 @@ impl Walk<'_> {
             return Some(true);
         }
         if let Some(&write) = writes.first() {
-            let apart = |read: i64| read >= write + length || write >= read + length;
-            if reads.iter().any(|&read| read != write && !apart(read)) {
+            let disjoint = |read: i64| read >= write + length || write >= read + length;
+            if reads.iter().any(|&read| read != write && !disjoint(read)) {
                 return None;
             }
         }

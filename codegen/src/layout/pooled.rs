@@ -25,7 +25,7 @@ impl Layouts {
                     self.pools.insert(conv, PoolBehind { node, pool });
                 }
                 Some(Err(why)) => {
-                    self.apart.insert(node, why);
+                    self.why_not_pooled.insert(node, why);
                 }
             }
         }

@@ -217,8 +217,8 @@ impl Emit<'_> {
     ) {
         for k in 0..tile.depth {
             let mut fours = |at: Reg<B32>, stride: u32, size: u32, part: u32| -> Vec<Reg<F32>> {
-                let apart = size / (part / 4);
-                let load = |g: u32| self.f.ld_vector::<Shared, F32>(4, at, ((k * stride + g * apart) * 4) as i64);
+                let four_stride = size / (part / 4);
+                let load = |g: u32| self.f.ld_vector::<Shared, F32>(4, at, ((k * stride + g * four_stride) * 4) as i64);
                 (0..part / 4).flat_map(load).collect()
             };
             let left = fours(a, left_stride, tile.rows, tile.part_rows);
@@ -383,6 +383,6 @@ impl Emit<'_> {
 
 /// Rows of a thread from its first on.
 fn rows_of(size: u32, part: u32) -> impl Iterator<Item = i64> {
-    let apart = size / (part / 4);
-    (0..part / 4).flat_map(move |g| (0..4).map(move |i| (g * apart + i) as i64))
+    let four_stride = size / (part / 4);
+    (0..part / 4).flat_map(move |g| (0..4).map(move |i| (g * four_stride + i) as i64))
 }

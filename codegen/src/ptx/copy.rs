@@ -132,44 +132,44 @@ impl<'c> Copy<'c> {
             // Eight steps, a sector, of four rows for a warp: those lie in 32 banks.
             let k = op(e, BinOp::Rem, SECTOR);
             let r = op(e, BinOp::Div, SECTOR);
-            let apart = threads / SECTOR;
-            let (count, along) = ((size + apart - 1) / apart, depth / SECTOR);
+            let unit_stride = threads / SECTOR;
+            let (count, along) = ((size + unit_stride - 1) / unit_stride, depth / SECTOR);
             rows = (0..count)
-                .map(|j| Index { plus: r.plus + j * apart, high: r.high + j * apart, multiple: 1, ..r })
+                .map(|j| Index { plus: r.plus + j * unit_stride, high: r.high + j * unit_stride, multiple: 1, ..r })
                 .collect();
             copy.steps = (0..along)
                 .map(|i| Index { plus: k.plus + i * SECTOR, high: k.high + i * SECTOR, multiple: 1, ..k })
                 .collect();
             copy.units = (0..count)
                 .flat_map(|j| {
-                    (0..along).map(move |i| (j as usize, i as usize, (i * SECTOR * row_words + j * apart) * 4))
+                    (0..along).map(move |i| (j as usize, i as usize, (i * SECTOR * row_words + j * unit_stride) * 4))
                 })
                 .collect();
             let down = e.f.scale_index(&k, row_words);
             place = e.f.add_index(&down, &r);
-            beyond = (apart > size).then_some((r, size));
+            beyond = (unit_stride > size).then_some((r, size));
         } else if threads >= across {
             let r = op(e, BinOp::Rem, across);
             let r = e.f.scale_index(&r, vector);
             let k = op(e, BinOp::Div, across);
-            let apart = threads / across;
-            let count = (depth + apart - 1) / apart;
+            let unit_stride = threads / across;
+            let count = (depth + unit_stride - 1) / unit_stride;
             rows = vec![r];
             copy.steps = (0..count)
-                .map(|j| Index { plus: k.plus + j * apart, high: k.high + j * apart, multiple: 1, ..k })
+                .map(|j| Index { plus: k.plus + j * unit_stride, high: k.high + j * unit_stride, multiple: 1, ..k })
                 .collect();
-            copy.units = (0..count).map(|j| (0, j as usize, j * apart * row_words * 4)).collect();
+            copy.units = (0..count).map(|j| (0, j as usize, j * unit_stride * row_words * 4)).collect();
             let down = e.f.scale_index(&k, row_words);
             place = e.f.add_index(&down, &r);
-            beyond = (apart > depth).then_some((k, depth));
+            beyond = (unit_stride > depth).then_some((k, depth));
         } else {
             let r = e.f.scale_index(&lead, vector);
             let count = across / threads;
-            let apart = threads * vector;
-            rows = (0..count).map(|j| Index { plus: j * apart, high: r.high + j * apart, ..r }).collect();
+            let unit_stride = threads * vector;
+            rows = (0..count).map(|j| Index { plus: j * unit_stride, high: r.high + j * unit_stride, ..r }).collect();
             copy.steps = (0..depth).map(Index::constant).collect();
             copy.units = (0..depth)
-                .flat_map(|k| (0..count).map(move |j| (j as usize, k as usize, (k * row_words + j * apart) * 4)))
+                .flat_map(|k| (0..count).map(move |j| (j as usize, k as usize, (k * row_words + j * unit_stride) * 4)))
                 .collect();
             place = r;
             beyond = None;
@@ -294,9 +294,9 @@ impl Emit<'_> {
     fn is_wide(&mut self, side: &Side, step: Var) -> bool {
         let f = side.factor;
         let f32s = self.k.params[f.buf as usize].dtype == DType::F32;
-        let apart = stride_of(&f.at.outer, side.var) == Some(1);
+        let neighbouring = stride_of(&f.at.outer, side.var) == Some(1);
         let alike = f.bounds.iter().all(|b| stride_of(&b.at.outer, side.var) == Some(0));
-        if !f32s || !apart || !alike || side.limit % 4 != 0 {
+        if !f32s || !neighbouring || !alike || side.limit % 4 != 0 {
             return false;
         }
         // Values are only looked at: what is emitted for them is taken back.

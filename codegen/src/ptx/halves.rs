@@ -286,7 +286,7 @@ impl<'c> Mover<'c> {
         let mut fetched = vec![];
         for u in &self.units {
             let place = e.f.add_index(&first, &u.step);
-            // Position and validity of an element whose step's values are at hand, `apart` from the chunk's first.
+            // Position of the element at step `at`, and whether it exists, which the slice's end leaves to step `past`.
             let element = |e: &mut Emit, at: Index, past: Index| {
                 e.values[step as usize] = Some(Val::index(at));
                 let inner = e.index(&factor.at.inner);

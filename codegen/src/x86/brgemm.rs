@@ -12,7 +12,8 @@
 //! r13 and r14 the epilogue's loop, r12 what is prefetched. Strides and trips are immediates; a tile puts in and w back by reloading or by constants.
 
 use super::alloc::{Allocated, Place, allocate};
-use super::asm::{Asm, Bin, FmaForm, Label, Mask, Mem, Pred, Src, VReg, mem};
+use super::asm::{Asm, Bin, FmaForm, Label, Mask, Mem, Src, VReg, mem};
+use super::fold::{Fold, fold_into};
 use super::gather::{SAVED, Segment};
 use super::matrix::RightStrides;
 use super::prefetch::{NEXT, Prefetch, Schedule};
@@ -500,11 +501,9 @@ impl<'a> Leaf<'a> {
                 self.asm.bin(Bin::Add, acc, acc, Src::Mem(at));
                 continue;
             }
-            let (x, larger) = (self.weight(0), self.weight(1));
+            let (x, free) = (self.weight(0), self.weight(1));
             self.asm.load(x, at, None);
-            // Gives the accumulator where either is NaN, so a NaN in it stays; one in x is put back.
-            self.asm.bin(Bin::Max, larger, x, Src::Reg(acc));
-            self.asm.select(Pred::Unordered, acc, x, Src::Reg(x), x, larger);
+            fold_into(&mut self.asm, Fold::Largest, acc, x, free);
         }
     }
 

@@ -37,7 +37,7 @@ pub struct Columns {
 /// How cells lie.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Cells {
-    /// Element by element, so many bytes apart, in the input and in the result; likewise the values of all passes.
+    /// Element by element, so many bytes apart, in the input and in the result.
     Beside { stride: i32 },
     /// One after the other. There must be a vector of cells at least.
     Behind,
@@ -68,8 +68,11 @@ impl Columns {
         if self.len == 0 || self.passes.is_empty() {
             return Err(LeafError::Unsupported("cells without elements or passes"));
         }
-        if self.cells == Cells::Behind && (self.len > MAX_TRANSPOSED || self.result == RowResult::Values) {
-            return Err(LeafError::Unsupported("transposed rows so long, or for all values"));
+        if self.result == RowResult::Values {
+            return Err(LeafError::Unsupported("all values of cells"));
+        }
+        if self.cells == Cells::Behind && self.len > MAX_TRANSPOSED {
+            return Err(LeafError::Unsupported("transposed rows so long"));
         }
         let one = self.group(isa, 1)?;
         let mut wide = None;
@@ -142,8 +145,8 @@ impl Program {
     fn new(p: &VProg, isa: Isa, vectors: usize, values: usize, pointer: usize) -> Result<Program, LeafError> {
         let p = p.legal(isa)?;
         let each = registers_each(isa, vectors);
-        // A fold that NaN wins needs three.
-        if each < 4 {
+        // A fold that NaN wins needs two.
+        if each < 2 {
             return Err(LeafError::TooFewRegisters);
         }
         let copy = |v: VReg| allocate(&p, isa, v * each, &(v * each + 1..(v + 1) * each).collect::<Vec<_>>());
@@ -185,14 +188,6 @@ impl Emit<'_> {
 
     fn is_transposed(&self) -> bool {
         self.s.cells == Cells::Behind
-    }
-
-    /// From an element to the next, where cells lie side by side.
-    fn element_bytes(&self) -> i64 {
-        match self.s.cells {
-            Cells::Beside { stride } => i64::from(stride),
-            Cells::Behind => 0,
-        }
     }
 
     /// Lanes of a row's last vector.
@@ -336,9 +331,9 @@ impl Emit<'_> {
                         let at = e.element(OUT, v);
                         e.asm.store(at, code.result, mask);
                     }
-                    let free = (0..each).map(|r| v as VReg * each + r).filter(|&r| r != code.result);
-                    let free: Vec<VReg> = free.take(2).collect();
-                    fold_into(&mut e.asm, fold, totals[v], code.result, [free[0], free[1]]);
+                    let first = v as VReg * each;
+                    let free = if first == code.result { first + 1 } else { first };
+                    fold_into(&mut e.asm, fold, totals[v], code.result, free);
                 }
             });
             if keep {
@@ -351,9 +346,8 @@ impl Emit<'_> {
             for (v, code) in value.copies.iter().enumerate() {
                 let slot = (i * vectors + v) as i64;
                 self.asm.store(mem(Register::RSP, slot * self.vector()), code.result, None);
-                if let Some(at) = self.s.result.value_of(i, group.passes.len()) {
-                    let out = at as i64 * self.element_bytes() + v as i64 * self.vector();
-                    self.asm.store(mem(OUT, out), code.result, mask);
+                if self.s.result.is_value() && i + 1 == group.passes.len() {
+                    self.asm.store(mem(OUT, v as i64 * self.vector()), code.result, mask);
                 }
             }
         }
@@ -409,24 +403,24 @@ impl Emit<'_> {
     }
 
     fn transpose_in(&mut self, vectors: usize) {
-        let (row, apart) = (4 * i64::from(self.s.len), vectors as i64 * self.vector());
+        let (row, element_stride) = (4 * i64::from(self.s.len), vectors as i64 * self.vector());
         self.squares(vectors, |e, at, place, elements, partial| {
             let mask = partial.then(|| e.row_mask(15));
             for r in 0..e.lanes() {
                 e.asm.load(r as VReg, mem(IN, at + r * row), mask);
             }
             for (i, register) in (0..elements).zip(transpose(&mut e.asm)) {
-                e.asm.store(mem(Register::RSP, place + i * apart), register, None);
+                e.asm.store(mem(Register::RSP, place + i * element_stride), register, None);
             }
         });
     }
 
     fn transpose_out(&mut self, vectors: usize) {
-        let (row, apart) = (4 * i64::from(self.s.len), vectors as i64 * self.vector());
+        let (row, element_stride) = (4 * i64::from(self.s.len), vectors as i64 * self.vector());
         self.squares(vectors, |e, at, place, elements, partial| {
             // What other registers hold becomes lanes beyond the row, which are not stored.
             for i in 0..elements {
-                e.asm.load(i as VReg, mem(Register::RSP, place + i * apart), None);
+                e.asm.load(i as VReg, mem(Register::RSP, place + i * element_stride), None);
             }
             let registers = transpose(&mut e.asm);
             // Results of AVX2's transposition are in the upper half.

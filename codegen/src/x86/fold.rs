@@ -22,16 +22,15 @@ pub(super) fn start_fold(asm: &mut Asm, fold: Fold, total: VReg) {
     }
 }
 
-/// `total = fold(total, term)`, with two registers that are free.
-pub(super) fn fold_into(asm: &mut Asm, fold: Fold, total: VReg, term: VReg, [a, b]: [VReg; 2]) {
-    let op = match fold {
+/// `total = fold(total, term)`, with a register that is free.
+pub(super) fn fold_into(asm: &mut Asm, fold: Fold, total: VReg, term: VReg, free: VReg) {
+    let extreme = match fold {
         Fold::Sum => return asm.bin(Bin::Add, total, total, Src::Reg(term)),
         Fold::Max => return asm.bin(Bin::Max, total, total, Src::Reg(term)),
         Fold::Largest => Bin::Max,
         Fold::Smallest => Bin::Min,
     };
-    // The instruction gives its second operand where either is NaN: a total that is NaN stays, and a term is chosen.
-    asm.bin(op, a, term, Src::Reg(total));
-    asm.select(Pred::Unordered, b, term, Src::Reg(term), term, a);
-    asm.copy(total, b);
+    // The instruction gives its second operand where either is NaN, so a NaN in the total stays; one in the term is put back.
+    asm.bin(extreme, free, term, Src::Reg(total));
+    asm.select(Pred::Unordered, total, term, Src::Reg(term), term, free);
 }

@@ -293,7 +293,7 @@ impl Emit<'_> {
     }
 
     /// Bytes from one of those in turn to the next.
-    fn apart(&self) -> i64 {
+    fn in_turn_stride(&self) -> i64 {
         match self.turn {
             Turn::Vectors(_) => self.vector(),
             Turn::Rows(_) => self.row_bytes(),
@@ -424,19 +424,19 @@ impl Emit<'_> {
 
     fn load(&mut self, from: Register, count: usize, mask: Option<Mask>) {
         for v in 0..count {
-            let (register, disp) = (self.register(count, v), v as i64 * self.apart());
+            let (register, disp) = (self.register(count, v), v as i64 * self.in_turn_stride());
             self.asm.load(register, Mem { disp, ..current(from) }, mask);
         }
     }
 
     fn store(&mut self, copies: &[Allocated], mask: Option<Mask>) {
         for (v, code) in copies.iter().enumerate() {
-            self.asm.store(Mem { disp: v as i64 * self.apart(), ..current(OUT) }, code.result, mask);
+            self.asm.store(Mem { disp: v as i64 * self.in_turn_stride(), ..current(OUT) }, code.result, mask);
         }
     }
 
     fn run(&mut self, ready: &Ready, count: usize, mask: Option<Mask>) {
-        let (vector, apart, turn) = (self.vector(), self.apart(), self.turn);
+        let (vector, in_turn_stride, turn) = (self.vector(), self.in_turn_stride(), self.turn);
         let in_planes = self.s.planes.is_some();
         // From a row's, where several come in turn, to the next one's.
         let parameters = if turn.rows() > 1 { 4 * i64::from(self.s.planes()) } else { 0 };
@@ -445,7 +445,7 @@ impl Emit<'_> {
                 None => (value_at(turn, vector, usize::from(k), v), false),
                 Some(own) => {
                     let base = OPERANDS[ready.pointer + own];
-                    let further = Mem { disp: v as i64 * apart, ..current(base) };
+                    let further = Mem { disp: v as i64 * in_turn_stride, ..current(base) };
                     match ready.accesses[own] {
                         Access::Channel if in_planes => (mem(base, v as i64 * parameters), true),
                         Access::Channel if matches!(turn, Turn::Rows(_)) => (current(base), false),
@@ -469,7 +469,7 @@ impl Emit<'_> {
     fn prefetch_next(&mut self, count: usize) {
         let next = self.turn.rows() as i64 * self.row_bytes();
         for v in 0..count {
-            let disp = next + v as i64 * self.apart();
+            let disp = next + v as i64 * self.in_turn_stride();
             self.asm.prefetch(Mem { disp, ..current(IN) });
             if !self.s.result.is_value() && self.row_bytes() <= MAX_PREFETCHED {
                 self.asm.prefetch(Mem { disp, ..current(OUT) });
@@ -490,7 +490,7 @@ impl Emit<'_> {
                 // The row's last vector again, as far as it goes: an extreme does not mind.
                 let back = e.vector() - e.row_bytes() % e.vector();
                 for v in 0..count {
-                    let (register, disp) = (e.register(count, v), v as i64 * e.apart() - back);
+                    let (register, disp) = (e.register(count, v), v as i64 * e.in_turn_stride() - back);
                     e.asm.load(register, Mem { disp, ..current(from) }, None);
                 }
                 e.run(term, count, None);
@@ -510,8 +510,7 @@ impl Emit<'_> {
                     e.asm.keep(result, mask);
                 }
                 let first = e.register(count, v);
-                let mut free = (first..first + 3).filter(|&r| r != result);
-                let free = [free.next().expect("two of three"), free.next().expect("two of three")];
+                let free = if first == result { first + 1 } else { first };
                 fold_into(&mut e.asm, fold, totals[v], result, free);
             }
         };
@@ -525,7 +524,7 @@ impl Emit<'_> {
                 self.asm.align(r, total, total, distance);
             }
             for (&r, &total) in firsts.iter().zip(&totals) {
-                fold_into(&mut self.asm, fold, total, r, [r + 1, r + 2]);
+                fold_into(&mut self.asm, fold, total, r, r + 1);
             }
             distance /= 2;
         }
@@ -547,7 +546,7 @@ impl Emit<'_> {
     /// Brings the totals of several vectors together.
     fn gather(&mut self, fold: Fold, totals: &[VReg]) {
         for &t in &totals[1..] {
-            fold_into(&mut self.asm, fold, totals[0], t, [0, 1]);
+            fold_into(&mut self.asm, fold, totals[0], t, 0);
         }
     }
 

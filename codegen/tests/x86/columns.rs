@@ -103,35 +103,6 @@ fn folds_of_cells_with_and_without_nan() {
     }
 }
 
-/// A row of the result for each pass.
-#[test]
-fn cells_side_by_side_give_the_values_of_all_passes() {
-    let mut random = Random(9);
-    for isa in isas() {
-        for round in 0..40 {
-            let (cells, len) = (1 + random.below(150) as usize, 1 + random.below(40) as usize);
-            let guard = if round % 2 == 0 { Guard::Behind } else { Guard::Before };
-            let x = Guarded::new(&random.vec(len * cells), guard);
-            let out = Guarded::new(&random.vec(2 * cells), guard);
-            let about = VProg::build(|p, x| {
-                let largest = p.operand(Access::Channel);
-                p.sub(x, largest)
-            });
-            let pass = |fold, term| Pass { fold, term, keep: false, value: VProg::identity() };
-            let passes = vec![pass(Fold::Largest, VProg::identity()), pass(Fold::Sum, about)];
-            let beside = Cells::Beside { stride: 4 * cells as i32 };
-            let spec = Columns { len: len as u32, cells: beside, passes, result: RowResult::Values };
-            load(&LeafSpec::Columns(spec).emit(isa).unwrap()).call(&[x.addr(), out.addr(), cells as u64]);
-            for c in 0..cells {
-                let cell = || (0..len).map(|i| f64::from(x.slice()[i * cells + c]));
-                let largest = cell().fold(f64::NEG_INFINITY, f64::max);
-                near("a largest", out.slice()[c], largest);
-                near("a sum", out.slice()[cells + c], cell().map(|x| x - largest).sum());
-            }
-        }
-    }
-}
-
 #[test]
 fn what_columns_leaves_cannot_do_is_refused() {
     for isa in isas() {

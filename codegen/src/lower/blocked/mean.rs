@@ -110,8 +110,8 @@ fn pieces(cx: &mut NodeCx, len: usize, stride: i64, lanes: usize) -> Result<(Vec
     for (size, count) in Parts::of(len, len.div_ceil(PIECES).clamp(MIN_PIECE, MAX_PIECE)).sizes() {
         for (pixels, tiles) in Parts::of(count, PIECES).sizes() {
             let reduce = vec![Reduce { trip: size as u32, stride: bytes(stride) }];
-            let apart = bytes(size as i64 * stride);
-            let leaf = cx.low.leaf(&sum(pixels, tiles, apart, reduce, VProg::identity(), lanes))?;
+            let pixel_stride = bytes(size as i64 * stride);
+            let leaf = cx.low.leaf(&sum(pixels, tiles, pixel_stride, reduce, VProg::identity(), lanes))?;
             calls.push(Call { leaf, from, to });
             (from, to) = (from + pixels * tiles * size, to + pixels * tiles);
         }
@@ -119,14 +119,14 @@ fn pieces(cx: &mut NodeCx, len: usize, stride: i64, lanes: usize) -> Result<(Vec
     Ok((calls, to))
 }
 
-/// Sums of vectors, `pixels` at a time and `apart` bytes from one to the next.
-fn sum(pixels: usize, tiles: usize, apart: i32, reduce: Vec<Reduce>, epilogue: VProg, lanes: usize) -> LeafSpec {
+/// Sums of vectors, `pixels` at a time and `pixel_stride` bytes from one to the next.
+fn sum(pixels: usize, tiles: usize, pixel_stride: i32, reduce: Vec<Reduce>, epilogue: VProg, lanes: usize) -> LeafSpec {
     LeafSpec::Gemm(BatchReduceGemm {
         pixels: pixels as u32,
         blocks: 1,
         input: Input::Sum,
         broadcast: Broadcast::PerFma,
-        pixel_stride: apart,
+        pixel_stride,
         reduce,
         init: Init::Zero,
         epilogue,

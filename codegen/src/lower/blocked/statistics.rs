@@ -36,13 +36,13 @@ const MAX_TOGETHER: usize = 1 << 16;
 /// Mean, factor and bias.
 const PARAMETERS: usize = 3;
 
-/// Where the elements of cells lie. A cell has so many runs, `apart` elements from one to the next, and the first of a cell follows on
-/// that of the cell before; a run has so many planes, which are a channel each.
+/// Where the elements of cells lie. A cell has so many runs, `run_stride` elements from one to the next, and the first of a cell follows
+/// on that of the cell before; a run has so many planes, which are a channel each.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Geometry {
     cells: usize,
     runs: usize,
-    apart: usize,
+    run_stride: usize,
     planes: usize,
     plane: usize,
     /// Cells whose channels are those of an image.
@@ -56,13 +56,14 @@ impl Geometry {
         let whole = x[0] * x[1] * plane;
         let (g, least, always) = match op {
             Op::BatchNormTrain(_) => {
-                let apart = x[1] * plane;
-                (Geometry { cells: x[1], runs: x[0], apart, planes: 1, plane, groups: x[1] }, MIN_PLANE_OF_BATCH, true)
+                let run_stride = x[1] * plane;
+                let g = Geometry { cells: x[1], runs: x[0], run_stride, planes: 1, plane, groups: x[1] };
+                (g, MIN_PLANE_OF_BATCH, true)
             }
             op => {
                 let groups = by_channel(op, x)?;
                 let planes = x[1] / groups;
-                (Geometry { cells: x[0] * groups, runs: 1, apart: 0, planes, plane, groups }, MIN_PLANE, false)
+                (Geometry { cells: x[0] * groups, runs: 1, run_stride: 0, planes, plane, groups }, MIN_PLANE, false)
             }
         };
         let too_long = g.run() > MAX_LEN || (g.run() > MAX_IN_L1 && plane >= LONG_PLANE);
@@ -164,9 +165,9 @@ pub fn lower(cx: &mut NodeCx) -> Result<(), Diag> {
         momentum,
     };
     if geometry.are_few() {
-        s.apart(cx)
+        s.in_kernels_of_their_own(cx)
     } else {
-        s.together(cx)
+        s.in_one_kernel(cx)
     }
     if fused.is_none() {
         rest(cx, &s.y);
@@ -196,7 +197,7 @@ struct Statistics {
 
 impl Statistics {
     /// A kernel in which cells stay in the cache.
-    fn together(&self, cx: &mut NodeCx) {
+    fn in_one_kernel(&self, cx: &mut NodeCx) {
         let g = self.geometry;
         let chunk = g.together();
         let mut k = cx.kernel("");
@@ -232,7 +233,7 @@ impl Statistics {
     }
 
     /// Kernels that threads share out by parts of cells.
-    fn apart(&self, cx: &mut NodeCx) {
+    fn in_kernels_of_their_own(&self, cx: &mut NodeCx) {
         let g = self.geometry;
         let (part, whole, _) = g.parts();
         let all_runs = g.cells * g.runs;
@@ -278,7 +279,7 @@ impl Statistics {
 
     /// The run's first element.
     fn run_start(&self, cell: &Expr, run: &Expr) -> Expr {
-        cell.clone() * self.geometry.run() as i64 + run.clone() * self.geometry.apart as i64
+        cell.clone() * self.geometry.run() as i64 + run.clone() * self.geometry.run_stride as i64
     }
 
     /// Statistics of whole parts of a run.

@@ -3,7 +3,8 @@
 //! Results come row by row. What has been seen of a window waits in a register while the next row is transformed; the order is that
 //! of a pool's leaf, and so are the instructions, for a pool of its own to give the same bits.
 
-use super::super::asm::{Asm, Bin, Mem, Pred, Src, VReg};
+use super::super::asm::{Asm, Bin, Mem, Src, VReg};
+use super::super::fold::{Fold, fold_into};
 
 /// What becomes of a window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -37,12 +38,7 @@ impl Windows {
         let is_first = row % 2 == 0 && col % 2 == 0;
         match self.pool {
             Pool::Max if is_first => asm.copy(seen, result),
-            Pool::Max => {
-                // Gives what was seen where either is NaN, so a NaN in it stays; one in the result is put back.
-                let larger = self.first();
-                asm.bin(Bin::Max, larger, result, Src::Reg(seen));
-                asm.select(Pred::Unordered, seen, result, Src::Reg(result), result, larger);
-            }
+            Pool::Max => fold_into(asm, Fold::Largest, seen, result, self.first()),
             // A sum of negative zeros is positive if it starts with zero.
             Pool::Mean if is_first => asm.bin(Bin::Add, seen, result, Src::Const(0)),
             Pool::Mean => asm.bin(Bin::Add, seen, seen, Src::Reg(result)),
