@@ -21,6 +21,7 @@
 //! rows       plain            plain                                    plain      softmax, normalisations
 //! statistics plain            plain                                    plain      normalisations of long cells, and by batch
 //! reduce     plain            plain                                    plain      reductions over any axes
+//! positions  plain            -                                        plain      of extremes along an axis
 //! other      plain            plain                                    plain
 //! ```
 //!
@@ -79,6 +80,8 @@ pub enum Role {
     Statistics,
     /// A reduction over any axes.
     Reduce,
+    /// Positions of extremes along an axis.
+    Positions,
     #[default]
     Other,
 }
@@ -216,6 +219,7 @@ impl Layouts {
             Role::Rows => "rows",
             Role::Statistics => "statistics and a map",
             Role::Reduce => "reduction",
+            Role::Positions => "positions of extremes",
             Role::Other => return None,
         };
         let lanes = self.isa.map_or(1, Isa::lanes);

@@ -209,6 +209,55 @@ fn awkward_numbers_are_reduced_as_evaluated() {
     }
 }
 
+/// Numbers of which many are equal, and zeros of both signs, infinities and NaN in some cells.
+#[test]
+fn positions_of_extremes_in_rows_and_columns() {
+    let special = [f64::NAN, f64::INFINITY, f64::NEG_INFINITY, 0.0, -0.0];
+    let values = |shape: &[usize]| {
+        let values = seeded(DType::F32, shape.to_vec(), 7).to_f64();
+        let value = |(i, x): (usize, f64)| match i * i % 11 {
+            3 => special[i / 11 % special.len()],
+            1 | 4 => (4.0 * x).round(),
+            _ => x,
+        };
+        Tensor::from_f64(DType::F32, shape.to_vec(), values.into_iter().enumerate().map(value))
+    };
+    for attrs in
+        ["f=max", "f=min, keepdims=false", "f=max, select_last=true, keepdims=false", "f=min, select_last=true"]
+    {
+        for (x, axis) in [
+            ("1,21,40,33", 1),
+            ("3,5,70", 1),
+            ("40,6,9", 0),
+            ("2,300,1,7", 1),
+            ("9,2,64", 1),
+            ("4100,40", 0),
+            ("4100,40", 1),
+            ("3,16", 1),
+            ("1,1000", 1),
+            ("8,12,129", 2),
+            ("70000", 0),
+            ("2,65,1,1", 1),
+        ] {
+            let body = format!("%y = arg_reduce %x {{{attrs}, axis={axis}}}\nreturn %y");
+            let g = graph(&format!("%x: f32[{x}]"), &body);
+            let x = values(&shapes(&g)[0]);
+            check_on(Role::Positions, &g, &[x], &body);
+        }
+    }
+    // With something before and behind.
+    let body = "%a = abs %x\n%y = arg_reduce %a {f=max, axis=1}\n%z = cast %y {to=f32}\nreturn %z, %y";
+    check(Role::Positions, 2.0, "%x: f32[2,30,41]", body);
+    // Rows shorter than a vector, few elements, and other types are plain loops'.
+    let plain = |x: &str, axis: usize| {
+        let body = format!("%y = arg_reduce %x {{f=max, axis={axis}}}\nreturn %y");
+        check(Role::Other, 2.0, &format!("%x: {x}"), &body);
+    };
+    plain("f32[200,7]", 1);
+    plain("f32[3,9,5]", 1);
+    plain("f32[0,64]", 1);
+}
+
 #[test]
 fn softmax_and_normalisations_of_rows_and_columns() {
     let rows = |range: f64, params: &str, body: &str| check(Role::Rows, range, params, body);

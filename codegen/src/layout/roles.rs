@@ -4,6 +4,7 @@ use super::{Border, Group, Layouts, MAX_BYTES, MAX_PAD, MAX_SLOTS_PER_CHANNEL, R
 use crate::lower::blocked::epilogue::Operand;
 use crate::lower::blocked::gather;
 use crate::lower::blocked::mean::MAX_SUM;
+use crate::lower::blocked::positions;
 use crate::lower::blocked::product::Sizes;
 use crate::lower::blocked::reduce::stages;
 use crate::lower::blocked::rows::{by_channel, extent, form, parameters as parameters_of};
@@ -15,7 +16,7 @@ use crate::lower::order::Order;
 use crate::strategy::{Strategy, Weighed, signature};
 use crate::x86::{MAX_LRN_REACH, MAX_OPERANDS};
 use lehr_ir::graph::ValueId;
-use lehr_ir::ops::{AvgPool, Conv, Lrn, Reduce, ReduceFn};
+use lehr_ir::ops::{ArgReduce, AvgPool, Conv, Lrn, Reduce, ReduceFn};
 use lehr_ir::{DType, Op};
 
 /// What a role asks for and gives.
@@ -41,6 +42,7 @@ pub(super) fn choose(group: &Group, layouts: &Layouts) -> Option<Plan> {
         Op::MaxPool(_) => window(group, op, layouts),
         Op::Concat(c) => concat(group, c.axis, layouts),
         Op::Reduce(r) => mean(group, r, layouts).or_else(|| reduction(group, r, layouts)),
+        Op::ArgReduce(r) => positions_of(group, r, layouts),
         Op::Lrn(l) => lrn(group, l, layouts),
         Op::Gemm(_) | Op::MatMul(_) => product(group, op),
         Op::Softmax(_) | Op::LogSoftmax(_) | Op::LayerNorm(_) => rows(group, op, layouts),
@@ -292,6 +294,19 @@ fn reduction(group: &Group, op: &Reduce, layouts: &Layouts) -> Option<Plan> {
     }
     stages(op, &shape, lanes)?;
     Some(Plan { role: Role::Reduce, gives_blocks: None, blocked: vec![], border: None, weighed: vec![] })
+}
+
+/// Positions of extremes in f32.
+fn positions_of(group: &Group, op: &ArgReduce, layouts: &Layouts) -> Option<Plan> {
+    let lanes = layouts.isa?.lanes();
+    let x = group.operand(0)?;
+    let shape = group.shape(x);
+    let bytes = shape.iter().fold(4usize, |n, &d| n.saturating_mul(d));
+    if group.graph.ty(x).dtype != DType::F32 || !group.outside(x) || !(1..=MAX_BYTES).contains(&bytes) {
+        return None;
+    }
+    positions::lines(op, &shape, lanes)?;
+    Some(Plan { role: Role::Positions, gives_blocks: None, blocked: vec![], border: None, weighed: vec![] })
 }
 
 /// Softmax or a normalisation, in rows of a vector and more.

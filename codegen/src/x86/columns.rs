@@ -27,6 +27,7 @@ use iced_x86::{Code, Register};
 pub struct Columns {
     /// Elements of a cell.
     pub len: u32,
+    /// One after the other, a vector of them at least.
     pub cells: Cells,
     pub passes: Vec<Pass>,
     /// Operands of `own` and of the epilogue are [`Access::Channel`] (an element for each of the cell), [`Access::Splat`] or, where cells
@@ -39,7 +40,7 @@ pub struct Columns {
 pub enum Cells {
     /// Element by element, so many bytes apart, in the input and in the result.
     Beside { stride: i32 },
-    /// One after the other. There must be a vector of cells at least.
+    /// One after the other.
     Behind,
 }
 

@@ -8,7 +8,7 @@
 //! extern "C" fn(args: *const u64)
 //! ```
 //!
-//! | slot | [`BatchReduceGemm`], [`MatrixTile`]          | [`Map`], [`Lrn`], [`Rows`], [`Columns`] |
+//! | slot | [`BatchReduceGemm`], [`MatrixTile`]          | [`Map`], [`Lrn`], [`Rows`], [`Columns`], [`Positions`] |
 //! |------|----------------------------------------------|------------------------------|
 //! | 0    | input of the first pixel                     | input                        |
 //! | 1    | packed weights                               | output                       |
@@ -75,6 +75,7 @@ mod map;
 mod matrix;
 mod pack;
 mod panel;
+mod positions;
 mod prefetch;
 mod rows;
 mod shuffle;
@@ -97,6 +98,7 @@ pub use map::Map;
 pub use matrix::{MatrixTile, RightStrides};
 pub use pack::{ConvWeights, InputLayout, MatrixLayout, pack_conv_weights, pack_depthwise_weights, pack_gemm_b};
 pub use panel::Panel;
+pub use positions::Positions;
 pub use prefetch::Prefetch;
 pub use rows::{Pass, RowResult, Rows};
 pub use stamp::stamp;
@@ -220,6 +222,7 @@ pub enum LeafSpec {
     Lrn(Lrn),
     Rows(Rows),
     Columns(Columns),
+    Positions(Positions),
     /// Arguments: input, output.
     WinogradInput(InputTransform),
     /// Arguments: products, output, bias, operands of the epilogue.
@@ -238,6 +241,7 @@ impl LeafSpec {
             LeafSpec::Lrn(s) => s.emit(isa)?,
             LeafSpec::Rows(s) => s.emit(isa)?,
             LeafSpec::Columns(s) => s.emit(isa)?,
+            LeafSpec::Positions(s) => s.emit(isa)?,
             LeafSpec::WinogradInput(s) => s.emit(isa)?,
             LeafSpec::WinogradOutput(s) => s.emit(isa)?,
         };
@@ -258,6 +262,7 @@ impl LeafSpec {
             LeafSpec::Lrn(_) => format!("lrn_{isa}_{hash:016x}"),
             LeafSpec::Rows(_) => format!("rows_{isa}_{hash:016x}"),
             LeafSpec::Columns(_) => format!("columns_{isa}_{hash:016x}"),
+            LeafSpec::Positions(_) => format!("positions_{isa}_{hash:016x}"),
             LeafSpec::WinogradInput(_) => format!("winograd_in_{isa}_{hash:016x}"),
             LeafSpec::WinogradOutput(_) => format!("winograd_out_{isa}_{hash:016x}"),
         }

@@ -28,6 +28,7 @@ impl LeafSpec {
             | LeafSpec::Gather(_)
             | LeafSpec::Lrn(_)
             | LeafSpec::Columns(_)
+            | LeafSpec::Positions(_)
             | LeafSpec::WinogradInput(_) => None,
         }
     }

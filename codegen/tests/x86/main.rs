@@ -8,5 +8,6 @@ mod gemm;
 mod harness;
 mod layout;
 mod map;
+mod positions;
 mod rows;
 mod winograd;

@@ -16,6 +16,7 @@ mod lrn;
 mod map;
 pub(crate) mod mean;
 mod operands;
+pub(crate) mod positions;
 pub(crate) mod product;
 pub(crate) mod reduce;
 mod right_operand;
@@ -57,6 +58,7 @@ pub(super) fn lower(role: Role, cx: &mut NodeCx) -> Result<(), Diag> {
         Role::Rows => rows::lower(cx),
         Role::Statistics => statistics::lower(cx),
         Role::Reduce => reduce::lower(cx),
+        Role::Positions => positions::lower(cx),
         Role::Concat => concat::lower(cx),
         Role::Product => product::lower(cx),
         Role::Pooled => unreachable!("the convolution before it has computed it"),

@@ -31,17 +31,23 @@ const SHORT_ROW: usize = 32;
 /// Operations for an element of what is fused behind, roughly.
 const REST_COST: i64 = 16;
 /// Cells of fewer elements side by side are plain loops': each is a call.
-const MIN_CALL: usize = 96;
+pub const MIN_CALL: usize = 96;
 
-/// `outer` x `len` x `inner` elements, of which `len` are folded.
+/// `outer` x `len` x `inner` elements, of which `len` are a cell.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Lines {
+    pub outer: usize,
+    pub len: usize,
+    pub inner: usize,
+}
+
+/// Lines that are folded.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Stage {
     f: ReduceFn,
     /// What the total is divided by.
     divisor: usize,
-    outer: usize,
-    len: usize,
-    inner: usize,
+    lines: Lines,
 }
 
 /// The stages of a reduction of f32. `None` if plain loops are to do it: products, what has no elements, and what has too few for a
@@ -64,10 +70,11 @@ pub fn stages(op: &Reduce, shape: &[usize], lanes: usize) -> Option<Vec<Stage>> 
         let product = |axes: &[(usize, bool)]| axes.iter().map(|a| a.0).product::<usize>();
         let (outer, size, inner) = (product(&axes[..at]), axes[at].0, product(&axes[at + 1..]));
         let parts = parts_of(op.f, outer, size, inner)?;
-        let stage = Stage { f: op.f, divisor: 1, outer: outer * parts, len: size / parts, inner };
+        let lines = Lines { outer: outer * parts, len: size / parts, inner };
+        let stage = Stage { f: op.f, divisor: 1, lines };
         let small = match inner {
-            1 => stage.len < lanes && stage.outer < lanes,
-            _ => stage.len * inner < MIN_CALL,
+            1 => lines.len < lanes && lines.outer < lanes,
+            _ => lines.len * inner < MIN_CALL,
         };
         // Later stages are small anyway.
         if small && stages.is_empty() {
@@ -142,8 +149,9 @@ pub fn lower(cx: &mut NodeCx) -> Result<(), Diag> {
     let mut from = x.dense_buffer();
     for (i, stage) in stages.iter().enumerate() {
         let last = i + 1 == stages.len();
-        let to = if last { result.dense_buffer() } else { cx.scratch(DType::F32, stage.outer * stage.inner) };
-        emit(cx, stage, from, to, if last { String::new() } else { format!("_stage_{i}") })?;
+        let to =
+            if last { result.dense_buffer() } else { cx.scratch(DType::F32, stage.lines.outer * stage.lines.inner) };
+        emit(cx, stage, [from, to], &if last { String::new() } else { format!("_stage_{i}") })?;
         from = to;
     }
     if cx.out_view(0).is_none() {
@@ -158,12 +166,13 @@ pub fn lower(cx: &mut NodeCx) -> Result<(), Diag> {
     Ok(())
 }
 
-fn emit(cx: &mut NodeCx, s: &Stage, from: BufferId, to: BufferId, suffix: String) -> Result<(), Diag> {
+fn emit(cx: &mut NodeCx, s: &Stage, buffers: [BufferId; 2], suffix: &str) -> Result<(), Diag> {
     let lanes = cx.low.isa().lanes();
-    let (len, passes, result) = (s.len as u32, passes(s), RowResult::Value);
-    let behind = s.len < lanes || (s.len <= SHORT_ROW && s.outer >= 4 * lanes);
-    let few_rows = s.inner == 1 && behind && s.outer < lanes;
-    let spec = match s.inner {
+    let Lines { outer, len, inner } = s.lines;
+    let behind = len < lanes || (len <= SHORT_ROW && outer >= 4 * lanes);
+    let few_rows = inner == 1 && behind && outer < lanes;
+    let (len, passes, result) = (len as u32, passes(s), RowResult::Value);
+    let spec = match inner {
         // A row of each lies side by side with nothing.
         1 if few_rows => LeafSpec::Columns(Columns { len, cells: Cells::Beside { stride: 4 }, passes, result }),
         1 if behind => LeafSpec::Columns(Columns { len, cells: Cells::Behind, passes, result }),
@@ -171,15 +180,28 @@ fn emit(cx: &mut NodeCx, s: &Stage, from: BufferId, to: BufferId, suffix: String
         n => LeafSpec::Columns(Columns { len, cells: Cells::Beside { stride: 4 * n as i32 }, passes, result }),
     };
     let leaf = cx.low.leaf(&spec).map_err(|e| leaf_diag(cx, &e))?;
-    let whole = s.inner == 1 && !few_rows;
     // Transposed rows come in whole vectors at least.
-    let least = if behind { lanes } else { 1 };
-    let chunk = if whole { s.outer.div_ceil(SHARES).max(least) } else { 1 };
+    let rows = (inner == 1 && !few_rows).then_some(if behind { lanes } else { 1 });
+    call_on_parts(cx, leaf, s.lines, rows, buffers, suffix);
+    Ok(())
+}
+
+/// A kernel that calls a leaf on parts of the lines, which threads share out. A call takes rows, so many at least, or else columns.
+pub fn call_on_parts(
+    cx: &mut NodeCx,
+    leaf: u32,
+    s: Lines,
+    rows: Option<usize>,
+    [from, to]: [BufferId; 2],
+    suffix: &str,
+) {
+    let whole = rows.is_some();
+    let chunk = rows.map_or(1, |least| s.outer.div_ceil(SHARES).max(least));
     let chunks = (s.outer / chunk).max(1);
     let pieces = if whole { 1 } else { (SHARES / chunks).clamp(1, s.inner.div_ceil(64)) };
     let piece = s.inner.div_ceil(pieces).next_multiple_of(64);
     let pieces = s.inner.div_ceil(piece);
-    let mut k = cx.kernel(&suffix);
+    let mut k = cx.kernel(suffix);
     let p = k.parallel((chunks * pieces) as i64, (chunk * s.len * piece.min(s.inner)) as i64);
     let (row, column) = match pieces {
         1 => (p, Expr::i64(0)),
@@ -203,7 +225,6 @@ fn emit(cx: &mut NodeCx, s: &Stage, from: BufferId, to: BufferId, suffix: String
     ];
     k.leaf(leaf, args);
     k.finish();
-    Ok(())
 }
 
 fn passes(s: &Stage) -> Vec<Pass> {
