@@ -174,7 +174,6 @@ impl Emit<'_> {
 
     /// The positions of a vector as i64, in two vectors.
     fn store_wide(&mut self, v: usize, mask: Option<Mask>) {
-        let avx512 = self.isa == Isa::Avx512;
         let (at, wide) = (POSITIONS + v as VReg, FREE[0]);
         for half in 0..2 {
             let to = mem(OUT, (2 * v as i64 + half) * self.vector());
@@ -185,6 +184,7 @@ impl Emit<'_> {
                 }
                 Some(Mask::Predicate) => {
                     self.widen(wide, at, half);
+                    // Nothing comes behind a tail that would want the mask as it was.
                     if half == 1 {
                         let (k1, code) = (Register::K1, Code::VEX_Kshiftrw_kr_kr_imm8);
                         self.asm.try_push(Instruction::with3(code, k1, k1, 8));
@@ -194,7 +194,6 @@ impl Emit<'_> {
                     self.asm.mask_last(Register::K1);
                 }
                 Some(Mask::Vector(m)) => {
-                    debug_assert!(!avx512);
                     self.widen(FREE[1], m, half);
                     self.widen(wide, at, half);
                     let (to, m, wide) = (self.asm.operand(to, false), self.asm.v(FREE[1]), self.asm.v(wide));
