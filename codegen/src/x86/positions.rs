@@ -11,12 +11,13 @@
 //!     out = the nearest position among the lanes whose best is that of all
 //! ```
 //!
-//! A row that is no whole number of vectors has a last one that goes over elements again.
+//! A row that is no whole number of vectors has a last one that goes over elements again. Rows shorter than a vector are cells side by
+//! side whose elements are gathered.
 //!
-//! Registers: rdi bytes done, rax in, rdx out, rcx cells left; vectors: best from 0 on, positions from 4 on, then elements, which are
+//! Registers: rdi bytes done, rax in, rdx out, rcx cells left, r8 where gathers begin; vectors: best from 0 on, positions from 4 on, then elements, which are
 //! free behind the loop. With AVX2 the highest one has the mask of a tail.
 
-use super::asm::{Asm, Bin, Mask, Pred, Src, VReg, mem};
+use super::asm::{Asm, Bin, Mask, Mem, Pred, Src, VReg, mem};
 use super::columns::Cells;
 use super::fold::{Fold, fold_into};
 use super::map::{DONE, IN, LEFT, OUT, current, enter, leave, tail_mask};
@@ -26,7 +27,7 @@ use iced_x86::{Code, Instruction, Register};
 /// What the leaf computes. Arguments as for a map, the count in cells; there are no operands.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Positions {
-    /// Elements of a cell; where cells lie one after the other, a vector of them at least.
+    /// Elements of a cell.
     pub len: u32,
     pub cells: Cells,
     pub largest: bool,
@@ -41,21 +42,26 @@ const POSITIONS: VReg = 4;
 const ELEMENTS: VReg = 8;
 /// The position of the element, or the positions of the vector, that comes next.
 const NEXT: VReg = 12;
+/// How many elements lie between the first cell and each lane's, where elements are gathered.
+const OFFSETS: VReg = 11;
+const GATHERED: Register = Register::R8;
 const FREE: [VReg; 2] = [13, 14];
 
 impl Positions {
     pub(super) fn emit(&self, isa: Isa) -> Result<Vec<u8>, LeafError> {
-        let least = match self.cells {
-            Cells::Beside { .. } => 1,
-            Cells::Behind => isa.lanes() as u32,
-        };
-        if self.len < least || self.len > i32::MAX as u32 / 4 {
-            return Err(LeafError::Unsupported("positions in cells so short or long"));
+        if self.len == 0 || self.len > i32::MAX as u32 / 4 {
+            return Err(LeafError::Unsupported("positions in cells without elements or so long"));
         }
         let mut e = Emit { s: self, isa, asm: Asm::new(isa) };
         enter(&mut e.asm, 0, 0);
         match self.cells {
             Cells::Beside { stride } => e.columns(i64::from(stride)),
+            Cells::Behind if e.is_gathered() => {
+                let table = e.asm.table((0..isa.lanes() as u32).map(|lane| lane * self.len).collect());
+                let at = e.asm.rip(table);
+                e.asm.load(OFFSETS, at, None);
+                e.columns(4);
+            }
             Cells::Behind => e.rows(),
         }
         leave(&mut e.asm, 0);
@@ -78,6 +84,11 @@ impl Emit<'_> {
         self.isa.bytes() as i64
     }
 
+    /// Whether cells are rows shorter than a vector.
+    fn is_gathered(&self) -> bool {
+        self.s.cells == Cells::Behind && i64::from(self.s.len) < self.lanes()
+    }
+
     /// So many steps from element to element, in the order in which they are looked at.
     fn ahead(&self, steps: i64) -> i64 {
         if self.s.last { -steps } else { steps }
@@ -86,14 +97,15 @@ impl Emit<'_> {
     // ---- cells side by side ----
 
     fn columns(&mut self, stride: i64) {
-        for vectors in [MAX_VECTORS, 1] {
+        let (most, cell) = if self.is_gathered() { (2, 4 * i64::from(self.s.len)) } else { (MAX_VECTORS, 4) };
+        for vectors in [most, 1] {
             let cells = vectors as i64 * self.lanes();
             let few = self.asm.label();
             self.asm.op_ri(Code::Sub_rm64_imm32, LEFT, cells as i32);
             self.asm.jump(Code::Jl_rel32_64, few);
             let top = self.asm.here();
             self.group(vectors, stride, None);
-            self.asm.add_imm(IN, 4 * cells);
+            self.asm.add_imm(IN, cell * cells);
             self.asm.add_imm(OUT, 8 * cells);
             self.asm.op_ri(Code::Sub_rm64_imm32, LEFT, cells as i32);
             self.asm.jump(Code::Jge_rel32_64, top);
@@ -137,9 +149,41 @@ impl Emit<'_> {
     }
 
     fn load(&mut self, to: VReg, v: usize, mask: Option<Mask>) {
+        if self.is_gathered() {
+            return self.gather(to, v, mask);
+        }
         let mut from = current(IN);
         from.disp = v as i64 * self.vector();
         self.asm.load(to, from, mask);
+    }
+
+    /// The next element of each of a vector of rows.
+    fn gather(&mut self, to: VReg, v: usize, mask: Option<Mask>) {
+        self.asm.lea(GATHERED, current(IN));
+        let disp = v as i64 * self.vector() * i64::from(self.s.len);
+        let from = Mem { base: GATHERED, index: self.asm.v(OFFSETS), scale: 4, disp };
+        let (from, lanes) = (self.asm.operand(from, false), self.asm.v(FREE[0]));
+        // The instruction keeps what is outside of its mask, which it clears.
+        self.asm.zero(to);
+        let to = self.asm.v(to);
+        if self.isa == Isa::Avx512 {
+            let (k1, k2) = (Register::K1, Register::K2);
+            self.asm.try_push(match mask {
+                Some(_) => Instruction::with2(Code::VEX_Kmovw_kr_km16, k2, k1),
+                None => Instruction::with3(Code::VEX_Kxnorw_kr_kr_kr, k2, k2, k2),
+            });
+            self.asm.try_push(Instruction::with2(Code::EVEX_Vgatherdps_zmm_k1_vm32z, to, from));
+            self.asm.mask_last(k2);
+            return;
+        }
+        match mask {
+            Some(Mask::Vector(m)) => self.asm.copy(FREE[0], m),
+            Some(Mask::Predicate) | None => {
+                let ones = Instruction::with3(Code::VEX_Vpcmpeqd_ymm_ymm_ymmm256, lanes, lanes, lanes);
+                self.asm.try_push(ones);
+            }
+        }
+        self.asm.try_push(Instruction::with3(Code::VEX_Vgatherdps_ymm_vm32y_ymm, to, from, lanes));
     }
 
     /// Where the elements beat the best so far, they and the next position take its place: where they are more extreme, or not

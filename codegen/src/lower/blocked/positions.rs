@@ -8,12 +8,12 @@ use crate::x86::{Cells, LeafSpec, Positions};
 use lehr_ir::ops::{ArgExtreme, ArgReduce};
 use lehr_ir::{Diag, Op};
 
-/// The lines along the axis. `None` if plain loops are to find them: rows shorter than a vector, and what has too few elements.
+/// The lines along the axis. `None` if plain loops are to find them: short rows that fill no vector, and what has too few elements.
 pub fn lines(op: &ArgReduce, shape: &[usize], lanes: usize) -> Option<Lines> {
     let product = |axes: &[usize]| axes.iter().product::<usize>();
     let (outer, len, inner) = (product(&shape[..op.axis]), shape[op.axis], product(&shape[op.axis + 1..]));
-    let least = if inner == 1 { lanes } else { MIN_CALL.div_ceil(inner) };
-    (!shape.contains(&0) && len >= least).then_some(Lines { outer, len, inner })
+    let enough = if inner == 1 { len.max(outer) >= lanes } else { len * inner >= MIN_CALL };
+    (!shape.contains(&0) && enough).then_some(Lines { outer, len, inner })
 }
 
 pub fn lower(cx: &mut NodeCx) -> Result<(), Diag> {
@@ -31,7 +31,9 @@ pub fn lower(cx: &mut NodeCx) -> Result<(), Diag> {
     });
     let leaf = cx.low.leaf(&spec).map_err(|e| leaf_diag(cx, &e))?;
     let to = cx.out_view(0).expect("nothing is fused behind").dense_buffer();
-    let rows = (lines.inner == 1).then_some(1);
+    // Short rows come in whole vectors.
+    let lanes = cx.low.isa().lanes();
+    let rows = (lines.inner == 1).then_some(if lines.len < lanes { lanes } else { 1 });
     call_on_parts(cx, leaf, lines, rows, [x.dense_buffer(), to], "");
     Ok(())
 }
