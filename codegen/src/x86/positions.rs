@@ -11,11 +11,11 @@
 //!     out = the nearest position among the lanes whose best is that of all
 //! ```
 //!
-//! A row that is no whole number of vectors has a last one that goes over elements again. Rows shorter than a vector are cells side by
-//! side whose elements are gathered.
+//! A row that is no whole number of vectors has a last one that goes over elements again. Short rows are cells side by side whose
+//! elements are gathered.
 //!
-//! Registers: rdi bytes done, rax in, rdx out, rcx cells left, r8 where gathers begin; vectors: best from 0 on, positions from 4 on, then elements, which are
-//! free behind the loop. With AVX2 the highest one has the mask of a tail.
+//! Registers: rdi bytes done, rax in, rdx out, rcx cells left, r8 where gathers begin. Vectors: the best from 0 on, positions from 4 on,
+//! elements behind them, which are free after the loop. With AVX2 the highest one has the mask of a tail.
 
 use super::asm::{Asm, Bin, Mask, Mem, Pred, Src, VReg, mem};
 use super::columns::Cells;
@@ -35,6 +35,8 @@ pub struct Positions {
     pub last: bool,
 }
 
+/// Rows of fewer vectors are gathered: from there on, bringing a row's lanes together takes less time.
+const SHORT_ROW: usize = 2;
 /// Vectors of a group at most.
 const MAX_VECTORS: usize = 4;
 
@@ -48,6 +50,11 @@ const GATHERED: Register = Register::R8;
 const FREE: [VReg; 2] = [13, 14];
 
 impl Positions {
+    /// Whether cells lie one after the other, and are so short that each has a lane.
+    pub fn has_row_in_lane(&self, isa: Isa) -> bool {
+        self.cells == Cells::Behind && (self.len as usize) < SHORT_ROW * isa.lanes()
+    }
+
     pub(super) fn emit(&self, isa: Isa) -> Result<Vec<u8>, LeafError> {
         if self.len == 0 || self.len > i32::MAX as u32 / 4 {
             return Err(LeafError::Unsupported("positions in cells without elements or so long"));
@@ -56,7 +63,7 @@ impl Positions {
         enter(&mut e.asm, 0, 0);
         match self.cells {
             Cells::Beside { stride } => e.columns(i64::from(stride)),
-            Cells::Behind if e.is_gathered() => {
+            Cells::Behind if self.has_row_in_lane(isa) => {
                 let table = e.asm.table((0..isa.lanes() as u32).map(|lane| lane * self.len).collect());
                 let at = e.asm.rip(table);
                 e.asm.load(OFFSETS, at, None);
@@ -84,11 +91,6 @@ impl Emit<'_> {
         self.isa.bytes() as i64
     }
 
-    /// Whether cells are rows shorter than a vector.
-    fn is_gathered(&self) -> bool {
-        self.s.cells == Cells::Behind && i64::from(self.s.len) < self.lanes()
-    }
-
     /// So many steps from element to element, in the order in which they are looked at.
     fn ahead(&self, steps: i64) -> i64 {
         if self.s.last { -steps } else { steps }
@@ -97,7 +99,8 @@ impl Emit<'_> {
     // ---- cells side by side ----
 
     fn columns(&mut self, stride: i64) {
-        let (most, cell) = if self.is_gathered() { (2, 4 * i64::from(self.s.len)) } else { (MAX_VECTORS, 4) };
+        let (most, cell) =
+            if self.s.has_row_in_lane(self.isa) { (2, 4 * i64::from(self.s.len)) } else { (MAX_VECTORS, 4) };
         for vectors in [most, 1] {
             let cells = vectors as i64 * self.lanes();
             let few = self.asm.label();
@@ -149,7 +152,7 @@ impl Emit<'_> {
     }
 
     fn load(&mut self, to: VReg, v: usize, mask: Option<Mask>) {
-        if self.is_gathered() {
+        if self.s.has_row_in_lane(self.isa) {
             return self.gather(to, v, mask);
         }
         let mut from = current(IN);

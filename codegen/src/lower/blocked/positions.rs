@@ -18,9 +18,9 @@ pub fn lines(op: &ArgReduce, shape: &[usize], lanes: usize) -> Option<Lines> {
 
 pub fn lower(cx: &mut NodeCx) -> Result<(), Diag> {
     let Op::ArgReduce(op) = cx.graph.node(cx.anchor_id()).op.clone() else { unreachable!("the role says so") };
-    let x = cx.view(0).expect("the input is in a buffer");
-    let lines = lines(&op, &x.shape, cx.low.isa().lanes()).expect("the layout pass has asked");
-    let spec = LeafSpec::Positions(Positions {
+    let (x, isa) = (cx.view(0).expect("the input is in a buffer"), cx.low.isa());
+    let lines = lines(&op, &x.shape, isa.lanes()).expect("the layout pass has asked");
+    let positions = Positions {
         len: lines.len as u32,
         cells: match lines.inner {
             1 => Cells::Behind,
@@ -28,12 +28,11 @@ pub fn lower(cx: &mut NodeCx) -> Result<(), Diag> {
         },
         largest: op.f == ArgExtreme::Max,
         last: op.select_last,
-    });
-    let leaf = cx.low.leaf(&spec).map_err(|e| leaf_diag(cx, &e))?;
+    };
+    let least = if positions.has_row_in_lane(isa) { isa.lanes() } else { 1 };
+    let leaf = cx.low.leaf(&LeafSpec::Positions(positions)).map_err(|e| leaf_diag(cx, &e))?;
     let to = cx.out_view(0).expect("nothing is fused behind").dense_buffer();
-    // Short rows come in whole vectors.
-    let lanes = cx.low.isa().lanes();
-    let rows = (lines.inner == 1).then_some(if lines.len < lanes { lanes } else { 1 });
+    let rows = (lines.inner == 1).then_some(least);
     call_on_parts(cx, leaf, lines, rows, [x.dense_buffer(), to], "");
     Ok(())
 }
