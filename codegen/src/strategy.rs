@@ -30,7 +30,7 @@ pub struct Cut {
 pub enum Share {
     /// Chunks of rows; each takes all weights.
     Rows(usize),
-    /// Groups of output channels times chunks of rows; each takes its own weights.
+    /// Groups of output channels times chunks of rows; each takes its own weights. A thread does its chunks of a group at once.
     Channels(usize),
 }
 

@@ -10,7 +10,7 @@ use super::index::Lin;
 use super::target::Target;
 use super::value::{Val, in_regs, scalar_type, vector_type};
 use super::vector;
-use crate::kernel::{Access, Expr, Kernel, LeafArg, LoopKind, PARALLEL, Stmt, Var};
+use crate::kernel::{Access, Expr, Kernel, LeafArg, LoopKind, Merged, PARALLEL, Stmt, Var};
 use cranelift::codegen::ir::{BlockArg, FuncRef, StackSlotData, StackSlotKind};
 use cranelift::prelude::*;
 use lehr_ir::DType;
@@ -96,13 +96,18 @@ pub(super) fn kernel(b: FunctionBuilder, k: &Kernel, target: &Target, callees: &
         e.values.insert(var, Val::Uniform(lo));
     }
     // The runtime never asks for an empty range, but a loop that runs once at least would be wrong if it did.
-    e.counted(lo, hi, 1, Trip::Unknown, |e, p| {
+    e.looped(lo, hi, Trip::Unknown, |e, p| {
+        let run = k.merged.map(|merged| e.merged(merged, p, hi));
         e.depth_of[PARALLEL as usize] = e.depth;
         e.values.insert(PARALLEL, Val::Uniform(p));
         // A region's thread has work: what the body loads at all may be loaded ahead of the loop.
         e.conditional -= 1;
         e.block(&k.body);
         e.conditional += 1;
+        match run {
+            Some(run) => e.b.ins().iadd(p, run),
+            None => e.b.ins().iadd_imm_s(p, 1),
+        }
     });
     e.b.ins().return_(&[]);
     e.b.finalize(target.isa().frontend_config());
@@ -130,6 +135,17 @@ pub(super) enum Trip {
 }
 
 impl Emit<'_, '_> {
+    /// The number of iterations from `p` on that are done at once, of those before `end`.
+    fn merged(&mut self, Merged { of, run }: Merged, p: Value, end: Value) -> Value {
+        let of = self.b.ins().iconst(types::I64, of);
+        let behind = self.b.ins().urem(p, of);
+        let (merged, left) = (self.b.ins().isub(of, behind), self.b.ins().isub(end, p));
+        let count = self.b.ins().smin(merged, left);
+        self.depth_of[run as usize] = self.depth;
+        self.values.insert(run, Val::Uniform(count));
+        count
+    }
+
     pub fn block(&mut self, body: &[Stmt]) {
         for s in body {
             self.statement(s);
@@ -280,6 +296,14 @@ impl Emit<'_, '_> {
         trip: Trip,
         body: impl FnOnce(&mut Self, Value),
     ) -> Value {
+        self.looped(start, end, trip, |e, i| {
+            body(e, i);
+            e.b.ins().iadd_imm_s(i, step)
+        })
+    }
+
+    /// As [`Emit::counted`]; the body gives the next value.
+    fn looped(&mut self, start: Value, end: Value, trip: Trip, body: impl FnOnce(&mut Self, Value) -> Value) -> Value {
         let header = self.b.create_block();
         let exit = self.b.create_block();
         let i = self.b.append_block_param(header, types::I64);
@@ -297,10 +321,9 @@ impl Emit<'_, '_> {
         self.b.switch_to_block(header);
         self.depth += 1;
         self.conditional += (trip == Trip::Unknown) as u32;
-        body(self, i);
+        let next = body(self, i);
         self.conditional -= (trip == Trip::Unknown) as u32;
         self.depth -= 1;
-        let next = self.b.ins().iadd_imm_s(i, step);
         let more = self.b.ins().icmp(IntCC::SignedLessThan, next, end);
         let next = &[BlockArg::from(next)];
         self.b.ins().brif(more, header, next, exit, next);

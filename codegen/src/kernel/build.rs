@@ -1,6 +1,6 @@
 //! Builds a kernel statement by statement. Blocks nest by closures, so what is open is what is on the stack.
 
-use super::{Access, Buffer, Contract, Expr, Kernel, LeafArg, LoopKind, PARALLEL, Param, Stmt, Var, type_of};
+use super::{Access, Buffer, Contract, Expr, Kernel, LeafArg, LoopKind, Merged, PARALLEL, Param, Stmt, Var, type_of};
 use lehr_ir::DType;
 use lehr_ir::graph::Provenance;
 
@@ -12,6 +12,7 @@ pub struct KernelBuilder {
     extent: i64,
     cost_per_iteration: i64,
     range_start: Option<Var>,
+    merged: Option<Merged>,
     /// The innermost open block is last.
     blocks: Vec<Vec<Stmt>>,
 }
@@ -26,6 +27,7 @@ impl KernelBuilder {
             extent: 1,
             cost_per_iteration: 0,
             range_start: None,
+            merged: None,
             blocks: vec![vec![]],
         }
     }
@@ -55,6 +57,13 @@ impl KernelBuilder {
         };
         self.range_start = Some(var);
         Expr::Var(var)
+    }
+
+    /// Lets iterations up to the next multiple of `of` be done at once, and gives how many are: see [`Merged`]. Call it once.
+    pub fn merge(&mut self, of: i64) -> Expr {
+        let run = self.fresh(DType::I64);
+        self.merged = Some(Merged { of, run });
+        Expr::Var(run)
     }
 
     pub fn type_of(&self, e: &Expr) -> DType {
@@ -130,6 +139,7 @@ impl KernelBuilder {
             extent: self.extent,
             cost_per_iteration: self.cost_per_iteration,
             range_start: self.range_start,
+            merged: self.merged,
             faults: self.faults,
             body,
         }

@@ -1,6 +1,6 @@
 //! What must hold in a kernel, checked without running it.
 
-use super::{Access, BinOp, Expr, Kernel, LeafArg, PARALLEL, Stmt, UnOp, Var, computing_type, type_of};
+use super::{Access, BinOp, Expr, Kernel, LeafArg, Merged, PARALLEL, Stmt, UnOp, Var, computing_type, type_of};
 use lehr_ir::DType;
 
 impl Kernel {
@@ -17,6 +17,12 @@ impl Kernel {
                 return vec![format!("v{var}, the start of the range, is not an i64")];
             }
             c.scope[var as usize] = true;
+        }
+        if let Some(Merged { of, run }) = self.merged {
+            if self.vars.get(run as usize) != Some(&DType::I64) || of < 1 {
+                return vec![format!("v{run}, the number of merged iterations, is not an i64 of at least 1")];
+            }
+            c.scope[run as usize] = true;
         }
         c.block(&self.body);
         c.wrong

@@ -49,7 +49,7 @@ pub fn may_take_place(kernel: &Kernel, leaves: &[Leaf], operand: Param, result: 
     if !fits || from.len > MAX_ELEMENTS || from.access == Access::Write || to.access != Access::Write {
         return false;
     }
-    let mut walk = Walk {
+    let mut alone = Walk {
         kernel,
         leaves,
         operand,
@@ -60,7 +60,10 @@ pub fn may_take_place(kernel: &Kernel, leaves: &[Leaf], operand: Param, result: 
         vector_loop: None,
         statements: 0,
     };
-    (0..kernel.extent).all(|p| walk.iteration(p).is_some())
+    let mut merged = alone.clone();
+    let of = kernel.merged.map_or(1, |m| m.of);
+    (0..kernel.extent).all(|p| alone.iteration(p, 1).is_some())
+        && (of == 1 || (0..kernel.extent).step_by(of as usize).all(|p| merged.iteration(p, of).is_some()))
 }
 
 /// Who reads an element.
@@ -76,6 +79,7 @@ const SEVERAL: u32 = u32::MAX;
 const WRITTEN: u32 = u32::MAX - 1;
 
 /// Steps give `None` where they refuse.
+#[derive(Clone)]
 struct Walk<'k> {
     kernel: &'k Kernel,
     leaves: &'k [Leaf],
@@ -91,9 +95,13 @@ struct Walk<'k> {
 }
 
 impl Walk<'_> {
-    fn iteration(&mut self, p: i64) -> Option<()> {
+    /// Iteration `p` of the parallel loop, or so many of them that are merged.
+    fn iteration(&mut self, p: i64, run: i64) -> Option<()> {
         self.values.fill(None);
         self.values[PARALLEL as usize] = Some(p);
+        if let Some(merged) = self.kernel.merged {
+            self.values[merged.run as usize] = Some(run.min(self.kernel.extent - p));
+        }
         self.now.iteration = u32::try_from(p).ok().filter(|&p| p < WRITTEN - 1)? + 1;
         self.block(&self.kernel.body)
     }
@@ -475,6 +483,24 @@ mod tests {
         };
         assert!(whole(1));
         assert!(!whole(0));
+    }
+
+    /// Each iteration by itself reads what it writes; two at once read what they have written, if the loop goes the other way.
+    #[test]
+    fn iterations_are_looked_at_alone_and_merged() {
+        let merged = |backwards: bool| {
+            allowed(|k, x, y, first| {
+                let run = k.merge(2);
+                let (p, last) = (first / 6, run.clone() - 1);
+                k.for_(LoopKind::Serial, Expr::i64(0), run, 1, |k, i| {
+                    let read = if backwards { last.clone() - i.clone() } else { i.clone() };
+                    let v = k.load(x, p.clone() + read);
+                    k.store(y, p.clone() + i, v);
+                });
+            })
+        };
+        assert!(merged(false));
+        assert!(!merged(true));
     }
 
     #[test]

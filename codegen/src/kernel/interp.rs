@@ -24,14 +24,19 @@ pub fn run(k: &Kernel, buffers: &mut [Vec<u8>], range: std::ops::Range<i64>) -> 
         }
     }
     let mut run = Run { k, buffers, vars: vec![None; k.vars.len()], fault: None };
-    let start = range.start;
-    for p in range {
+    let (start, mut p) = (range.start, range.start);
+    while p < range.end {
+        let done = k.merged.map_or(1, |m| (m.of - p % m.of).min(range.end - p));
         run.vars.fill(None);
         run.vars[PARALLEL as usize] = Some(Num::Int(DType::I64, p));
         if let Some(var) = k.range_start {
             run.vars[var as usize] = Some(Num::Int(DType::I64, start));
         }
+        if let Some(m) = k.merged {
+            run.vars[m.run as usize] = Some(Num::Int(DType::I64, done));
+        }
         run.block(&k.body)?;
+        p += done;
     }
     Ok(run.fault)
 }

@@ -236,7 +236,18 @@ pub struct Kernel {
     /// The variable (i64) that holds the first parallel value of the range that the thread does: what is indexed by it belongs to
     /// the thread, whatever iteration it is at.
     pub range_start: Option<Var>,
+    pub merged: Option<Merged>,
     pub body: Vec<Stmt>,
+}
+
+/// Neighbouring iterations that a thread does at once: those from the parallel variable on that are its own, up to the next multiple
+/// of `of`. To do them together is the same as to do one after the other; so work may be cut finely for threads, and a thread still goes
+/// once over what its iterations share.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Merged {
+    pub of: i64,
+    /// The variable (i64) that holds how many they are.
+    pub run: Var,
 }
 
 /// The parallel variable.
@@ -245,7 +256,7 @@ pub const PARALLEL: Var = 0;
 impl Kernel {
     /// What decides the code, without names.
     pub fn code_key(&self) -> impl Eq + std::hash::Hash + '_ {
-        (&self.params, &self.vars, self.extent, &self.faults, self.range_start, &self.body)
+        (&self.params, &self.vars, self.extent, &self.faults, self.range_start, self.merged, &self.body)
     }
 
     /// The type an expression computes in.

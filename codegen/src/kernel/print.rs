@@ -1,6 +1,6 @@
 //! Kernels as text, for `--emit kernels`.
 
-use super::{Access, BinOp, CmpOp, Expr, Factor, Kernel, LeafArg, LoopKind, Stmt, Tile, UnOp};
+use super::{Access, BinOp, CmpOp, Expr, Factor, Kernel, LeafArg, LoopKind, Merged, Stmt, Tile, UnOp};
 use lehr_ir::DType;
 use std::fmt;
 
@@ -24,6 +24,9 @@ impl fmt::Display for Kernel {
         write!(f, ") parallel v0 < {}", self.extent)?;
         if let Some(var) = self.range_start {
             write!(f, " from v{var}")?;
+        }
+        if let Some(Merged { of, run }) = self.merged {
+            write!(f, " merging v{run} up to {of}")?;
         }
         writeln!(f, " {{")?;
         self.block(f, &self.body, 1)?;

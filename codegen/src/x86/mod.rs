@@ -82,6 +82,7 @@ mod shuffle;
 mod stamp;
 mod streams;
 mod tile;
+mod touch;
 mod vmath;
 mod vprog;
 mod vtrig;
@@ -104,6 +105,7 @@ pub use rows::{Pass, RowResult, Rows};
 pub use stamp::stamp;
 pub(crate) use tile::shapes;
 pub use tile::{Tile, choose_tile, choose_tile_within, split_evenly};
+pub use touch::Touch;
 pub use vprog::{Access, MAX_OPERANDS, VProg, Val};
 pub use winograd::{InputTransform, OutputTransform, Pool, Winograd};
 
@@ -227,6 +229,7 @@ pub enum LeafSpec {
     WinogradInput(InputTransform),
     /// Arguments: products, output, bias, operands of the epilogue.
     WinogradOutput(OutputTransform),
+    Touch(Touch),
 }
 
 impl LeafSpec {
@@ -244,6 +247,7 @@ impl LeafSpec {
             LeafSpec::Positions(s) => s.emit(isa)?,
             LeafSpec::WinogradInput(s) => s.emit(isa)?,
             LeafSpec::WinogradOutput(s) => s.emit(isa)?,
+            LeafSpec::Touch(s) => s.emit(isa)?,
         };
         Ok(Leaf { name: self.name(isa), code: code.into(), streams: self.streams(isa) })
     }
@@ -265,6 +269,7 @@ impl LeafSpec {
             LeafSpec::Positions(_) => format!("positions_{isa}_{hash:016x}"),
             LeafSpec::WinogradInput(_) => format!("winograd_in_{isa}_{hash:016x}"),
             LeafSpec::WinogradOutput(_) => format!("winograd_out_{isa}_{hash:016x}"),
+            LeafSpec::Touch(_) => "touch".to_string(),
         }
     }
 }

@@ -29,7 +29,8 @@ impl LeafSpec {
             | LeafSpec::Lrn(_)
             | LeafSpec::Columns(_)
             | LeafSpec::Positions(_)
-            | LeafSpec::WinogradInput(_) => None,
+            | LeafSpec::WinogradInput(_)
+            | LeafSpec::Touch(_) => None,
         }
     }
 }

@@ -1,8 +1,10 @@
 //! Whole programs: several steps with an arena and weights, on several threads, in this process and as a library.
 
+use crate::common;
 use bytes::Bytes;
 use lehr_codegen::artefact::{Artefact, Linker, Session, SoOptions, TensorMut, TensorRef};
 use lehr_codegen::compile::{self, CompileOptions};
+use lehr_codegen::kernel::interp;
 use lehr_codegen::kernel::{Access, Blocks, Expr, Kernel, KernelBuilder, UnOp};
 use lehr_codegen::plan;
 use lehr_codegen::program::{BufferId, BufferInfo, IoInfo, Leaf, Place, Program, Step, Weight};
@@ -93,6 +95,38 @@ fn one_process_and_a_library_give_the_same_bits() {
             let opened = Artefact::open(&path).expect("a model");
             assert!(run(&opened, 2) == expected, "{linker:?}");
         }
+    }
+}
+
+/// Each iteration that begins a run stores the run's length and the range's start: what a thread has is merged up to multiples of
+/// four, for any number of threads.
+#[test]
+fn neighbouring_iterations_of_a_thread_are_merged() {
+    const EXTENT: usize = 10;
+    let mut b = KernelBuilder::new("merged");
+    let out = b.param(DType::I64, EXTENT, Access::Write);
+    let p = b.parallel(EXTENT as i64, 1 << 20);
+    let run = b.merge(4);
+    let start = b.range_start();
+    b.store(out, p, run * 100 + start);
+    let kernel = b.finish(vec![]);
+    assert_eq!(kernel.check(), Vec::<String>::new(), "{kernel}");
+    assert!(kernel.to_string().contains("merging v"), "{kernel}");
+    // Threads, and where their ranges begin and end.
+    let shared: [(u32, &[i64]); 3] = [(1, &[0, 10]), (3, &[0, 4, 7, 10]), (4, &[0, 3, 6, 8, 10])];
+    for (threads, bounds) in shared {
+        let mut expected = vec![vec![0; 8 * EXTENT]];
+        for (start, end) in bounds.iter().zip(&bounds[1..]) {
+            interp::run(&kernel, &mut expected, *start..*end).expect("no violation");
+            let at = 8 * *start as usize;
+            let first = i64::from_le_bytes(expected[0][at..at + 8].try_into().unwrap());
+            assert_eq!(first, 100 * (4 - start % 4).min(end - start) + start);
+        }
+        let (artefact, _) = compile::jit(&mut common::program(&kernel), &options()).expect("code");
+        let mut session = Session::new(&artefact, threads).expect("a workspace");
+        let mut got = vec![vec![0; 8 * EXTENT]];
+        assert_eq!(common::run(&mut session, &kernel.params, &mut got), None);
+        assert_eq!(got, expected, "{threads} threads");
     }
 }
 

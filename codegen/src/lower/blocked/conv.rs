@@ -1,7 +1,7 @@
 //! Convolutions by batch-reduce leaves.
 //!
 //! ```text
-//! parallel for image, chunk of rows                   or, where weights weigh most: oc-group, image, chunk
+//! parallel for image, chunk of rows                   or, where weights weigh most: oc-group, image, chunk (merged)
 //!     for oc-group                                    1 to 4 blocks of output channels
 //!         for chunk of input channels                 partial sums wait in the output
 //!             for row in chunk
@@ -10,8 +10,9 @@
 //!
 //! A map that only a 1x1 convolution reads is its prologue: each chunk first computes its pixels of the map's result, for all input
 //! channels, into scratch of the thread. A 1x1 convolution on planes without borders takes the whole plane as one row, and its chunks
-//! are ranges of tiles. The input is blocked with a border that covers the padding, or row-major (a stem), and is then copied into a
-//! bordered buffer if it is padded.
+//! are ranges of tiles. Chunks of a group of output channels that one thread has are merged: it goes over the group's weights once.
+//! The input is blocked with a border that covers the padding, or row-major (a stem), and is then copied into a bordered buffer if it is
+//! padded.
 
 use super::frame::Frame;
 use super::map::Prologue;
@@ -70,9 +71,22 @@ struct Params {
 struct Split {
     /// Parallel over groups of output channels first, then images and chunks.
     by_channels: bool,
-    /// Chunks of an image, and rows (or tiles of a flat plane) of each.
+    /// Rows of an image, or tiles of a flat plane.
+    units: usize,
+    /// Into how many chunks they are cut, of sizes as equal as can be.
     chunks: usize,
-    per_chunk: usize,
+}
+
+impl Split {
+    /// Rows or tiles of a chunk at most.
+    fn per_chunk(&self) -> usize {
+        self.units.div_ceil(self.chunks)
+    }
+
+    /// Where a chunk starts.
+    fn start(&self, chunk: Expr) -> Expr {
+        chunk * self.units as i64 / self.chunks as i64
+    }
 }
 
 impl ConvKernel {
@@ -135,7 +149,8 @@ impl ConvKernel {
 
     /// Bytes of the weights of the next phase or group, which lie behind, that each tile brings nearer.
     fn next_weights(&self, split: &Split, blocks: usize, phase: usize) -> usize {
-        let tiles = if self.frame.flat { split.per_chunk } else { split.per_chunk * self.tiles.total() };
+        let units = if split.by_channels { split.units } else { split.per_chunk() };
+        let tiles = if self.frame.flat { units } else { units * self.tiles.total() };
         if self.strategy.prefetch { self.weights_of_phase(blocks, phase) / tiles } else { 0 }
     }
 
@@ -159,8 +174,7 @@ impl ConvKernel {
             Share::Rows(chunks) => (false, chunks),
             Share::Channels(chunks) => (true, chunks),
         };
-        let per_chunk = units.div_ceil(chunks);
-        Split { by_channels, chunks: units.div_ceil(per_chunk), per_chunk }
+        Split { by_channels, units, chunks }
     }
 
     fn emit(&self, cx: &mut NodeCx) -> Result<(), LeafError> {
@@ -201,11 +215,11 @@ impl ConvKernel {
             y: k.param_for(self.frame.y.buf, Access::Write),
             bias: bias.map(|b| k.param_for(b, Access::Read)),
         };
+        let run = if split.by_channels { k.merge(split.chunks as i64) } else { Expr::i64(1) };
         let at = unflatten(&mut k, p, &[groups, images, split.chunks]);
         let (group, image, chunk) = (at[0].clone(), at[1].clone(), at[2].clone());
-        let units = if self.frame.flat { self.tiles.total() } else { self.frame.rows };
-        let first = k.let_(chunk * split.per_chunk as i64);
-        let end = k.let_((first.clone() + split.per_chunk as i64).min(Expr::i64(units as i64)));
+        let first = k.let_(split.start(chunk.clone()));
+        let end = k.let_(split.start(chunk + run));
         let shift = match before {
             Some((leaf, _)) => self.prologue_of_chunk(&mut k, leaf, &split, params.x, &image, [&first, &end]),
             None => Expr::i64(0),
@@ -224,7 +238,7 @@ impl ConvKernel {
 
     /// Pixels of a chunk at most.
     fn chunk_pixels(&self, split: &Split) -> usize {
-        split.per_chunk * if self.frame.flat { self.tiles.size } else { self.frame.row_pixels }
+        split.per_chunk() * if self.frame.flat { self.tiles.size } else { self.frame.row_pixels }
     }
 
     /// Elements that a chunk's prologue computes.

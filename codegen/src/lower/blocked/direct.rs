@@ -15,6 +15,9 @@ const MIN_PIXELS: usize = 112;
 /// the map again. From here to twice [`MIN_PIXELS`] such groups would be the shares of a convolution by itself; chunks of rows with a
 /// prologue are faster than those behind a map (densenet121 by 1 % with one thread, by 2 % with two).
 const MIN_PROLOGUE_PLANE: usize = 64;
+/// Chunks of a plane where threads share out groups of output channels: those of a group that one thread has are merged, so that chunks
+/// cost nothing and only even out what threads have.
+const MERGED: usize = 4;
 /// Cycles of a prologue for a vector that it loads and stores, beside its operations.
 const LOAD_AND_STORE: f64 = 2.0;
 /// Weights beyond this many bytes come from memory, however large the caches are: the other layers' have been there since.
@@ -109,7 +112,8 @@ impl Shape {
         let mut share = self.share(tile, machine);
         // Smaller groups of output channels are better for threads than chunks of rows, which all read the weights.
         let smaller = Cut { blocks: self.out_blocks.div_ceil(MIN_ITERATIONS), ..tile };
-        if matches!(share, Share::Channels(2..)) && smaller.blocks > 1 && smaller.blocks < tile.blocks {
+        let few = self.groups(tile) * self.images < MIN_ITERATIONS;
+        if few && matches!(share, Share::Channels(_)) && smaller.blocks > 1 && smaller.blocks < tile.blocks {
             tile = smaller;
             share = self.share(tile, machine);
         }
@@ -171,16 +175,14 @@ impl Shape {
         let (groups, (units, unit_pixels)) = (self.groups(tile), self.units(tile));
         let few = units * unit_pixels < 2 * MIN_PIXELS;
         if !self.is_by_rows() && groups > 1 && (few || self.streams_weights(machine)) {
-            return Share::Channels(MIN_ITERATIONS.div_ceil(groups * self.images).min(units));
+            return Share::Channels(MERGED.min(units));
         }
         let pixels = if self.weights() < machine.caches.l2 / 4 { MIN_PIXELS / 4 } else { MIN_PIXELS };
-        let mut per_chunk = units.div_ceil(SHARES).max(pixels.div_ceil(unit_pixels)).min(units);
-        // An even number, so that two threads get as much.
+        let per_chunk = units.div_ceil(SHARES).max(pixels.div_ceil(unit_pixels)).min(units);
         let chunks = units.div_ceil(per_chunk);
-        if chunks % 2 == 1 && self.images % 2 == 1 && units > chunks {
-            per_chunk = units.div_ceil(chunks + 1);
-        }
-        Share::Rows(units.div_ceil(per_chunk))
+        // An even number, so that two threads get as much.
+        let uneven = chunks % 2 == 1 && self.images % 2 == 1 && units > chunks;
+        Share::Rows(chunks + usize::from(uneven))
     }
 
     /// The strategy, if it can be used for this layer.
@@ -326,7 +328,7 @@ mod tests {
         let of = |l1: usize| shape(2048, 512, 7, 1).propose(&machine(l1, 2 << 20));
         assert_eq!(
             of(48 << 10),
-            Direct { tile: Cut { pixels: 7, blocks: 3 }, channels: 128, share: Share::Channels(1), prefetch: true }
+            Direct { tile: Cut { pixels: 7, blocks: 3 }, channels: 128, share: Share::Channels(4), prefetch: true }
         );
         assert_eq!(of(96 << 10).channels, 256);
         // A chunk of rows goes over the weights a few times only.
@@ -337,7 +339,17 @@ mod tests {
     #[test]
     fn small_groups_of_channels_go_before_chunks_that_read_weights_again() {
         let d = shape(960, 128, 7, 1).propose(&machine(48 << 10, 2 << 20));
-        assert_eq!((d.tile, d.share), (Cut { pixels: 7, blocks: 2 }, Share::Channels(1)));
+        assert_eq!((d.tile, d.share), (Cut { pixels: 7, blocks: 2 }, Share::Channels(4)));
+    }
+
+    #[test]
+    fn threads_get_as_much() {
+        let m = machine(48 << 10, 2 << 20);
+        // Five groups of output channels, in quarters; 13 tiles in an even number of chunks.
+        let groups = Shape::pointwise(Isa::Avx512, 1, 13 * 13, [32, 10]).propose(&m);
+        assert_eq!((groups.tile.blocks, groups.share), (2, Share::Channels(4)));
+        let rows = Shape::pointwise(Isa::Avx512, 1, 13 * 13, [32, 2]).propose(&m);
+        assert!(matches!(rows.share, Share::Rows(n) if n % 2 == 0), "{rows:?}");
     }
 
     #[test]
@@ -357,7 +369,7 @@ mod tests {
         let m = machine(48 << 10, 2 << 20);
         // A layer of densenet121: by itself threads share out its output channels.
         let alone = Shape::pointwise(Isa::Avx512, 1, 14 * 14, [32, 8]);
-        assert!(alone.takes_prologue(&m) && matches!(alone.propose(&m).share, Share::Channels(1)));
+        assert!(alone.takes_prologue(&m) && matches!(alone.propose(&m).share, Share::Channels(4)));
         let with = Shape { prologue: Some(4), ..alone };
         let d = with.propose(&m);
         assert!(matches!(d.share, Share::Rows(2..)), "{d:?}");

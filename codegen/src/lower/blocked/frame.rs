@@ -1,8 +1,8 @@
 //! What convolutions by leaves start from: the tensors and how they lie, the window, and the rows of pixels that tiles are cut of.
 
-use super::bytes;
 use super::operands::{Feed, Fused, fused};
-use crate::kernel::{Access, Blocks, Expr};
+use super::{SHARES, bytes};
+use crate::kernel::{Access, Blocks, CmpOp, Expr, LoopKind};
 use crate::lower::cx::{KernelCx, NodeCx};
 use crate::lower::nest::unflatten;
 use crate::lower::view::{Lattice, Layout, View, row_major};
@@ -139,15 +139,22 @@ fn bordered(cx: &mut NodeCx, x: &View, pads: &[usize]) -> View {
     let size: usize = padded.iter().product();
     let border: Vec<(usize, usize)> = (0..n).map(|d| (pads[d], pads[n + d])).collect();
     let (width, lines) = x.shape[2..].split_last().expect("there is a spatial axis");
+    // Images have few planes: threads share out their lines, too.
+    let first_lines = lines.first().copied().unwrap_or(1);
+    let chunks = (2 * SHARES).div_ceil(planes).min(first_lines);
     let mut k = cx.kernel("_pad");
-    let p = k.parallel(planes as i64, size as i64);
+    let p = k.parallel((planes * chunks) as i64, (size / chunks) as i64);
     let from = k.param_for(x.buf, Access::Read);
     let to = k.param_for(buf, Access::Write);
-    let at = unflatten(&mut k, p.clone(), &shape[..2]);
-    let start = k.let_(p * size as i64);
-    super::convert::zero_axis(&mut k, to, start, &padded, &border, 1);
+    let at = unflatten(&mut k, p.clone(), &[shape[0], shape[1], chunks]);
+    let start = k.let_(p / chunks as i64 * size as i64);
+    let is_first = Expr::compare(CmpOp::Eq, at[2].clone(), Expr::i64(0));
+    let zero = |k: &mut KernelCx| super::convert::zero_axis(k, to, start.clone(), &padded, &border, 1);
+    k.if_else(is_first, zero, |_| {});
     let (xs, ys) = (x.lattice(), inside.lattice());
-    k.loops(lines, |k, line| {
+    let bound = |chunk: Expr| chunk * first_lines as i64 / chunks as i64;
+    let (low, high) = (k.let_(bound(at[2].clone())), k.let_(bound(at[2].clone() + 1)));
+    let copy = |k: &mut KernelCx, line: &[Expr]| {
         let mut place = line.to_vec();
         place.push(Expr::i64(0));
         let source = k.let_(xs.at(&at[0], at[1].clone(), &place));
@@ -156,7 +163,13 @@ fn bordered(cx: &mut NodeCx, x: &View, pads: &[usize]) -> View {
             let value = k.builder().load(from, source.clone() + w.clone() * xs.spatial[n - 1]);
             k.builder().store(to, target.clone() + w, value);
         });
-    });
+    };
+    match lines {
+        [] => copy(&mut k, &[]),
+        [_, inner @ ..] => k.for_(LoopKind::Serial, low, high, 1, |k, first| {
+            k.loops(inner, |k, rest| copy(k, &[std::slice::from_ref(&first), rest].concat()));
+        }),
+    }
     k.finish();
     inside
 }

@@ -33,7 +33,7 @@ use super::Lowering;
 use super::cx::{KernelCx, NodeCx};
 use crate::kernel::{Blocks, CmpOp, Expr};
 use crate::layout::Role;
-use crate::x86::{Isa, LeafError, LeafSpec, split_evenly};
+use crate::x86::{Isa, LeafError, LeafSpec};
 use lehr_ir::Diag;
 
 /// Parallel iterations of a kernel that are wanted, so that any sensible number of threads gets an even share. Kernels whose iterations
@@ -117,10 +117,22 @@ struct Parts {
 
 impl Parts {
     fn of(total: usize, most: usize) -> Parts {
-        let parts = split_evenly(total as u32, most as u32);
-        let size = parts[0] as usize;
-        let count = parts.iter().filter(|&&p| p as usize == size).count();
-        Parts { size, count, smaller: parts.len() - count }
+        Parts::into(total, total.div_ceil(most.max(1)))
+    }
+
+    /// So many parts.
+    fn into(total: usize, parts: usize) -> Parts {
+        let larger = total % parts;
+        match larger {
+            0 => Parts { size: total / parts, count: parts, smaller: 0 },
+            _ => Parts { size: total / parts + 1, count: larger, smaller: parts - larger },
+        }
+    }
+
+    /// As [`Parts::of`] for each of so many images, but of an even number in all, if there can be, so that two threads get as much.
+    fn even(total: usize, most: usize, images: usize) -> Parts {
+        let parts = total.div_ceil(most.max(1));
+        Parts::into(total, parts + usize::from(parts % 2 == 1 && images % 2 == 1 && parts < total))
     }
 
     fn total(&self) -> usize {
@@ -150,6 +162,20 @@ impl Parts {
         let start = part.clone() * self.size as i64;
         // What is not among the larger parts is one shorter.
         if self.smaller == 0 { start } else { start - (part - self.count as i64).max(Expr::i64(0)) }
+    }
+
+    /// Where a part starts if the smaller ones lie evenly among the larger ones, as threads share them out.
+    fn spread(&self, part: Expr) -> Expr {
+        part * self.whole() as i64 / self.total() as i64
+    }
+
+    /// Code for a part of this size: `f` is told which size it is (0: larger, 1: smaller).
+    fn either(&self, k: &mut KernelCx, size: Expr, f: impl Fn(&mut KernelCx, usize)) {
+        if self.smaller == 0 {
+            return f(k, 0);
+        }
+        let is_larger = Expr::compare(CmpOp::Eq, size, Expr::i64(self.size as i64));
+        k.if_else(is_larger, |k| f(k, 0), |k| f(k, 1));
     }
 
     /// Code for part `part` of either size: `f` is told which (0: larger, 1: smaller).

@@ -14,7 +14,8 @@
 //! next set is brought nearer; again where several points use one, for a leaf that does not is code that comes from memory, and costs more.
 //! Groups of the convolution are computed one after the other, each with its own part of V.
 //!
-//! Where the weights weigh most, the band is the image: a first kernel fills V, a second is parallel over oc-groups. Every
+//! Where the weights weigh most, the band is the image: a first kernel fills V, a second is parallel over oc-groups, and over halves of
+//! the image where threads would else get different numbers of groups; the halves that one thread has are merged. Every
 //! thread has its own part of the scratch buffers, which stays in its cache; results do not depend on threads. The input's
 //! border covers whole tiles, and of tiles that reach beyond the output only what exists is stored.
 //!
@@ -39,7 +40,7 @@ use crate::program::BufferId;
 use crate::strategy::ByWinograd;
 use crate::x86::{
     BatchReduceGemm, Broadcast, Init, Input, InputTransform, LeafError, LeafSpec, OutputTransform, Pool, Prefetch,
-    Reduce, Tiles, VProg, Winograd,
+    Reduce, Tiles, Touch, VProg, Winograd,
 };
 use lehr_ir::ops::Conv;
 use lehr_ir::{DType, Diag, Op};
@@ -50,6 +51,8 @@ const SHARES: usize = 8;
 const COLD_FOR_FEW: usize = 96 << 10;
 const COLD_FOR_MANY: usize = 1 << 20;
 const FEW_BANDS: usize = 5;
+/// Numbers of groups of output channels that threads share out evenly.
+const EVEN: usize = 4;
 
 pub fn lower(cx: &mut NodeCx, kind: Winograd) -> Result<(), Diag> {
     let Op::Conv(op) = cx.graph.node(cx.anchor_id()).op.clone() else { unreachable!("the role says so") };
@@ -138,7 +141,10 @@ impl WinogradConv {
         let tiling = Tiling::new(isa, kind, shape, [y.shape[0], size[0], size[1]]);
         let (tiles_high, tiles_wide) = (tiling.tiles_high, tiling.tiles_wide);
         let ByWinograd { tile, band, .. } = cx.decide(op, &tiling);
-        let bands = Parts::of(tiles_high, band.unwrap_or(tiles_high));
+        let bands = match band {
+            Some(rows) => Parts::even(tiles_high, rows, y.shape[0]),
+            None => Parts::of(tiles_high, tiles_high),
+        };
         let groups = Parts::of(shape.out_blocks, tile.blocks);
         let packed = pack(kind, &w.to_f32(), [w.shape()[0], w.shape()[1], w.shape()[2]], &shape, lanes, groups);
         let cold = packed.len() > if bands.total() < FEW_BANDS { COLD_FOR_FEW } else { COLD_FOR_MANY };
@@ -192,21 +198,31 @@ impl WinogradConv {
         (self.in_blocks() * self.band_tiles() + 1) * self.lanes
     }
 
-    fn point_m(&self) -> usize {
-        (self.groups.size * self.band_tiles() + 1) * self.lanes
+    fn point_m(&self, rows: usize) -> usize {
+        (self.groups.size * rows * self.tiles_wide + 1) * self.lanes
     }
 
     fn emit(&self, cx: &mut NodeCx) -> Result<(), LeafError> {
-        let mut bands = vec![];
-        for (rows, _) in self.bands.sizes() {
-            bands.push(self.band(cx, rows)?);
-        }
-        if self.whole {
-            self.emit_whole(cx, &bands[0])
-        } else {
-            self.emit_bands(cx, &bands)
+        let sizes: Vec<usize> = match self.whole {
+            true => self.pieces().iter().map(|[_, rows]| *rows).collect(),
+            false => self.bands.sizes().into_iter().map(|(rows, _)| rows).collect(),
+        };
+        let bands = sizes.into_iter().map(|rows| self.band(cx, rows)).collect::<Result<Vec<_>, _>>()?;
+        match self.whole {
+            true => self.emit_whole(cx, &bands)?,
+            false => self.emit_bands(cx, &bands),
         }
         Ok(())
+    }
+
+    /// What a thread may have of a group of output channels where the band is the image, as first row of tiles and number of rows: all;
+    /// or the upper or the lower half, where threads would else get different numbers of groups.
+    fn pieces(&self) -> Vec<[usize; 2]> {
+        let (rows, groups) = (self.tiles_high, self.y.shape[0] * self.all_groups());
+        match groups.is_multiple_of(EVEN) || rows == 1 {
+            true => vec![[0, rows]],
+            false => vec![[0, rows], [0, rows / 2], [rows / 2, rows - rows / 2]],
+        }
     }
 
     /// Operations of an image.
@@ -219,63 +235,102 @@ impl WinogradConv {
         let (images, count) = (self.y.shape[0], self.bands.total());
         let shares = SHARES.min(count);
         let v = cx.scratch(DType::F32, images * shares * self.points() * self.point_v());
-        let m = cx.scratch(DType::F32, images * shares * self.points() * self.point_m());
+        let of_m = self.points() * self.point_m(self.bands.size);
+        let m = cx.scratch(DType::F32, images * shares * of_m);
         let mut k = cx.kernel("");
         let p = k.parallel((images * shares) as i64, (self.work() / shares) as i64);
         let params = self.params(&mut k, v, m);
         let at = unflatten(&mut k, p.clone(), &[images, shares]);
         let own = k.range_start();
         let v_at = k.let_(own.clone() * (self.points() * self.point_v()) as i64);
-        let m_at = k.let_(own * (self.points() * self.point_m()) as i64);
+        let m_at = k.let_(own * of_m as i64);
         let first = k.let_(at[1].clone() * count as i64 / shares as i64);
         let end = k.let_((at[1].clone() + 1) * count as i64 / shares as i64);
         k.for_(LoopKind::Serial, first, end, 1, |k, index| {
-            self.bands.each_size(k, &index, |k, size| {
-                let first = k.let_(self.bands.start(size, index.clone()));
+            let (first, end) = (k.let_(self.bands.spread(index.clone())), self.bands.spread(index + 1));
+            self.bands.either(k, end - first.clone(), |k, size| {
                 let band = BandCx {
                     conv: self,
                     leaves: &leaves[size],
                     params: &params,
                     image: at[0].clone(),
-                    first,
+                    first: first.clone(),
                     v: v_at.clone(),
                     m: m_at.clone(),
                 };
-                k.serial(self.in_blocks(), |k, block| band.input(k, block));
+                k.serial(self.in_blocks(), |k, block| {
+                    k.serial(band.leaves.rows, |k, row| band.input(k, block.clone(), row));
+                });
                 k.serial(self.all_groups(), |k, group| band.group(k, group));
             });
         });
         k.finish();
     }
 
-    fn emit_whole(&self, cx: &mut NodeCx, leaves: &Band) {
-        let (images, groups) = (self.y.shape[0], self.all_groups());
+    fn emit_whole(&self, cx: &mut NodeCx, leaves: &[Band]) -> Result<(), LeafError> {
+        let (images, groups, in_blocks) = (self.y.shape[0], self.all_groups(), self.in_blocks());
         let v = cx.scratch(DType::F32, images * self.points() * self.point_v());
-        let m = cx.scratch(DType::F32, images * groups * self.points() * self.point_m());
-        for name in ["_input", ""] {
-            let inner = if name.is_empty() { groups } else { self.in_blocks() };
-            let work =
-                if name.is_empty() { self.work() } else { 8 * self.points() * self.band_tiles() * inner * self.lanes };
-            let mut k = cx.kernel(name);
-            let p = k.parallel((images * inner) as i64, (work / inner) as i64);
-            let at = unflatten(&mut k, p, &[images, inner]);
-            let own = k.range_start();
-            let band = BandCx {
-                conv: self,
-                leaves,
-                image: at[0].clone(),
-                first: Expr::i64(0),
-                v: k.let_(at[0].clone() * (self.points() * self.point_v()) as i64),
-                m: k.let_(own * (self.points() * self.point_m()) as i64),
-                params: &if name.is_empty() { self.params(&mut k, v, m) } else { self.input_params(&mut k, v) },
+        let touch = cx.low.leaf(&LeafSpec::Touch(Touch))?;
+        let mut k = cx.kernel("_input");
+        let work = 8 * self.points() * self.tiles_wide * self.lanes;
+        let p = k.parallel((images * in_blocks * self.tiles_high) as i64, work as i64);
+        let at = unflatten(&mut k, p, &[images, in_blocks, self.tiles_high]);
+        let params = self.input_params(&mut k, v);
+        self.whole_band(&mut k, &leaves[0], &params, at[0].clone()).input(&mut k, at[1].clone(), at[2].clone());
+        k.finish();
+
+        let pieces = self.pieces();
+        let halves = if pieces.len() > 1 { 2 } else { 1 };
+        let all = groups * halves;
+        // M of two halves is enough for the image.
+        let of_m = self.points() * self.point_m(self.tiles_high.div_ceil(halves));
+        let m = cx.scratch(DType::F32, images * all * of_m);
+        let mut k = cx.kernel("");
+        let p = k.parallel((images * all) as i64, (self.work() / all) as i64);
+        // A thread does at once what it has of an image.
+        let run = k.merge(all as i64);
+        let image = k.let_(p.clone() / all as i64);
+        let params = self.params(&mut k, v, m);
+        let band = self.whole_band(&mut k, &leaves[0], &params, image.clone());
+        self.fetch(&mut k, touch, &band, Expr::compare(CmpOp::Lt, run.clone(), Expr::i64(all as i64)));
+        let m = k.range_start() * of_m as i64;
+        let (m, first) = (k.let_(m), k.let_(p - image * all as i64));
+        let end = k.let_(first.clone() + run);
+        let halves = halves as i64;
+        let groups_end = (end.clone() + (halves - 1)) / halves;
+        k.for_(LoopKind::Serial, first.clone() / halves, groups_end, 1, |k, group| {
+            let piece = |k: &mut KernelCx, which: usize| {
+                let row = pieces[which][0];
+                let v = k.let_(band.v.clone() + (row * self.tiles_wide * self.lanes) as i64);
+                let image = band.image.clone();
+                let piece =
+                    BandCx { leaves: &leaves[which], image, first: Expr::i64(row as i64), v, m: m.clone(), ..band };
+                piece.group(k, group.clone());
             };
-            if name.is_empty() {
-                band.group(&mut k, at[1].clone())
-            } else {
-                band.input(&mut k, at[1].clone())
+            if pieces.len() == 1 {
+                return piece(k, 0);
             }
-            k.finish();
-        }
+            let upper = k.let_(group.clone() * halves);
+            let lacks_upper = Expr::compare(CmpOp::Lt, upper.clone(), first);
+            let lacks_lower = Expr::compare(CmpOp::Lt, end, upper + halves);
+            let others = |k: &mut KernelCx| k.if_else(lacks_lower, |k| piece(k, 1), |k| piece(k, 0));
+            k.if_else(lacks_upper, |k| piece(k, 2), others);
+        });
+        k.finish();
+        Ok(())
+    }
+
+    /// Brings V of an image nearer, where other threads have computed some of it.
+    fn fetch(&self, k: &mut KernelCx, touch: u32, band: &BandCx, is_shared: Expr) {
+        let rounds = (4 * self.points() * self.point_v() / Touch::ROUND) as i64;
+        let rounds = Expr::select(is_shared, Expr::i64(rounds), Expr::i64(0));
+        k.leaf(touch, vec![address(band.params.v, band.v.clone()), LeafArg::Int(rounds)]);
+    }
+
+    /// All of an image.
+    fn whole_band<'c>(&'c self, k: &mut KernelCx, leaves: &'c Band, params: &'c Params, image: Expr) -> BandCx<'c> {
+        let v = k.let_(image.clone() * (self.points() * self.point_v()) as i64);
+        BandCx { conv: self, leaves, params, image, first: Expr::i64(0), v, m: Expr::i64(0) }
     }
 
     fn params(&self, k: &mut KernelCx, v: BufferId, m: BufferId) -> Params {
@@ -296,6 +351,7 @@ impl WinogradConv {
         Params { x, y: v, w: v, bias: None, v, m: v }
     }
 
+    /// Leaves of so many rows of tiles.
     fn band(&self, cx: &mut NodeCx, rows: usize) -> Result<Band, LeafError> {
         let input = LeafSpec::WinogradInput(InputTransform {
             winograd: self.kind,
@@ -311,23 +367,23 @@ impl WinogradConv {
             let parts = Parts::of(rows * self.tiles_wide, self.pixels);
             for (pixels, count) in parts.sizes() {
                 let next = self.next_weights(blocks, parts.total());
-                of_group.push(cx.low.leaf(&self.product(blocks, pixels, count, next))?);
+                of_group.push(cx.low.leaf(&self.product(rows, blocks, [pixels, count], next))?);
             }
             products.push(of_group);
         }
         let m = self.kind.outputs();
         let mut outputs = [[None; 2]; 2];
         for (last_row, last_col) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
-            let (rows, cols) = (self.size[0] % m, self.size[1] % m);
+            let rest = self.size.map(|n| n % m);
             let tiles = if last_col == 1 { 1 } else { self.size[1] / m };
-            if (last_row == 1 && rows == 0) || (last_col == 1 && cols == 0) || tiles == 0 {
+            if (last_row == 1 && rest[0] == 0) || (last_col == 1 && rest[1] == 0) || tiles == 0 {
                 continue;
             }
             let spec = LeafSpec::WinogradOutput(OutputTransform {
                 winograd: self.kind,
-                rows: if last_row == 1 { rows } else { m } as u32,
-                cols: if last_col == 1 { cols } else { m } as u32,
-                point: bytes(self.point_m() as i64),
+                rows: if last_row == 1 { rest[0] } else { m } as u32,
+                cols: if last_col == 1 { rest[1] } else { m } as u32,
+                point: bytes(self.point_m(rows) as i64),
                 pool: self.pool,
                 row: bytes(self.ys.spatial[0]),
                 bias: self.bias.is_some(),
@@ -349,7 +405,8 @@ impl WinogradConv {
         if self.cold { self.weights_of_set(blocks) / tiles } else { 0 }
     }
 
-    fn product(&self, blocks: usize, pixels: usize, count: usize, next: usize) -> LeafSpec {
+    /// Of a group of output blocks, for so many tiles of pixels in a band of so many rows.
+    fn product(&self, rows: usize, blocks: usize, [pixels, count]: [usize; 2], next: usize) -> LeafSpec {
         LeafSpec::Gemm(BatchReduceGemm {
             pixels: pixels as u32,
             blocks: blocks as u32,
@@ -363,7 +420,7 @@ impl WinogradConv {
             init: Init::Zero,
             epilogue: VProg::identity(),
             out_pixel_stride: bytes(self.lanes as i64),
-            out_block_stride: bytes((self.band_tiles() * self.lanes) as i64),
+            out_block_stride: bytes((rows * self.tiles_wide * self.lanes) as i64),
             last_lanes: None,
             tiles: Tiles::Fixed(count as u32),
             prefetch: if next > 0 { Prefetch::Next(next as u32) } else { Prefetch::None },
@@ -387,18 +444,15 @@ fn address(buf: Param, index: Expr) -> LeafArg {
 }
 
 impl BandCx<'_> {
-    /// Transforms a block of input channels.
-    fn input(&self, k: &mut KernelCx, block: Expr) {
+    /// Transforms a row of tiles of a block of input channels.
+    fn input(&self, k: &mut KernelCx, block: Expr, row: Expr) {
         let c = self.conv;
-        let (step, row_elements) = (c.kind.outputs() * c.kind.stride(), (c.tiles_wide * c.lanes) as i64);
-        let to = k.let_(self.v.clone() + block.clone() * (c.band_tiles() * c.lanes) as i64);
-        k.serial(self.leaves.rows, |k, row| {
-            let place =
-                [(self.first.clone() + row.clone()) * step as i64 - Expr::i64(c.pads[0]), Expr::i64(-c.pads[1])];
-            let from = c.xs.at(&self.image, block.clone(), &place);
-            let to = to + row * row_elements;
-            k.leaf(self.leaves.input, vec![address(self.params.x, from), address(self.params.v, to)]);
-        });
+        let step = (c.kind.outputs() * c.kind.stride()) as i64;
+        let place = [(self.first.clone() + row.clone()) * step - Expr::i64(c.pads[0]), Expr::i64(-c.pads[1])];
+        let from = c.xs.at(&self.image, block.clone(), &place);
+        let tile = block * c.band_tiles() as i64 + row * c.tiles_wide as i64;
+        let to = self.v.clone() + tile * c.lanes as i64;
+        k.leaf(self.leaves.input, vec![address(self.params.x, from), address(self.params.v, to)]);
     }
 
     /// A group of output blocks, numbered through all groups of the convolution.
@@ -422,7 +476,7 @@ impl BandCx<'_> {
         let v = k.let_(self.v.clone() + conv_group * (c.shape.in_blocks * c.band_tiles() * c.lanes) as i64);
         k.serial(c.points(), |k, point| {
             let v = k.let_(v.clone() + point.clone() * c.point_v() as i64);
-            let m = k.let_(self.m.clone() + point.clone() * c.point_m() as i64);
+            let m = k.let_(self.m.clone() + point.clone() * c.point_m(self.leaves.rows) as i64);
             let w = k.let_(w + set_of_weights(c.kind, &point) * (blocks * of_set) as i64);
             let next = k.let_(step_to_next_set(c.kind, &point) * c.weights_of_set(blocks) as i64);
             let (mut pixel, mut tile) = (0, 0);
@@ -452,7 +506,7 @@ impl BandCx<'_> {
     fn output(&self, k: &mut KernelCx, block: Expr, inner: Expr, row: Expr) {
         let c = self.conv;
         let block = k.let_(block);
-        let from = inner * (c.band_tiles() * c.lanes) as i64 + row.clone() * (c.tiles_wide * c.lanes) as i64;
+        let from = (inner * self.leaves.rows as i64 + row.clone()) * (c.tiles_wide * c.lanes) as i64;
         let from = k.let_(self.m.clone() + from);
         let row = k.let_(self.first.clone() + row);
         if c.size[0].is_multiple_of(c.kind.outputs()) {
