@@ -101,6 +101,24 @@ fn every_number_of_rows_has_a_tile_for_compact_weights() {
     }
 }
 
+/// Right operands of more than what is read as it lies, and, of the largest caches, of less than what is packed ahead of all: of one phase and of two, with tiles
+/// and groups of one size and of two, and with blocks that end with the matrix or do not.
+#[test]
+fn operands_that_tiles_pack_give_the_evaluators_answer() {
+    for (rows, inner, columns) in [(34, 600, 100), (95, 300, 208), (130, 130, 333), (40, 1100, 65)] {
+        let mut g = Graph::new("product");
+        let [a, b] = [("a", [rows, inner]), ("b", [inner, columns])]
+            .map(|(name, shape)| g.add_input(name, TensorType::new(DType::F32, shape)));
+        let y = g.add1(MatMul {}, &[a, b], vec![]).expect("the shapes fit");
+        g.add_output("y", y);
+        let inputs = inputs(&g, 5);
+        let (want, most) = expected(&g, &inputs).expect("all values are finite");
+        for caches in [0, 2] {
+            check(&g, &inputs, (&want, most), &options(caches)).unwrap_or_else(|why| panic!("{rows} rows: {why}"));
+        }
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 30, failure_persistence: None, ..ProptestConfig::default() })]
 

@@ -15,7 +15,7 @@ use super::alloc::{Allocated, Place, allocate};
 use super::asm::{Asm, Bin, FmaForm, Label, Mask, Mem, Src, VReg, mem};
 use super::fold::{Fold, fold_into};
 use super::gather::{SAVED, Segment};
-use super::matrix::RightStrides;
+use super::matrix::{RightStrides, TARGET};
 use super::prefetch::{NEXT, Prefetch, Schedule};
 use super::vprog::{Access, VProg};
 use super::{Isa, LeafError, compact, slots};
@@ -140,7 +140,7 @@ impl BatchReduceGemm {
     pub(super) fn packed(&self, isa: Isa) -> RightStrides {
         let vector = isa.bytes() as i32;
         let step = (self.blocks as i32).saturating_mul(vector);
-        RightStrides { step, block: vector, exact: false, compact: false }
+        RightStrides { step, block: vector, exact: false, compact: false, packs: false }
     }
 
     /// With segments the reduction is by them, see [`GatherGemm`](super::GatherGemm).
@@ -280,6 +280,7 @@ impl<'a> Leaf<'a> {
         if self.prefetch.is_some() {
             saved.push(NEXT);
         }
+        saved.extend(self.right.packs.then_some(TARGET));
         if !self.segments.is_empty() {
             saved.extend(SAVED);
         }
@@ -311,6 +312,7 @@ impl<'a> Leaf<'a> {
             self.asm.op_rr(Code::VEX_Kmovw_kr_r32, Register::K1, Register::EAX);
         }
         self.load_next(operands);
+        self.load_target(operands);
         self.load_lane_masks();
         self.asm.load64(IN, mem(ARGS, slots::IN));
         self.asm.load64(OUT, mem(ARGS, slots::OUT));
@@ -422,9 +424,10 @@ impl<'a> Leaf<'a> {
                 self.asm.mov_imm(FREE[depth], rounds as i32);
                 let top = self.asm.here();
                 self.prefetch_next(Some(depth));
-                (0..i64::from(unroll)).for_each(|u| self.step(u * stride, u * step));
+                (0..i64::from(unroll)).for_each(|u| self.step(u * stride, u));
                 self.asm.add_imm(IN, i64::from(unroll) * stride);
                 self.asm.add_imm(W, i64::from(unroll) * step);
+                self.advance_target(i64::from(unroll));
                 self.asm.op_r(Code::Dec_rm64, FREE[depth]);
                 self.asm.jump(Code::Jne_rel32_64, top);
                 let total = i64::from(rounds * unroll);
@@ -434,7 +437,7 @@ impl<'a> Leaf<'a> {
                 self.prefetch_next(Some(depth));
             }
             let straight = if rounds > 1 { rest } else { trip };
-            (0..i64::from(straight)).for_each(|u| self.step(u * stride, u * step));
+            (0..i64::from(straight)).for_each(|u| self.step(u * stride, u));
             moved.owed = i64::from(straight) * step;
             return moved;
         }
@@ -458,17 +461,18 @@ impl<'a> Leaf<'a> {
         (most / 2 + 1..=most).rev().find(|u| trip.is_multiple_of(*u)).unwrap_or(most)
     }
 
-    /// One element (or vector) of every pixel times the weights of every block.
-    fn step(&mut self, input: i64, weights: i64) {
+    /// One element (or vector) of every pixel times the weights of every block, `ahead` steps from the pointer of the weights.
+    fn step(&mut self, input: i64, ahead: i64) {
         if matches!(self.s.input, Input::Sum | Input::Max) {
             return self.fold(input);
         }
         let (pixels, blocks) = (self.s.pixels, self.s.blocks);
-        let block = i64::from(self.right.block);
+        let (block, weights) = (i64::from(self.right.block), ahead * i64::from(self.right.step));
         for n in 0..blocks {
             let (w, mask) = (self.weight(n), self.mask(n).filter(|_| self.right.exact));
             self.asm.load(w, mem(W, weights + i64::from(n) * block), mask);
         }
+        self.pack_step(ahead);
         if let Prefetch::Ahead(ahead) = self.s.prefetch {
             // Vectors side by side may share a line.
             let lines = (0..i64::from(blocks)).map(|n| n * block).filter(|at| at % 64 == 0);

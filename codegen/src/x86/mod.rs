@@ -17,6 +17,7 @@
 //! | 4    | tiles, i64 ([`Tiles::Runtime`]; else not read) | second operand, and so on  |
 //! | 5... | operands of the epilogue, in order           |                              |
 //! | then | offset to prefetch at ([`Prefetch::Next`])   |                              |
+//! | then | where to pack ([`RightStrides::packs`])      |                              |
 //!
 //! Pointers of operands address what belongs to the first pixel and first block, and move with the tile by their [`Access`]. All
 //! pointers need the alignment of f32 only; full speed wants vectors aligned to their size. Specs are equal as data, so equal leaves

@@ -22,7 +22,8 @@ fn leaf(rows: usize, blocks: usize, len: usize, form: &CompactForm, columns: usi
         tiles: Tiles::Runtime,
         prefetch: Prefetch::Ahead(2048),
     };
-    let right = RightStrides { step: 0, block: bytes(form.words(form.inner)), exact: false, compact: true };
+    let right =
+        RightStrides { step: 0, block: bytes(form.words(form.inner)), exact: false, compact: true, packs: false };
     LeafSpec::Matrix(MatrixTile { tile, right })
 }
 

@@ -113,14 +113,23 @@ fn check_tile(
 
     let mut args = vec![input.addr(), weights.addr(), out.addr(), bias.addr(), u64::from(tiles)];
     args.extend(operands.iter().map(Guarded::addr));
-    // Where the next weights are: nowhere, which a prefetch does not mind.
-    args.push(1 << 40);
+    // Where vectors are packed, or the next weights are: nowhere, which a prefetch does not mind.
+    let packs = right.is_some_and(|r| r.packs);
+    let panel = packs.then(|| Guarded::new(&random.vec(steps.len() * blocks * lanes), guard));
+    args.push(panel.as_ref().map_or(1 << 40, Guarded::addr));
     let spec = match right {
         Some(right) => LeafSpec::Matrix(MatrixTile { tile: s.clone(), right }),
         None => LeafSpec::Gemm(s.clone()),
     };
     let leaf = spec.emit(isa).unwrap_or_else(|e| panic!("{s:?}: {e}"));
     load(&leaf).call(&args);
+    if let Some(panel) = panel {
+        for (i, got) in panel.slice().iter().enumerate() {
+            let (k, n, lane) = (i / (blocks * lanes), i / lanes % blocks, i % lanes);
+            let want = if lane < valid(n) { weights.slice()[weight(k, n) + lane] } else { 0.0 };
+            assert_eq!(*got, want, "{isa:?} {s:?}: packed step {k}, block {n}, lane {lane}");
+        }
+    }
 
     let mut expected: Vec<f64> = before.iter().map(|x| f64::from(*x)).collect();
     for (p, n) in (0..pixels).flat_map(|p| (0..blocks).map(move |n| (p, n))) {
@@ -253,19 +262,27 @@ fn matrices_in_place_and_blocks_apart() {
             s.last_lanes = (random.below(2) == 0).then(|| 1 + random.below(u64::from(lanes) - 1) as u32);
             let apart = random.below(2) == 0;
             let columns = (blocks * lanes) as i32 + random.below(20) as i32;
+            let packs = !apart && random.below(2) == 0;
             let right = match apart {
-                true => RightStrides { step: vector, block: inner as i32 * vector, exact: false, compact: false },
-                false => RightStrides { step: 4 * columns, block: vector, exact: true, compact: false },
+                true => RightStrides {
+                    step: vector,
+                    block: inner as i32 * vector,
+                    exact: false,
+                    compact: false,
+                    packs: false,
+                },
+                false => RightStrides { step: 4 * columns, block: vector, exact: true, compact: false, packs },
             };
             s.out_pixel_stride = 4 * columns;
             s.out_block_stride = vector;
             s.prefetch = if apart { Prefetch::Ahead(1024) } else { Prefetch::None };
             s.init = random.pick(&[Init::Zero, Init::Bias, Init::Output]);
-            s.tiles = Tiles::Runtime;
+            let tiles = if packs { 1 } else { 1 + random.below(3) as u32 };
+            s.tiles = if packs { Tiles::Fixed(1) } else { Tiles::Runtime };
             let Epilogue { program, reference } = epilogues(Access::Same).swap_remove(random.below(5) as usize);
             s.epilogue = program;
             let guard = if round % 2 == 0 { Guard::Behind } else { Guard::Before };
-            check_tile(isa, &s, Some(right), 1 + random.below(3) as u32, reference, &mut random, guard);
+            check_tile(isa, &s, Some(right), tiles, reference, &mut random, guard);
         }
     }
 }

@@ -1,13 +1,17 @@
 //! Matrix products by leaves: a row of the left operand is a pixel, its elements are input channels.
 //!
 //! ```text
-//! pack the right operand                        if it is no constant, and there are rows enough to make up for it
+//! pack the right operand                        if it is no constant, is large, and there are rows enough to make up for it
 //! parallel for matrix, chunk of rows, chunk of columns
 //!     for phase of the inner axis               so long that the chunk of the left operand stays in the L2 cache
 //!         for group of column blocks
 //!             leaf: tiles of rows               the first phase starts from the bias, the last one has the epilogue;
 //!                                               each brings a part of the next group's vectors to the L2 cache
 //! ```
+//!
+//! A right operand of up to half the L2 cache is packed by the tiles themselves: the first one of a group reads it as it lies and stores
+//! its vectors into a panel of the thread, where the others read them. That spares a pass over memory before all else, and no core reads
+//! what another has packed. Larger ones would be packed anew for every chunk of rows, and their lines fall into too few sets of the cache.
 //!
 //! With few rows the weights' streams must not be broken off, and the two inner loops change places.
 
@@ -37,8 +41,9 @@ const LEAST_ROWS: usize = 64;
 const MAX_PHASE: usize = 1024;
 /// The same where weights are compact, which have scales for every phase.
 const COMPACT_PHASE: usize = 512;
-/// Rows whose distance is a multiple of this fall into one set of the L1 cache, which has room for so many lines of them.
-const ALIAS: usize = 4096;
+/// Rows whose distance is a multiple of this fall into two sets of the L1 cache or one, which have room for so many lines of them beside
+/// the columns' stream.
+const ALIAS: usize = 2048;
 const MAX_ALIASES: u32 = 9;
 /// A right operand that is no constant is left as it lies up to this size, or for up to so many rows: packing would cost more.
 const IN_PLACE: usize = 1 << 17;
@@ -102,7 +107,7 @@ impl Sizes {
 pub fn lower(cx: &mut NodeCx) -> Result<(), Diag> {
     let product = Product::new(cx)?;
     let leaves = product.leaves(cx).map_err(|e| leaf_diag(cx, &e))?;
-    product.emit(cx, &leaves);
+    product.emit(cx, leaves);
     if product.apart {
         product.emit_rest(cx);
     }
@@ -166,11 +171,14 @@ impl Product {
         };
         let shape = (inner, columns);
         let large = 4 * inner * columns > IN_PLACE;
+        let l2 = cx.low.machine.caches.l2;
+        // The L2 cache has room for little else.
+        let streams = 4 * inner * columns > l2 / 2;
         let layout = if trans_b { MatrixLayout::Nk } else { MatrixLayout::Kn };
         let values: Option<Vec<f32>> = cx.constant(1).map(|b| b.to_f32().iter().map(|v| v * alpha).collect());
         // Weights that the L2 cache holds from run to run are read faster than they are unpacked.
         let (most_rows, accumulators) = compact_tile(isa);
-        let streamed = rows <= most_rows && 4 * inner * columns > cx.low.machine.caches.l2;
+        let streamed = rows <= most_rows && 4 * inner * columns > l2;
         let compact_phase = phase_of(inner, COMPACT_PHASE).next_multiple_of(COMPACT_STEPS);
         let compact = match &values {
             Some(values) if streamed && cx.low.compact => Right::compact(cx, values, layout, shape, compact_phase),
@@ -194,10 +202,10 @@ impl Product {
                 let b = cx.view(1).expect("the right operand is in a buffer");
                 // With AVX2, the mask of a last block in place takes a register of its own.
                 let fits = isa == Isa::Avx512 || columns.is_multiple_of(lanes);
-                let in_place = !trans_b && fits && (!large || rows <= IN_PLACE_ROWS);
-                match in_place {
-                    true => Right::in_place(cx, &b, shape),
-                    false => Right::packed(cx, &b, trans_b, shape, &groups)?,
+                match !trans_b && fits {
+                    true if !large || rows <= IN_PLACE_ROWS => Right::in_place(cx, &b, shape),
+                    true if !streams => Right::panels(cx, &b, shape),
+                    _ => Right::packed(cx, &b, trans_b, shape, &groups)?,
                 }
             }
         };
@@ -213,7 +221,7 @@ impl Product {
         // Of few columns and steps there are more chunks, for all threads to have some.
         let shares = SHARES.div_ceil(sizes.matrices * groups.total()).min(rows.div_ceil(LEAST_ROWS));
         let row_chunk = tiles.total().div_ceil(rows.div_ceil((CHUNK / phase).max(1)).max(shares));
-        let prefetch = right.form == Form::Together && 4 * inner * columns > cx.low.machine.caches.l2 / 2;
+        let prefetch = right.form == Form::Together && streams;
         let bias = matches!(op, Op::Gemm(_)) && cx.has(2) && beta != 0.0;
         let bias = bias.then(|| match cx.constant(2) {
             // One number for all columns, or one for each.
@@ -260,13 +268,22 @@ impl Product {
     }
 
     /// For each phase and size of group, without and with the last column, and each size of tile.
-    fn leaves(&self, cx: &mut NodeCx) -> Result<Vec<u32>, LeafError> {
-        let mut leaves = vec![];
+    fn leaves(&self, cx: &mut NodeCx) -> Result<Leaves, LeafError> {
+        let mut leaves = Leaves { tiles: vec![], packing: vec![] };
         for phase in &self.phases {
             for (blocks, _) in self.groups.sizes() {
                 for partial in [false, true] {
                     for (pixels, _) in self.tiles.sizes() {
-                        leaves.push(cx.low.leaf(&self.leaf(phase, blocks, pixels, partial))?);
+                        let strides = self.right.strides(blocks);
+                        if strides.packs {
+                            let tile =
+                                BatchReduceGemm { tiles: Tiles::Fixed(1), ..self.tile(phase, blocks, pixels, partial) };
+                            let spec = LeafSpec::Matrix(MatrixTile { tile, right: strides });
+                            leaves.packing.push(cx.low.leaf(&spec)?);
+                        }
+                        let right = if strides.packs { self.right.panel_strides(blocks) } else { strides };
+                        let tile = self.tile(phase, blocks, pixels, partial);
+                        leaves.tiles.push(cx.low.leaf(&LeafSpec::Matrix(MatrixTile { tile, right }))?);
                     }
                 }
             }
@@ -279,10 +296,10 @@ impl Product {
         if self.trans_a { (1, self.sizes.rows) } else { (self.sizes.inner, 1) }
     }
 
-    fn leaf(&self, phase: &Phase, blocks: usize, pixels: usize, partial: bool) -> LeafSpec {
+    fn tile(&self, phase: &Phase, blocks: usize, pixels: usize, partial: bool) -> BatchReduceGemm {
         let beyond = self.sizes.columns % self.lanes;
         let (row, step) = self.left_strides();
-        let tile = BatchReduceGemm {
+        BatchReduceGemm {
             pixels: pixels as u32,
             blocks: blocks as u32,
             input: Input::Element,
@@ -302,10 +319,9 @@ impl Product {
             prefetch: match self.right.form {
                 Form::Apart | Form::Compact(_) => Prefetch::Ahead(AHEAD),
                 Form::Together if self.prefetch => Prefetch::Next(self.next_bytes(phase, blocks) as u32),
-                Form::Together | Form::InPlace => Prefetch::None,
+                Form::Together | Form::InPlace | Form::Panels => Prefetch::None,
             },
-        };
-        LeafSpec::Matrix(MatrixTile { tile, right: self.right.strides(blocks) })
+        }
     }
 
     /// Bytes of the next group's vectors in the same phase that a tile brings.
@@ -324,7 +340,7 @@ impl Product {
         k.finish();
     }
 
-    fn emit(&self, cx: &mut NodeCx, leaves: &[u32]) {
+    fn emit(&self, cx: &mut NodeCx, leaves: Leaves) {
         let Sizes { matrices, rows, inner, columns, .. } = self.sizes;
         let row_chunk = self.row_chunk;
         let row_chunks = self.tiles.total().div_ceil(row_chunk);
@@ -332,6 +348,8 @@ impl Product {
         let column_chunk = self.groups.total().div_ceil(wanted);
         let column_chunks = self.groups.total().div_ceil(column_chunk);
         let extent = matrices * row_chunks * column_chunks;
+        let panel = self.phase * self.tile.blocks as usize * self.lanes;
+        let panels = (self.right.form == Form::Panels).then(|| cx.scratch(DType::F32, extent * panel));
         let mut k = cx.kernel("");
         let p = k.parallel(extent as i64, (2 * matrices * rows * columns * inner / extent) as i64);
         let at = unflatten(&mut k, p, &[matrices, row_chunks, column_chunks]);
@@ -356,13 +374,18 @@ impl Product {
                 if self.phases.len() > 1 { Access::ReadWrite } else { Access::Write },
             ),
             bias: self.bias.map(|b| k.param_for(b, Access::Read)),
+            panel: panels.map(|panels| {
+                let own = k.range_start() * panel as i64;
+                let own = k.let_(own);
+                LeafArg::Address { buf: k.param_for(panels, Access::ReadWrite), index: own }
+            }),
         };
         let (first, end) = (calls.groups.0.clone(), calls.groups.1.clone());
         match self.right.form {
             Form::Apart | Form::Compact(_) => k.for_(LoopKind::Serial, first, end, 1, |k, group| {
                 self.each_phase(k, |k, kind, inner| calls.group(k, kind, &group, inner));
             }),
-            Form::Together | Form::InPlace => self.each_phase(&mut k, |k, kind, inner| {
+            Form::Together | Form::InPlace | Form::Panels => self.each_phase(&mut k, |k, kind, inner| {
                 let (first, end) = (first.clone(), end.clone());
                 k.for_(LoopKind::Serial, first, end, 1, |k, group| calls.group(k, kind, &group, inner));
             }),
@@ -405,10 +428,16 @@ fn phases(inner: usize, len: usize) -> Vec<Phase> {
     }
 }
 
+/// Leaves of each kind of tile. Those that pack are there where the right operand is packed by tiles.
+struct Leaves {
+    tiles: Vec<u32>,
+    packing: Vec<u32>,
+}
+
 /// Leaf calls of a kernel.
 struct Calls<'p> {
     product: &'p Product,
-    leaves: &'p [u32],
+    leaves: Leaves,
     matrix: Expr,
     /// First and end of the chunk.
     tiles: (Expr, Expr),
@@ -417,6 +446,8 @@ struct Calls<'p> {
     right: Param,
     to: Param,
     bias: Option<Param>,
+    /// The thread's panel.
+    panel: Option<LeafArg>,
 }
 
 impl Calls<'_> {
@@ -433,6 +464,17 @@ impl Calls<'_> {
     fn tiles(&self, k: &mut KernelCx, phase: usize, (size, partial): (usize, bool), block: &Expr, inner: &Expr) {
         let Product { groups, tiles, .. } = self.product;
         let (first, end) = &self.tiles;
+        let kinds = (groups.sizes().len(), tiles.sizes().len());
+        let blocks = groups.sizes()[size].0;
+        let which = |part: usize| ((phase * kinds.0 + size) * 2 + usize::from(partial)) * kinds.1 + part;
+        let mut first = first.clone();
+        if self.panel.is_some() {
+            tiles.each_size(k, &first, |k, part| {
+                let row = k.let_(tiles.start(part, first.clone()));
+                self.leaf(k, (self.leaves.packing[which(part)], phase), (block, blocks), inner, row, None);
+            });
+            first = k.let_(first + 1);
+        }
         for (part, (pixels, _)) in tiles.sizes().into_iter().enumerate() {
             // Larger tiles come first, smaller ones behind `count`.
             let clamp = |e: &Expr| match (part, tiles.smaller) {
@@ -440,17 +482,15 @@ impl Calls<'_> {
                 (0, _) => e.clone().min(Expr::i64(tiles.count as i64)),
                 _ => e.clone().max(Expr::i64(tiles.count as i64)),
             };
-            let (from, to) = (k.let_(clamp(first)), k.let_(clamp(end)));
+            let (from, to) = (k.let_(clamp(&first)), k.let_(clamp(end)));
             let before = (part * tiles.count * (tiles.size - pixels)) as i64;
             let row = k.let_(from.clone() * pixels as i64 + before);
-            let kinds = (groups.sizes().len(), tiles.sizes().len());
             let done = from.clone() - first.clone();
-            let which = ((phase * kinds.0 + size) * 2 + usize::from(partial)) * kinds.1 + part;
-            let blocks = groups.sizes()[size].0;
-            self.leaf(k, (self.leaves[which], phase), (block, blocks), inner, row, (to - from, done));
+            self.leaf(k, (self.leaves.tiles[which(part)], phase), (block, blocks), inner, row, Some((to - from, done)));
         }
     }
 
+    /// So many tiles from `row` on, with what the chunk has done before them; or one that packs.
     fn leaf(
         &self,
         k: &mut KernelCx,
@@ -458,7 +498,7 @@ impl Calls<'_> {
         (block, blocks): (&Expr, usize),
         inner: &Expr,
         row: Expr,
-        (tiles, done): (Expr, Expr),
+        tiles: Option<(Expr, Expr)>,
     ) {
         let p = self.product;
         let address = |buf, index| LeafArg::Address { buf, index };
@@ -467,23 +507,32 @@ impl Calls<'_> {
         let (per_row, per_step) = p.left_strides();
         let left = if p.sizes.left == 1 { 0 } else { p.sizes.rows * p.sizes.inner };
         let left = self.matrix.clone() * left as i64 + row * per_row as i64 + inner.clone() * per_step as i64;
+        let right = match (&self.panel, &tiles) {
+            (Some(panel), Some(_)) => panel.clone(),
+            _ => address(self.right, p.right.position(&self.matrix, block, blocks, inner)),
+        };
+        let count = tiles.as_ref().map_or(Expr::i64(1), |(count, _)| count.clone());
         let mut args = vec![
             address(self.from, left),
-            address(self.right, p.right.position(&self.matrix, block, blocks, inner)),
+            right,
             address(self.to, place.position(&p.lattice)),
             match self.bias {
                 Some(bias) => address(bias, block.clone() * p.lanes as i64),
                 None => LeafArg::Int(Expr::i64(0)),
             },
-            LeafArg::Int(tiles),
+            LeafArg::Int(count),
         ];
         if p.phases[phase].last {
             args.extend(addresses(k, &p.fused.feeds, Some(&p.lattice), p.lanes, &place));
         }
-        if p.prefetch {
-            let group = (4 * p.sizes.inner * blocks * p.lanes) as i64;
-            let done = done * p.next_bytes(&p.phases[phase], blocks) as i64;
-            args.push(LeafArg::Int(done + group));
+        match tiles {
+            None => args.extend(self.panel.clone()),
+            Some((_, done)) if p.prefetch => {
+                let group = (4 * p.sizes.inner * blocks * p.lanes) as i64;
+                let done = done * p.next_bytes(&p.phases[phase], blocks) as i64;
+                args.push(LeafArg::Int(done + group));
+            }
+            Some(_) => {}
         }
         k.leaf(leaf, args);
     }

@@ -17,6 +17,8 @@ pub enum Form {
     Apart,
     /// `[K, N]`, as it was given.
     InPlace,
+    /// The same, and the first tile of a chunk packs each group for the others, into a panel of the thread.
+    Panels,
     /// A stream for each block, five numbers in the place of four, and scales ahead of every phase.
     Compact(CompactForm),
 }
@@ -82,7 +84,13 @@ impl Right {
     /// As it lies: `[K, N]` for each matrix.
     pub fn in_place(cx: &NodeCx, view: &View, (inner, columns): (usize, usize)) -> Right {
         let matrix = if view.len() == inner * columns { 0 } else { inner * columns };
-        Right { buf: view.dense_buffer(), form: Form::InPlace, inner, columns, lanes: cx.low.isa().lanes(), matrix }
+        let (buf, lanes) = (view.dense_buffer(), cx.low.isa().lanes());
+        Right { buf, form: Form::InPlace, inner, columns, lanes, matrix }
+    }
+
+    /// As it lies, packed by tiles into panels.
+    pub fn panels(cx: &NodeCx, view: &View, shape: (usize, usize)) -> Right {
+        Right { form: Form::Panels, ..Right::in_place(cx, view, shape) }
     }
 
     /// Packed by a kernel of its own, group by group.
@@ -140,11 +148,17 @@ impl Right {
         let (step, block, exact) = match self.form {
             Form::Together => (blocks * self.lanes, self.lanes, false),
             Form::Apart => (self.lanes, self.inner * self.lanes, false),
-            Form::InPlace => (self.columns, self.lanes, true),
+            Form::InPlace | Form::Panels => (self.columns, self.lanes, true),
             Form::Compact(form) => (0, form.words(self.inner), false),
         };
         let compact = matches!(self.form, Form::Compact(_));
-        RightStrides { step: bytes(step as i64), block: bytes(block as i64), exact, compact }
+        let packs = self.form == Form::Panels;
+        RightStrides { step: bytes(step as i64), block: bytes(block as i64), exact, compact, packs }
+    }
+
+    /// Where the others find them that a tile has packed.
+    pub fn panel_strides(&self, blocks: usize) -> RightStrides {
+        Right { form: Form::Together, ..*self }.strides(blocks)
     }
 
     /// Position of the first vector of a group of so many blocks that starts at `block`, from row `inner` of the matrix on, where a phase
@@ -153,7 +167,7 @@ impl Right {
         let (per_block, per_row) = match self.form {
             Form::Together => (self.inner * self.lanes, blocks * self.lanes),
             Form::Apart => (self.inner * self.lanes, self.lanes),
-            Form::InPlace => (self.lanes, self.columns),
+            Form::InPlace | Form::Panels => (self.lanes, self.columns),
             Form::Compact(form) => {
                 let phases = inner.clone() / form.phase as i64;
                 return block.clone() * form.words(self.inner) as i64 + phases * form.words(form.phase) as i64;
