@@ -153,10 +153,12 @@ fn check_tile(
             expected[at] = reference(acc, o);
         }
     }
-    let scale = (steps.len() as f64).sqrt().max(1.0);
+    // Partial sums grow like the root of their length, and so does the sum of their roundings: for the largest of a hundred thousand.
+    let terms = steps.len() as f64;
+    let most = 2e-6 * terms.sqrt().max(1.0) + 5e-8 * terms;
     for (i, (got, want)) in out.slice().iter().zip(&expected).enumerate() {
         let error = (f64::from(*got) - want).abs();
-        assert!(error <= 2e-6 * scale, "{isa:?} {s:?}\n{tiles} tiles, element {i}: {got} for {want}");
+        assert!(error <= most, "{isa:?} {s:?}\n{tiles} tiles, element {i}: {got} for {want}");
     }
 }
 
