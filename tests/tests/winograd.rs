@@ -115,6 +115,21 @@ fn check(x: [usize; 4], outputs: usize, under: Under, after: After) {
     }
 }
 
+/// Three groups of output channels are no even share for two threads: halves of the image are.
+#[test]
+fn threads_share_out_halves_of_the_image() {
+    let mut n = Net { g: Graph::new("net"), seed: 1 };
+    let input = n.g.add_input("x", TensorType::new(DType::F32, [1, 128, 14, 14]));
+    let blocks = n.conv(input, [128, 128], POINTWISE);
+    let y = n.conv(blocks, [144, 128], THREE);
+    n.g.add_output("y", y);
+    let options = by_winograd(&n.g, CompileOptions { cpu: "x86-64-v4".into(), ..CompileOptions::default() });
+    let program = lehr::lower(n.g, &options).unwrap_or_else(|e| panic!("{e}"));
+    let merged: Vec<i64> = program.kernels.iter().filter_map(|k| Some(k.merged?.of)).collect();
+    // Nine blocks in three groups, each in two halves; the other convolution's chunks of a group are four.
+    assert_eq!(merged, [4, 6]);
+}
+
 #[test]
 fn maps_of_every_remainder() {
     for size in 7..=14 {

@@ -19,8 +19,11 @@ impl Kernel {
             c.scope[var as usize] = true;
         }
         if let Some(Merged { of, run }) = self.merged {
-            if self.vars.get(run as usize) != Some(&DType::I64) || of < 1 {
-                return vec![format!("v{run}, the number of merged iterations, is not an i64 of at least 1")];
+            if self.vars.get(run as usize) != Some(&DType::I64) || c.scope[run as usize] {
+                return vec![format!("v{run}, the number of merged iterations, is not an i64 of its own")];
+            }
+            if of < 1 {
+                return vec![format!("iterations are merged up to multiples of {of}, which is not positive")];
             }
             c.scope[run as usize] = true;
         }

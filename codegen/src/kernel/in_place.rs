@@ -49,21 +49,22 @@ pub fn may_take_place(kernel: &Kernel, leaves: &[Leaf], operand: Param, result: 
     if !fits || from.len > MAX_ELEMENTS || from.access == Access::Write || to.access != Access::Write {
         return false;
     }
-    let mut alone = Walk {
-        kernel,
-        leaves,
-        operand,
-        result,
-        values: vec![None; kernel.vars.len()],
-        reads: vec![Read::default(); from.len],
-        now: Read::default(),
-        vector_loop: None,
-        statements: 0,
-    };
-    let mut merged = alone.clone();
-    let of = kernel.merged.map_or(1, |m| m.of);
-    (0..kernel.extent).all(|p| alone.iteration(p, 1).is_some())
-        && (of == 1 || (0..kernel.extent).step_by(of as usize).all(|p| merged.iteration(p, of).is_some()))
+    // Iterations by themselves, and as many at once as there can be: merged ones do the same whatever their number.
+    let runs = [Some(1), kernel.merged.map(|m| m.of).filter(|&of| of > 1)];
+    runs.into_iter().flatten().all(|run| {
+        let mut walk = Walk {
+            kernel,
+            leaves,
+            operand,
+            result,
+            values: vec![None; kernel.vars.len()],
+            reads: vec![Read::default(); from.len],
+            now: Read::default(),
+            vector_loop: None,
+            statements: 0,
+        };
+        (0..kernel.extent).step_by(run as usize).all(|p| walk.iteration(p, run).is_some())
+    })
 }
 
 /// Who reads an element.
@@ -79,7 +80,6 @@ const SEVERAL: u32 = u32::MAX;
 const WRITTEN: u32 = u32::MAX - 1;
 
 /// Steps give `None` where they refuse.
-#[derive(Clone)]
 struct Walk<'k> {
     kernel: &'k Kernel,
     leaves: &'k [Leaf],

@@ -236,12 +236,14 @@ pub struct Kernel {
     /// The variable (i64) that holds the first parallel value of the range that the thread does: what is indexed by it belongs to
     /// the thread, whatever iteration it is at.
     pub range_start: Option<Var>,
+    /// Which iterations a thread may do at once.
     pub merged: Option<Merged>,
     pub body: Vec<Stmt>,
 }
 
 /// Neighbouring iterations that a thread does at once: those from the parallel variable on that are its own, up to the next multiple
-/// of `of`. To do them together is the same as to do one after the other; so work may be cut finely for threads, and a thread still goes
+/// of `of`. To do them together, however many they are, is the same as to do one after the other, and each element is read before it is
+/// written in the same way; so work may be cut finely for threads, and a thread still goes
 /// once over what its iterations share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Merged {

@@ -92,6 +92,8 @@ pub enum Pred {
     NotGe,
     /// True where either is NaN.
     NotEq,
+    /// True where neither is NaN.
+    Ordered,
 }
 
 impl Pred {
@@ -105,6 +107,7 @@ impl Pred {
             Pred::Unordered => 0x03,
             Pred::NotGe => 0x19,
             Pred::NotEq => 0x04,
+            Pred::Ordered => 0x07,
         }
     }
 }

@@ -195,7 +195,7 @@ impl Emit<'_> {
         let (best, at, x) = (v as VReg, POSITIONS + v as VReg, ELEMENTS + v as VReg);
         let (a, b) = if self.s.largest { (best, x) } else { (x, best) };
         let (va, vb, vbest, vx) = (self.asm.v(a), self.asm.v(b), self.asm.v(best), self.asm.v(x));
-        let (not_ge, ordered) = (Pred::NotGe.immediate(), 0x07);
+        let (not_ge, ordered) = (Pred::NotGe.immediate(), Pred::Ordered.immediate());
         if self.isa == Isa::Avx512 {
             let compare = Code::EVEX_Vcmpps_kr_k1_zmm_zmmm512b32_imm8_sae;
             self.asm.try_push(Instruction::with4(compare, Register::K2, va, vb, not_ge));

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use lehr_codegen::artefact::{Artefact, Linker, Session, SoOptions, TensorMut, TensorRef};
 use lehr_codegen::compile::{self, CompileOptions};
 use lehr_codegen::kernel::interp;
-use lehr_codegen::kernel::{Access, Blocks, Expr, Kernel, KernelBuilder, UnOp};
+use lehr_codegen::kernel::{Access, Blocks, Expr, Kernel, KernelBuilder, Merged, UnOp};
 use lehr_codegen::plan;
 use lehr_codegen::program::{BufferId, BufferInfo, IoInfo, Leaf, Place, Program, Step, Weight};
 use lehr_codegen::runtime::abi::dtype;
@@ -112,6 +112,10 @@ fn neighbouring_iterations_of_a_thread_are_merged() {
     let kernel = b.finish(vec![]);
     assert_eq!(kernel.check(), Vec::<String>::new(), "{kernel}");
     assert!(kernel.to_string().contains("merging v"), "{kernel}");
+    let wrong = |merged| Kernel { merged: Some(merged), ..kernel.clone() }.check();
+    let merged = kernel.merged.expect("it merges");
+    assert!(wrong(Merged { of: 0, ..merged })[0].contains("not positive"));
+    assert!(wrong(Merged { run: 0, ..merged })[0].contains("of its own"));
     // Threads, and where their ranges begin and end.
     let shared: [(u32, &[i64]); 3] = [(1, &[0, 10]), (3, &[0, 4, 7, 10]), (4, &[0, 3, 6, 8, 10])];
     for (threads, bounds) in shared {

@@ -10,4 +10,5 @@ mod layout;
 mod map;
 mod positions;
 mod rows;
+mod touch;
 mod winograd;

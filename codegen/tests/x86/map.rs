@@ -309,6 +309,7 @@ fn comparisons_select_as_named() {
         (Pred::Unordered, [0, 0, 0, 1]),
         (Pred::NotGe, [1, 0, 0, 1]),
         (Pred::NotEq, [1, 0, 1, 1]),
+        (Pred::Ordered, [1, 1, 1, 0]),
     ];
     for isa in isas() {
         for (pred, expected) in table {

@@ -147,7 +147,8 @@ impl ConvKernel {
         4 * self.weights_per_block() / self.in_blocks * self.phases[phase].1 * blocks
     }
 
-    /// Bytes of the weights of the next phase or group, which lie behind, that each tile brings nearer.
+    /// Bytes of the weights of the next phase or group, which lie behind, that each tile brings nearer. A thread that has a part of a group's
+    /// chunks brings a part of them.
     fn next_weights(&self, split: &Split, blocks: usize, phase: usize) -> usize {
         let units = if split.by_channels { split.units } else { split.per_chunk() };
         let tiles = if self.frame.flat { units } else { units * self.tiles.total() };

@@ -208,3 +208,41 @@ impl Parts {
         sizes.into_iter().filter(|(_, count)| *count > 0).collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A value of an expression of constants.
+    fn value(e: Expr) -> i64 {
+        use crate::kernel::{Access, KernelBuilder, interp};
+        let mut k = KernelBuilder::new("value");
+        let out = k.param(lehr_ir::DType::I64, 1, Access::Write);
+        k.store(out, Expr::i64(0), e);
+        let mut buffers = [vec![0; 8]];
+        interp::run(&k.finish(Default::default()), &mut buffers, 0..1).expect("a run");
+        i64::from_le_bytes(buffers[0][..].try_into().expect("8 bytes"))
+    }
+
+    #[test]
+    fn parts_lie_spread_and_are_even_in_number() {
+        for (total, most) in (1..40).flat_map(|total| (1..=total).map(move |most| (total, most))) {
+            for images in [1, 2] {
+                let parts = Parts::even(total, most, images);
+                let starts: Vec<i64> = (0..=parts.total() as i64).map(|i| value(parts.spread(Expr::i64(i)))).collect();
+                let sizes: Vec<usize> = starts.windows(2).map(|s| (s[1] - s[0]) as usize).collect();
+                let of = |size: usize| sizes.iter().filter(|&&n| n == size).count();
+                assert_eq!((starts[0], starts[parts.total()]), (0, total as i64));
+                assert_eq!((of(parts.size), of(parts.size - 1)), (parts.count, parts.smaller), "{parts:?}: {sizes:?}");
+                assert!(sizes.iter().all(|&n| (1..=most).contains(&n)), "{total} by {most}: {sizes:?}");
+                assert!(
+                    images == 2 || parts.total().is_multiple_of(2) || parts.total() == total,
+                    "{total} by {most}: {sizes:?}"
+                );
+                // Two threads get as much, but for one.
+                let half: usize = sizes[..sizes.len() / 2].iter().sum();
+                assert!(sizes.len() % 2 == 1 || (2 * half).abs_diff(total) <= 1, "{sizes:?}");
+            }
+        }
+    }
+}

@@ -1,6 +1,6 @@
 //! How a convolution by Winograd's algorithm is cut: bands of tiles, and register tiles of the products.
 
-use super::Shape;
+use super::{Parts, Shape};
 use crate::machine::{Machine, OVERHEAD};
 use crate::strategy::{ByWinograd, Cut};
 use crate::x86::{Isa, Winograd, choose_tile, shapes, split_evenly};
@@ -81,9 +81,10 @@ impl Tiling {
             let again = if v > machine.caches.l2 * 3 / 4 { v * out_blocks.div_ceil(w.tile.blocks) } else { 0 };
             self.points() as f64 * (products + transforms) + again as f64 / (2.0 * machine.memory)
         };
-        let bands = parts(self.tiles_high, w.band.unwrap_or(self.tiles_high));
-        let count = bands.len();
-        let work = OVERHEAD * (self.images * conv_groups) as f64 * bands.map(band).sum::<f64>();
+        let bands = self.bands(w.band);
+        let count = bands.total();
+        let all: f64 = bands.list().into_iter().map(|rows| band(rows as usize)).sum();
+        let work = OVERHEAD * (self.images * conv_groups) as f64 * all;
         // Bands behind the first find the weights in a cache.
         let warm = if self.weights() <= machine.caches.l2 * 3 / 5 { 5.0 } else { 2.0 };
         let again = (count - 1) as f64 / warm;
@@ -113,9 +114,17 @@ impl Tiling {
         ByWinograd { kind: self.kind, tile: self.tile(band, machine), band }
     }
 
+    /// The rows of tiles, in bands of so many at most; the image is one if there is no band.
+    pub(super) fn bands(&self, band: Option<usize>) -> Parts {
+        match band {
+            Some(rows) => Parts::even(self.tiles_high, rows, self.images),
+            None => Parts::of(self.tiles_high, self.tiles_high),
+        }
+    }
+
     /// Rows of tiles in the larger bands.
-    pub fn band_rows(&self, band: Option<usize>) -> usize {
-        band.map_or(self.tiles_high, |rows| split_evenly(self.tiles_high as u32, rows as u32)[0] as usize)
+    fn band_rows(&self, band: Option<usize>) -> usize {
+        self.bands(band).size
     }
 
     fn tile(&self, band: Option<usize>, machine: &Machine) -> Cut {

@@ -25,6 +25,7 @@
 mod blocking;
 mod choose;
 mod weights;
+mod whole;
 
 pub use blocking::Tiling;
 pub use choose::{Shape, algorithms};
@@ -40,7 +41,7 @@ use crate::program::BufferId;
 use crate::strategy::ByWinograd;
 use crate::x86::{
     BatchReduceGemm, Broadcast, Init, Input, InputTransform, LeafError, LeafSpec, OutputTransform, Pool, Prefetch,
-    Reduce, Tiles, Touch, VProg, Winograd,
+    Reduce, Tiles, VProg, Winograd,
 };
 use lehr_ir::ops::Conv;
 use lehr_ir::{DType, Diag, Op};
@@ -51,8 +52,6 @@ const SHARES: usize = 8;
 const COLD_FOR_FEW: usize = 96 << 10;
 const COLD_FOR_MANY: usize = 1 << 20;
 const FEW_BANDS: usize = 5;
-/// Numbers of groups of output channels that threads share out evenly.
-const EVEN: usize = 4;
 
 pub fn lower(cx: &mut NodeCx, kind: Winograd) -> Result<(), Diag> {
     let Op::Conv(op) = cx.graph.node(cx.anchor_id()).op.clone() else { unreachable!("the role says so") };
@@ -141,10 +140,7 @@ impl WinogradConv {
         let tiling = Tiling::new(isa, kind, shape, [y.shape[0], size[0], size[1]]);
         let (tiles_high, tiles_wide) = (tiling.tiles_high, tiling.tiles_wide);
         let ByWinograd { tile, band, .. } = cx.decide(op, &tiling);
-        let bands = match band {
-            Some(rows) => Parts::even(tiles_high, rows, y.shape[0]),
-            None => Parts::of(tiles_high, tiles_high),
-        };
+        let bands = tiling.bands(band);
         let groups = Parts::of(shape.out_blocks, tile.blocks);
         let packed = pack(kind, &w.to_f32(), [w.shape()[0], w.shape()[1], w.shape()[2]], &shape, lanes, groups);
         let cold = packed.len() > if bands.total() < FEW_BANDS { COLD_FOR_FEW } else { COLD_FOR_MANY };
@@ -204,7 +200,7 @@ impl WinogradConv {
 
     fn emit(&self, cx: &mut NodeCx) -> Result<(), LeafError> {
         let sizes: Vec<usize> = match self.whole {
-            true => self.pieces().iter().map(|[_, rows]| *rows).collect(),
+            true => self.pieces().iter().map(|piece| piece.rows).collect(),
             false => self.bands.sizes().into_iter().map(|(rows, _)| rows).collect(),
         };
         let bands = sizes.into_iter().map(|rows| self.band(cx, rows)).collect::<Result<Vec<_>, _>>()?;
@@ -213,16 +209,6 @@ impl WinogradConv {
             false => self.emit_bands(cx, &bands),
         }
         Ok(())
-    }
-
-    /// What a thread may have of a group of output channels where the band is the image, as first row of tiles and number of rows: all;
-    /// or the upper or the lower half, where threads would else get different numbers of groups.
-    fn pieces(&self) -> Vec<[usize; 2]> {
-        let (rows, groups) = (self.tiles_high, self.y.shape[0] * self.all_groups());
-        match groups.is_multiple_of(EVEN) || rows == 1 {
-            true => vec![[0, rows]],
-            false => vec![[0, rows], [0, rows / 2], [rows / 2, rows - rows / 2]],
-        }
     }
 
     /// Operations of an image.
@@ -267,72 +253,6 @@ impl WinogradConv {
         k.finish();
     }
 
-    fn emit_whole(&self, cx: &mut NodeCx, leaves: &[Band]) -> Result<(), LeafError> {
-        let (images, groups, in_blocks) = (self.y.shape[0], self.all_groups(), self.in_blocks());
-        let v = cx.scratch(DType::F32, images * self.points() * self.point_v());
-        let touch = cx.low.leaf(&LeafSpec::Touch(Touch))?;
-        let mut k = cx.kernel("_input");
-        let work = 8 * self.points() * self.tiles_wide * self.lanes;
-        let p = k.parallel((images * in_blocks * self.tiles_high) as i64, work as i64);
-        let at = unflatten(&mut k, p, &[images, in_blocks, self.tiles_high]);
-        let params = self.input_params(&mut k, v);
-        self.whole_band(&mut k, &leaves[0], &params, at[0].clone()).input(&mut k, at[1].clone(), at[2].clone());
-        k.finish();
-
-        let pieces = self.pieces();
-        let halves = if pieces.len() > 1 { 2 } else { 1 };
-        let all = groups * halves;
-        // M of two halves is enough for the image.
-        let of_m = self.points() * self.point_m(self.tiles_high.div_ceil(halves));
-        let m = cx.scratch(DType::F32, images * all * of_m);
-        let mut k = cx.kernel("");
-        let p = k.parallel((images * all) as i64, (self.work() / all) as i64);
-        // A thread does at once what it has of an image.
-        let run = k.merge(all as i64);
-        let image = k.let_(p.clone() / all as i64);
-        let params = self.params(&mut k, v, m);
-        let band = self.whole_band(&mut k, &leaves[0], &params, image.clone());
-        self.fetch(&mut k, touch, &band, Expr::compare(CmpOp::Lt, run.clone(), Expr::i64(all as i64)));
-        let m = k.range_start() * of_m as i64;
-        let (m, first) = (k.let_(m), k.let_(p - image * all as i64));
-        let end = k.let_(first.clone() + run);
-        let halves = halves as i64;
-        let groups_end = (end.clone() + (halves - 1)) / halves;
-        k.for_(LoopKind::Serial, first.clone() / halves, groups_end, 1, |k, group| {
-            let piece = |k: &mut KernelCx, which: usize| {
-                let row = pieces[which][0];
-                let v = k.let_(band.v.clone() + (row * self.tiles_wide * self.lanes) as i64);
-                let image = band.image.clone();
-                let piece =
-                    BandCx { leaves: &leaves[which], image, first: Expr::i64(row as i64), v, m: m.clone(), ..band };
-                piece.group(k, group.clone());
-            };
-            if pieces.len() == 1 {
-                return piece(k, 0);
-            }
-            let upper = k.let_(group.clone() * halves);
-            let lacks_upper = Expr::compare(CmpOp::Lt, upper.clone(), first);
-            let lacks_lower = Expr::compare(CmpOp::Lt, end, upper + halves);
-            let others = |k: &mut KernelCx| k.if_else(lacks_lower, |k| piece(k, 1), |k| piece(k, 0));
-            k.if_else(lacks_upper, |k| piece(k, 2), others);
-        });
-        k.finish();
-        Ok(())
-    }
-
-    /// Brings V of an image nearer, where other threads have computed some of it.
-    fn fetch(&self, k: &mut KernelCx, touch: u32, band: &BandCx, is_shared: Expr) {
-        let rounds = (4 * self.points() * self.point_v() / Touch::ROUND) as i64;
-        let rounds = Expr::select(is_shared, Expr::i64(rounds), Expr::i64(0));
-        k.leaf(touch, vec![address(band.params.v, band.v.clone()), LeafArg::Int(rounds)]);
-    }
-
-    /// All of an image.
-    fn whole_band<'c>(&'c self, k: &mut KernelCx, leaves: &'c Band, params: &'c Params, image: Expr) -> BandCx<'c> {
-        let v = k.let_(image.clone() * (self.points() * self.point_v()) as i64);
-        BandCx { conv: self, leaves, params, image, first: Expr::i64(0), v, m: Expr::i64(0) }
-    }
-
     fn params(&self, k: &mut KernelCx, v: BufferId, m: BufferId) -> Params {
         Params {
             x: k.param_for(self.x.buf, Access::Read),
@@ -342,13 +262,6 @@ impl WinogradConv {
             v: k.param_for(v, Access::ReadWrite),
             m: k.param_for(m, Access::ReadWrite),
         }
-    }
-
-    /// For the input's transform alone, which uses two of them.
-    fn input_params(&self, k: &mut KernelCx, v: BufferId) -> Params {
-        let x = k.param_for(self.x.buf, Access::Read);
-        let v = k.param_for(v, Access::Write);
-        Params { x, y: v, w: v, bias: None, v, m: v }
     }
 
     /// Leaves of so many rows of tiles.
