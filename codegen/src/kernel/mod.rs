@@ -243,8 +243,7 @@ pub struct Kernel {
 
 /// Neighbouring iterations that a thread does at once: those from the parallel variable on that are its own, up to the next multiple
 /// of `of`. To do them together, however many they are, is the same as to do one after the other, and each element is read before it is
-/// written in the same way; so work may be cut finely for threads, and a thread still goes
-/// once over what its iterations share.
+/// written in the same way; so work may be cut finely for threads, and a thread still goes once over what its iterations share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Merged {
     pub of: i64,
