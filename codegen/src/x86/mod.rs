@@ -2,22 +2,22 @@
 //!
 //! A [`LeafSpec`] says what a leaf computes, strides and trip counts included; [`LeafSpec::emit`] assembles it for an [`Isa`].
 //! The bytes are position-independent and need no relocations: constants lie behind the code. A leaf follows the System V
-//! AMD64 convention, ends with `vzeroupper`, keeps callee-saved registers, and is called as
+//! AMD64 convention, ends with `vzeroupper` if it has vectors, keeps callee-saved registers, and is called as
 //!
 //! ```text
 //! extern "C" fn(args: *const u64)
 //! ```
 //!
-//! | slot | [`BatchReduceGemm`], [`MatrixTile`]          | [`Map`], [`Lrn`], [`Rows`], [`Columns`], [`Positions`] |
-//! |------|----------------------------------------------|------------------------------|
-//! | 0    | input of the first pixel                     | input                        |
-//! | 1    | packed weights                               | output                       |
-//! | 2    | output of the first pixel, first block       | number of elements (pixels, rows, cells), i64 |
-//! | 3    | bias ([`Init::Bias`]; else not read)         | first operand of the program |
-//! | 4    | tiles, i64 ([`Tiles::Runtime`]; else not read) | second operand, and so on  |
-//! | 5... | operands of the epilogue, in order           |                              |
-//! | then | offset to prefetch at ([`Prefetch::Next`])   |                              |
-//! | then | where to pack ([`RightStrides::packs`])      |                              |
+//! | slot | [`BatchReduceGemm`], [`MatrixTile`]            | [`Map`], [`Lrn`], [`Rows`], [`Columns`], [`Positions`] |
+//! |------|------------------------------------------------|--------------------------------------------------------|
+//! | 0    | input of the first pixel                       | input                                                  |
+//! | 1    | packed weights                                 | output                                                 |
+//! | 2    | output of the first pixel, first block         | number of elements (pixels, rows, cells), i64          |
+//! | 3    | bias ([`Init::Bias`]; else not read)           | first operand of the program                           |
+//! | 4    | tiles, i64 ([`Tiles::Runtime`]; else not read) | second operand, and so on                              |
+//! | 5... | operands of the epilogue, in order             |                                                        |
+//! | then | offset to prefetch at ([`Prefetch::Next`])     |                                                        |
+//! | then | where to pack ([`RightStrides::packs`])        |                                                        |
 //!
 //! Pointers of operands address what belongs to the first pixel and first block, and move with the tile by their [`Access`]. All
 //! pointers need the alignment of f32 only; full speed wants vectors aligned to their size. Specs are equal as data, so equal leaves
@@ -230,6 +230,7 @@ pub enum LeafSpec {
     WinogradInput(InputTransform),
     /// Arguments: products, output, bias, operands of the epilogue.
     WinogradOutput(OutputTransform),
+    /// Arguments: address, rounds.
     Touch(Touch),
 }
 

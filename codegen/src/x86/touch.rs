@@ -1,7 +1,7 @@
 //! The touch leaf: reads a run of memory and does nothing with it, so that it is in the second-level cache afterwards, if there is room.
 //!
 //! What another core has written comes faster in order, for then the hardware sees what comes next: 450 KB in 22 us, and in 32 as tiles
-//! read it, a few lines here and a few there. It has no vectors, so it does not end with `vzeroupper`.
+//! read it, a few lines here and a few there.
 
 use super::asm::{Asm, mem};
 use super::{Isa, LeafError};

@@ -150,7 +150,7 @@ fn bordered(cx: &mut NodeCx, x: &View, pads: &[usize]) -> View {
     let start = k.let_(p / chunks as i64 * size as i64);
     let is_first = Expr::compare(CmpOp::Eq, at[2].clone(), Expr::i64(0));
     let zero = |k: &mut KernelCx| super::convert::zero_axis(k, to, start.clone(), &padded, &border, 1);
-    k.if_else(is_first, zero, |_| {});
+    k.if_(is_first, zero);
     let (xs, ys) = (x.lattice(), inside.lattice());
     let bound = |chunk: Expr| chunk * first_lines as i64 / chunks as i64;
     let (low, high) = (k.let_(bound(at[2].clone())), k.let_(bound(at[2].clone() + 1)));

@@ -169,22 +169,23 @@ impl Parts {
         part * self.whole() as i64 / self.total() as i64
     }
 
-    /// Code for a part of this size: `f` is told which size it is (0: larger, 1: smaller).
-    fn either(&self, k: &mut KernelCx, size: Expr, f: impl Fn(&mut KernelCx, usize)) {
-        if self.smaller == 0 {
-            return f(k, 0);
-        }
-        let is_larger = Expr::compare(CmpOp::Eq, size, Expr::i64(self.size as i64));
-        k.if_else(is_larger, |k| f(k, 0), |k| f(k, 1));
+    /// Code for part `part` where parts lie spread: `f` is told which size it has (0: larger, 1: smaller), and where it starts.
+    fn each_spread(&self, k: &mut KernelCx, part: Expr, f: impl Fn(&mut KernelCx, usize, Expr)) {
+        let (start, end) = (k.let_(self.spread(part.clone())), self.spread(part + 1));
+        let is_larger = Expr::compare(CmpOp::Eq, end - start.clone(), Expr::i64(self.size as i64));
+        self.either(k, is_larger, |k, size| f(k, size, start.clone()));
     }
 
     /// Code for part `part` of either size: `f` is told which (0: larger, 1: smaller).
     fn each_size(&self, k: &mut KernelCx, part: &Expr, f: impl Fn(&mut KernelCx, usize)) {
-        if self.smaller == 0 {
-            return f(k, 0);
+        self.either(k, Expr::compare(CmpOp::Lt, part.clone(), Expr::i64(self.count as i64)), f);
+    }
+
+    fn either(&self, k: &mut KernelCx, is_larger: Expr, f: impl Fn(&mut KernelCx, usize)) {
+        match self.smaller {
+            0 => f(k, 0),
+            _ => k.if_else(is_larger, |k| f(k, 0), |k| f(k, 1)),
         }
-        let is_larger = Expr::compare(CmpOp::Lt, part.clone(), Expr::i64(self.count as i64));
-        k.if_else(is_larger, |k| f(k, 0), |k| f(k, 1));
     }
 
     /// Code for part `part` of either size, and for the last one: `f` is told which (0: larger, 1: smaller).

@@ -233,14 +233,13 @@ impl WinogradConv {
         let first = k.let_(at[1].clone() * count as i64 / shares as i64);
         let end = k.let_((at[1].clone() + 1) * count as i64 / shares as i64);
         k.for_(LoopKind::Serial, first, end, 1, |k, index| {
-            let (first, end) = (k.let_(self.bands.spread(index.clone())), self.bands.spread(index + 1));
-            self.bands.either(k, end - first.clone(), |k, size| {
+            self.bands.each_spread(k, index, |k, size, first| {
                 let band = BandCx {
                     conv: self,
                     leaves: &leaves[size],
                     params: &params,
                     image: at[0].clone(),
-                    first: first.clone(),
+                    first,
                     v: v_at.clone(),
                     m: m_at.clone(),
                 };
